@@ -1,0 +1,158 @@
+"""Checks of what people pass in: one-line errors that name the argument and the way out."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+T = TypeVar("T")
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 image`, `2 images`, `49,000 images`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
+    """`table[name]`, or a ValueError that names the nearest known name."""
+    if name in table:
+        return table[name]
+    raise ValueError(unknown(kind, name, table))
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The message for a name that is not among `known`, with the nearest one that is."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}"
+
+
+def concrete(value: Any) -> bool:
+    """Whether `value` is a number that can be looked at now, not one that jit or vmap traces."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raise unless `value` is a finite real scalar in the range; traced values pass."""
+    if not concrete(value):
+        return
+    if isinstance(value, (bool, str, bytes)) or np.ndim(value) != 0:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        real = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    bounds = []
+    if above is not None:
+        bounds.append((real > above, f"> {above:g}"))
+    if at_least is not None:
+        bounds.append((real >= at_least, f">= {at_least:g}"))
+    if below is not None:
+        bounds.append((real < below, f"< {below:g}"))
+    if not math.isfinite(real) or not all(holds for holds, _ in bounds):
+        limits = " and ".join(text for _, text in bounds) or "finite"
+        raise ValueError(f"{name} must be {limits}, got {value}")
+
+
+def integer(name: str, value: Any, *, at_least: int) -> int:
+    """`value` as an int, or an error: bools and fractions are no counts."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {value}")
+    return int(value)
+
+
+def inputs(x: Any, *, name: str = "x", shape: tuple[int, ...] | None = None) -> Any:
+    """Check a set of examples `[N, d1, ..., dk]`, k >= 1: numbers, finite, not empty.
+
+    Args:
+      x: an array of numbers.
+      name: what to call it in errors.
+      shape: if given, the `(d1, ..., dk)` that each example must have.
+    Returns:
+      x, as a NumPy array unless it is a JAX array already.
+    Raises:
+      ValueError: it says what is wrong with which argument.
+    """
+    x = x if isinstance(x, jax.Array) else np.asarray(x)
+    if not (jax.numpy.issubdtype(x.dtype, jax.numpy.number) or x.dtype == bool):
+        raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
+    if jax.numpy.issubdtype(x.dtype, jax.numpy.complexfloating):
+        raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
+    if x.ndim < 2:
+        raise ValueError(
+            f"{name} must be [N, ...], a batch of examples, got shape {list(x.shape)}; "
+            f"for one example use {name}[None]"
+        )
+    if x.size == 0:
+        raise ValueError(f"{name} is empty: shape {list(x.shape)}")
+    if shape is not None and tuple(x.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"{name} has examples of shape {list(x.shape[1:])}, expected {list(shape)}"
+        )
+    if jax.numpy.issubdtype(x.dtype, jax.numpy.floating):
+        # The sum is finite unless an element is not (or the sum overflows, which is rare:
+        # then look at each); it needs no array of flags as large as x.
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspicious = not np.isfinite(float(x.sum()))
+        if suspicious:
+            bad = np.argwhere(~np.isfinite(np.asarray(x, np.float64)))
+            if len(bad):
+                where = ", ".join(map(str, bad[0]))
+                value = float(x[tuple(bad[0])])
+                raise ValueError(
+                    f"{name} must be finite, but {name}[{where}] is {value} "
+                    f"({plural(len(bad), 'such element')})"
+                )
+    return x
+
+
+def labels(
+    y: Any, *, num_examples: int, num_classes: int | None = None, name: str = "y"
+) -> np.ndarray:
+    """Check class labels `[N]`: whole numbers from 0 to `num_classes - 1`, one per example.
+
+    Returns:
+      The labels as an int32 NumPy array.
+    Raises:
+      ValueError: it names the first label that is wrong.
+    """
+    y = np.asarray(y)
+    if y.shape != (num_examples,):
+        raise ValueError(
+            f"{name} must have one label per example, shape [{num_examples}], got {list(y.shape)}"
+        )
+    if y.dtype.kind not in "iuf":
+        raise ValueError(f"{name} must hold integer class labels, got dtype {y.dtype}")
+    if y.dtype.kind == "f":
+        bad = np.flatnonzero(~(y == np.floor(y)) | ~np.isfinite(y))
+        if len(bad):
+            raise ValueError(f"{name} must hold whole numbers, but {name}[{bad[0]}] is {y[bad[0]]}")
+    top = np.iinfo(np.int32).max if num_classes is None else num_classes - 1
+    bad = np.flatnonzero((y < 0) | (y > top))
+    if len(bad):
+        limits = "0 or more" if num_classes is None else f"0 to {top}"
+        raise ValueError(f"{name} must hold labels {limits}, but {name}[{bad[0]}] is {y[bad[0]]:g}")
+    return y.astype(np.int32)
+
+
+def key(value: Any) -> jax.Array:
+    """`value` if it is a random key, else a TypeError that says how to make one."""
+    dtype = getattr(value, "dtype", None)
+    typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    raw = dtype == np.uint32 and np.shape(value) == (2,)
+    if not (typed and np.shape(value) == ()) and not raw:
+        raise TypeError(f"key must be a random key, such as jax.random.key(0), got {value!r}")
+    return value

@@ -1,0 +1,138 @@
+"""Loss functions with their hand-written gradients, each in one call.
+
+The losses are means over the batch, summed in at least float32.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet._check import concrete, number
+from funcnet.layers import Array
+from funcnet.tree import path_name
+
+
+def softmax_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
+    """Softmax cross-entropy loss, mean over the batch, and its gradient.
+
+    With p = softmax(scores):  loss = -mean(log p[i, y[i]]),  dscores = (p - onehot(y)) / N.
+    Everything is computed from t = scores - scores[i, y[i]], so that neither the loss
+    nor the gradient of a confident, correct example cancels:
+
+        log sum exp(t) = m + log1p(sum_{j != y} exp(t_j - m) + expm1(-m)),   m = max(t) >= 0
+        dscores[i, y[i]] = -sum_{j != y} p_j / N
+
+    Args:
+      scores: [N, C] floating point, of any size: 1e4 overflows nothing.
+      y: [N] integer labels from 0 to C - 1; a label out of this range gives NaN.
+    Returns:
+      loss, a scalar of the dtype of scores, float32 at least; dscores [N, C] in the
+      dtype of scores.
+    Raises:
+      ValueError: shapes do not fit. TypeError: dtypes do not.
+    """
+    scores, y = _check_scores(scores, y)
+    correct = _one_hot(y, scores.shape[1])  # [N, C]
+    t = _sum_dtype(scores)
+    t = t - _correct_scores(t, correct)  # [N, C]
+    m = jax.lax.stop_gradient(t.max(axis=1, keepdims=True))  # [N, 1], the loss is constant in it
+    others = jnp.where(correct, 0, jnp.exp(t - m))  # [N, C]
+    rest = others.sum(axis=1, keepdims=True) + jnp.expm1(-m)  # [N, 1], sum exp(t - m) - 1
+    loss = (m + jnp.log1p(rest)).mean()
+
+    p = others / (1 + rest)  # [N, C], 0 at the correct class
+    dscores = jnp.where(correct, -p.sum(axis=1, keepdims=True), p) / len(y)
+    return loss, dscores.astype(scores.dtype)
+
+
+def svm_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
+    """Multiclass hinge (SVM) loss with margin 1, mean over the batch, and its gradient.
+
+    loss = mean over i of sum over j != y[i] of max(0, scores[i, j] - scores[i, y[i]] + 1)
+    (Weston and Watkins 1999, as in CS231n); the gradient at a margin of exactly 0 is 0.
+
+    Args:
+      scores: [N, C] floating point.
+      y: [N] integer labels from 0 to C - 1; a label out of this range gives NaN.
+    Returns:
+      loss, a scalar of the dtype of scores, float32 at least; dscores [N, C] in the
+      dtype of scores.
+    Raises:
+      ValueError: shapes do not fit. TypeError: dtypes do not.
+    """
+    scores, y = _check_scores(scores, y)
+    correct = _one_hot(y, scores.shape[1])  # [N, C]
+    s = _sum_dtype(scores)
+    margins = jnp.where(correct, 0, s - _correct_scores(s, correct) + 1)  # [N, C]
+    loss = jnp.where(margins <= 0, 0, margins).sum(axis=1).mean()
+
+    violated = jnp.where(margins <= 0, jnp.zeros_like(s), jnp.ones_like(s))  # [N, C]
+    dscores = jnp.where(correct, -violated.sum(axis=1, keepdims=True), violated) / len(y)
+    return loss, dscores.astype(scores.dtype)
+
+
+def l2_penalty(params: Any, reg: Any) -> tuple[jax.Array, Any]:
+    """L2 regularisation, `0.5 * reg * sum(w**2)` over the leaves named `w`, and its gradient.
+
+    Args:
+      params: a tree of floating point arrays; biases and other leaves are not penalised.
+      reg: the strength, 0 or more; may be traced.
+    Returns:
+      the penalty, a scalar of the widest dtype of the weights, float32 at least;
+      its gradient, `reg * w` or zeros, in the tree structure and dtypes of params.
+    """
+    number("reg", reg, at_least=0)
+    weights = [jnp.asarray(w) for path, w in _leaves_with_path(params) if _is_weight(path)]
+    squares = [jnp.sum(jnp.square(_sum_dtype(w))) for w in weights]
+    penalty = sum(squares, start=jnp.zeros((), jnp.float32))
+    penalty = 0.5 * jnp.asarray(reg, penalty.dtype) * penalty
+
+    def gradient(path: Any, leaf: Any) -> jax.Array:
+        leaf = jnp.asarray(leaf)
+        return jnp.asarray(reg, leaf.dtype) * leaf if _is_weight(path) else jnp.zeros_like(leaf)
+
+    return penalty, jax.tree_util.tree_map_with_path(gradient, params)
+
+
+def is_zero(reg: Any) -> bool:
+    """Whether there is no penalty at all: a traced strength always counts as one."""
+    return concrete(reg) and float(reg) == 0
+
+
+def _leaves_with_path(tree: Any) -> list[Any]:
+    return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+def _is_weight(path: Any) -> bool:
+    return bool(path) and path_name(path[-1:]) == "w"
+
+
+def _sum_dtype(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _one_hot(y: jax.Array, num_classes: int) -> jax.Array:
+    return y[:, None] == jnp.arange(num_classes, dtype=y.dtype)
+
+
+def _correct_scores(scores: jax.Array, correct: jax.Array) -> jax.Array:
+    # [N, 1]; NaN where the label is no class, so that a wrong label never goes unseen.
+    picked = jnp.where(correct, scores, 0).sum(axis=1, keepdims=True)
+    return jnp.where(correct.any(axis=1, keepdims=True), picked, jnp.nan)
+
+
+def _check_scores(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
+    scores, y = jnp.asarray(scores), jnp.asarray(y)
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise ValueError(f"scores must be [N, C] and not empty, got {list(scores.shape)}")
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        raise TypeError(f"scores must be floating point, got {scores.dtype}")
+    if y.shape != scores.shape[:1]:
+        raise ValueError(
+            f"y must be [N] = {list(scores.shape[:1])}, one label per row of scores, "
+            f"got {list(y.shape)}"
+        )
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise TypeError(f"y must hold integer class labels, got {y.dtype}")
+    return scores, y.astype(jnp.int32)

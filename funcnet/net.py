@@ -1,0 +1,269 @@
+"""Networks: layers with parameters, their composition, and the loss of a whole net.
+
+A layer is a triple of pure functions, and a network is a layer. The backward
+pass of a network is a loop over its layers in reverse.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import _check, layers
+from funcnet.losses import is_zero, l2_penalty, softmax_loss
+from funcnet.tree import FrozenDict, restructure
+
+Tree = Any  # a pytree: nested dicts, FrozenDicts or a mix of both, of arrays
+LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]
+
+
+class Layer(NamedTuple):
+    """A layer, or a whole network: three pure functions and a name.
+
+    Attributes:
+      kind: the name that `serial` numbers: "affine" becomes "affine1", "affine2", ...
+      init: `init(key, in_shape) -> (params, state, out_shape)`: fresh parameters and
+        state, FrozenDicts of JAX's default float type; shapes are without the batch axis.
+      forward: `forward(params, state, x, *, key, train) -> (out, cache, state)`: x is
+        [N, *in_shape], out [N, *out_shape]; `key` is for random layers, None if there
+        are none; `train` is a Python bool. The cache is a pytree of arrays.
+      backward: `backward(dout, cache) -> (dx, grads)`: dout has the shape of out, dx that
+        of x; grads have the tree structure of the params that `forward` was given.
+    """
+
+    kind: str
+    init: Callable[..., tuple[Tree, Tree, tuple[int, ...]]]
+    forward: Callable[..., tuple[jax.Array, Any, Tree]]
+    backward: Callable[[Any, Any], tuple[jax.Array, Tree]]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["structure"])
+@dataclass(frozen=True)
+class Cache:
+    """What a backward pass needs: arrays, and the tree structure that its grads will have."""
+
+    arrays: Any
+    structure: Any
+
+
+def affine(dim: int, *, weight_scale: Any = None) -> Layer:
+    """Affine layer, `out = x w + b`, with parameters w [D, dim] and b [dim].
+
+    Args:
+      dim: the number of outputs.
+      weight_scale: standard deviation of the initial weights, a normal distribution
+        around 0; may be traced. None is sqrt(2 / D) (He et al. 2015, arXiv 1502.01852,
+        equation 10). Biases start at 0.
+    """
+    dim = _check.integer("dim", dim, at_least=1)
+    if weight_scale is not None:
+        _check.number("weight_scale", weight_scale, at_least=0)
+
+    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
+        fan_in = math.prod(_shape(in_shape))
+        scale = math.sqrt(2 / fan_in) if weight_scale is None else weight_scale
+        w = jax.random.normal(key, (fan_in, dim))
+        params = FrozenDict(w=jnp.asarray(scale, w.dtype) * w, b=jnp.zeros(dim, w.dtype))
+        return params, FrozenDict(), (dim,)
+
+    def forward(
+        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
+    ) -> tuple[jax.Array, Any, Tree]:
+        if set(params) != {"w", "b"}:
+            raise ValueError(f"affine: params must have w and b, got {sorted(params)}")
+        out, cache = layers.affine_forward(x, params["w"], params["b"])
+        return out, Cache(cache, jax.tree.structure(params)), state
+
+    def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
+        dx, dw, db = layers.affine_backward(dout, cache.arrays)
+        return dx, restructure(cache.structure, {"w": dw, "b": db})
+
+    return Layer("affine", init, forward, backward)
+
+
+def relu() -> Layer:
+    """Rectified linear unit, `out = max(x, 0)`, without parameters."""
+
+    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
+        return FrozenDict(), FrozenDict(), _shape(in_shape)
+
+    def forward(
+        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
+    ) -> tuple[jax.Array, Any, Tree]:
+        out, cache = layers.relu_forward(x)
+        return out, Cache(cache, jax.tree.structure(params)), state
+
+    def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
+        return layers.relu_backward(dout, cache.arrays), restructure(cache.structure, {})
+
+    return Layer("relu", init, forward, backward)
+
+
+def serial(*children: Layer) -> Layer:
+    """The composition of layers: each one's output is the next one's input.
+
+    `params` and `state` hold those of the children under their kind and number
+    from 1, as in `params["affine2"]["w"]`; children without any are left out.
+    """
+    counts: Counter[str] = Counter()
+    names = []
+    for child in children:
+        if not isinstance(child, Layer):
+            raise TypeError(f"serial takes layers, such as affine(100), got {child!r}")
+        counts[child.kind] += 1
+        names.append(f"{child.kind}{counts[child.kind]}")
+
+    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
+        params, state, shape = {}, {}, _shape(in_shape)
+        for name, child, child_key in zip(names, children, _split(key), strict=True):
+            params[name], state[name], shape = child.init(child_key, shape)
+        return _without_empty(params), _without_empty(state), shape
+
+    def forward(
+        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
+    ) -> tuple[jax.Array, Any, Tree]:
+        _check_names("params", params)
+        _check_names("state", state)
+        out, caches, new_state = x, [], {}
+        for name, child, child_key in zip(names, children, _split(key), strict=True):
+            child_params, child_state = _child(params, name), _child(state, name)
+            with _inside(name):
+                out, cache, new_state[name] = child.forward(
+                    child_params, child_state, out, key=child_key, train=train
+                )
+            caches.append(cache)
+        new_state = restructure(jax.tree.structure(state), new_state)
+        return out, Cache(tuple(caches), jax.tree.structure(params)), new_state
+
+    def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
+        grads = {}
+        for name, child, child_cache in zip(
+            reversed(names), reversed(children), reversed(cache.arrays), strict=True
+        ):
+            with _inside(name):
+                dout, grads[name] = child.backward(dout, child_cache)
+        return dout, restructure(cache.structure, grads)
+
+    def _split(key: Any) -> Sequence[Any]:
+        return [None] * len(names) if key is None else jax.random.split(key, len(names))
+
+    def _check_names(what: str, tree: Tree) -> None:
+        for name in tree:
+            if name not in names:
+                raise ValueError(_check.unknown(f"layer in {what}", name, names))
+
+    return Layer("serial", init, forward, backward)
+
+
+def mlp(hidden_dims: Sequence[int], num_classes: int, *, weight_scale: Any = None) -> Layer:
+    """A fully connected network: affine and relu for each hidden layer, then an affine layer.
+
+    Args:
+      hidden_dims: the size of each hidden layer; none, `[]`, is a linear classifier.
+      num_classes: the number of scores.
+      weight_scale: standard deviation of the initial weights; may be traced. None is
+        sqrt(2 / fan_in) for each layer (He et al. 2015). Biases start at 0.
+    Returns:
+      A layer with parameters affine1, affine2, ...
+    """
+    if isinstance(hidden_dims, (int, str)):
+        raise TypeError(f"hidden_dims must be a sequence of sizes, got {hidden_dims!r}")
+    children: list[Layer] = []
+    for dim in hidden_dims:
+        dim = _check.integer("every size in hidden_dims", dim, at_least=1)
+        children += [affine(dim, weight_scale=weight_scale), relu()]
+    num_classes = _check.integer("num_classes", num_classes, at_least=1)
+    return serial(*children, affine(num_classes, weight_scale=weight_scale))
+
+
+def loss_and_grads(
+    net: Layer,
+    params: Tree,
+    state: Tree,
+    x: Any,
+    y: Any,
+    *,
+    reg: Any = 0.0,
+    key: Any = None,
+    train: bool = True,
+    loss_fn: LossFn = softmax_loss,
+) -> tuple[jax.Array, Tree, Tree]:
+    """The loss of a network on a batch, and its gradient by the hand-written backward pass.
+
+    Args:
+      net: the network.
+      params, state: its parameters and state; plain dicts, FrozenDicts or a mix.
+      x: [N, ...] inputs, cast to the dtype of the parameters.
+      y: [N] integer labels.
+      reg: L2 strength, `0.5 * reg * sum(w**2)` over the leaves named w is added; may be traced.
+      key: for random layers in training; each call wants a new one.
+      train: whether layers that behave differently in training do.
+      loss_fn: `loss_fn(scores, y) -> (loss, dscores)`.
+    Returns:
+      loss, a scalar; grads, in the tree structure of params; the new state.
+    """
+    scores, cache, state = net.forward(params, state, as_input(x, params), key=key, train=train)
+    total, dscores = loss_fn(scores, y)
+    _, grads = net.backward(dscores, cache)
+    if not is_zero(reg):
+        penalty, penalty_grads = l2_penalty(params, reg)
+        total = total + penalty
+        grads = jax.tree.map(jnp.add, grads, penalty_grads)
+    return total, grads, state
+
+
+def loss(
+    net: Layer,
+    params: Tree,
+    state: Tree,
+    x: Any,
+    y: Any,
+    *,
+    reg: Any = 0.0,
+    key: Any = None,
+    train: bool = True,
+    loss_fn: LossFn = softmax_loss,
+) -> jax.Array:
+    """The loss alone, forward only, with the arguments of `loss_and_grads`.
+
+    `jax.grad(loss, argnums=1)` of it is the judge of the hand-written gradients.
+    """
+    scores, _, _ = net.forward(params, state, as_input(x, params), key=key, train=train)
+    total, _ = loss_fn(scores, y)
+    return total if is_zero(reg) else total + l2_penalty(params, reg)[0]
+
+
+def as_input(x: Any, params: Tree) -> jax.Array:
+    """x in the dtype in which the network computes, that of its parameters."""
+    dtypes = {jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
+    floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    return jnp.asarray(x, jnp.result_type(*floating)) if floating else jnp.asarray(x)
+
+
+def _shape(in_shape: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(in_shape, int):
+        raise TypeError(f"in_shape must be a shape, such as ({in_shape},), got {in_shape}")
+    return tuple(_check.integer("every size in in_shape", size, at_least=1) for size in in_shape)
+
+
+def _child(tree: Tree, name: str) -> Tree:
+    return tree[name] if name in tree else FrozenDict()
+
+
+def _without_empty(children: dict[str, Tree]) -> FrozenDict:
+    return FrozenDict({name: child for name, child in children.items() if child})
+
+
+@contextmanager
+def _inside(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        error.add_note(f"in layer {name}")
+        raise
