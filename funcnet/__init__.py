@@ -9,6 +9,7 @@ result = fn.fit(net, fn.adam(1e-3), digits, key=jax.random.key(0), epochs=20, ba
 fn.evaluate(result.best, digits.x_test, digits.y_test)
 """
 
+from funcnet.checkpoint import load_model, save_model
 from funcnet.datasets import (
     Dataset,
     check_dataset,
@@ -37,6 +38,7 @@ from funcnet.layers import (
 from funcnet.losses import l2_penalty, softmax_loss, svm_loss
 from funcnet.net import Layer, affine, loss, loss_and_grads, mlp, relu, serial
 from funcnet.optim import Optimizer, adam, apply_updates, rmsprop, sgd, sgd_momentum
+from funcnet.plots import plot_histories, plot_history
 from funcnet.preprocess import Preprocess, no_preprocess, subtract_mean
 from funcnet.schedules import exponential_decay
 from funcnet.train import (
@@ -89,12 +91,15 @@ __all__ = [
     "load_arrays",
     "load_cifar10",
     "load_digits",
+    "load_model",
     "loss",
     "loss_and_grads",
     "make_train_step",
     "mlp",
     "no_preprocess",
     "numerical_gradient",
+    "plot_histories",
+    "plot_history",
     "predict",
     "predict_scores",
     "read_inputs",
@@ -103,6 +108,7 @@ __all__ = [
     "relu_backward",
     "relu_forward",
     "rmsprop",
+    "save_model",
     "scaled_error",
     "serial",
     "sgd",

@@ -1,6 +1,7 @@
 """Checks of what people pass in: one-line errors that name the argument and the way out."""
 
 import difflib
+import importlib.util
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -26,9 +27,15 @@ def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """The message for a name that is not among `known`, with the nearest one that is."""
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(str(name), known)
+    hint = f"did you mean {near!r}? " if near else ""
     return f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like `name`, if one is like it at all."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return near[0] if near else None
 
 
 def concrete(value: Any) -> bool:
@@ -156,3 +163,9 @@ def key(value: Any) -> jax.Array:
     if not (typed and np.shape(value) == ()) and not raw:
         raise TypeError(f"key must be a random key, such as jax.random.key(0), got {value!r}")
     return value
+
+
+def installed(package: str, purpose: str) -> None:
+    """Raise an ImportError that says what to install unless `package` is there."""
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(f'{package} is needed {purpose}: pip install "funcnet[cli]"')

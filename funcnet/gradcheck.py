@@ -14,7 +14,7 @@ import numpy as np
 from funcnet import _check
 from funcnet.losses import softmax_loss
 from funcnet.net import Layer, LossFn, as_input, loss, loss_and_grads
-from funcnet.tree import named_leaves
+from funcnet.tree import named_leaves, structure_of
 
 Tree = Any
 
@@ -123,13 +123,13 @@ def numerical_gradient(
 def _scalar(f: Callable[[Tree], Any], x: Tree, dout: Any) -> Callable[[Tree], jax.Array]:
     """f, or the sum of f times dout: a function with a scalar value."""
     out = jax.eval_shape(f, x)
-    structure: Any = jax.tree.structure(out)
+    structure = structure_of(out)
     if dout is None:
-        if structure != jax.tree.structure(0) or out.shape != ():
+        if structure != structure_of(0) or out.shape != ():
             raise TypeError("f must have a scalar value, or dout must be given")
         return f
     dout = jax.tree.map(jnp.asarray, dout)
-    if jax.tree.structure(dout) != structure or any(
+    if structure_of(dout) != structure or any(
         np.shape(d) != o.shape
         for d, o in zip(jax.tree.leaves(dout), jax.tree.leaves(out), strict=True)
     ):

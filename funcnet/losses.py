@@ -72,6 +72,9 @@ def svm_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
     return loss, dscores.astype(scores.dtype)
 
 
+LOSSES = {"softmax": softmax_loss, "svm": svm_loss}
+
+
 def l2_penalty(params: Any, reg: Any) -> tuple[jax.Array, Any]:
     """L2 regularisation, `0.5 * reg * sum(w**2)` over the leaves named `w`, and its gradient.
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from funcnet import _check, layers
 from funcnet.losses import is_zero, l2_penalty, softmax_loss
-from funcnet.tree import FrozenDict, restructure
+from funcnet.tree import FrozenDict, restructure, structure_of
 
 Tree = Any  # a pytree: nested dicts, FrozenDicts or a mix of both, of arrays
 LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]
@@ -78,7 +78,7 @@ def affine(dim: int, *, weight_scale: Any = None) -> Layer:
         if set(params) != {"w", "b"}:
             raise ValueError(f"affine: params must have w and b, got {sorted(params)}")
         out, cache = layers.affine_forward(x, params["w"], params["b"])
-        return out, Cache(cache, jax.tree.structure(params)), state
+        return out, Cache(cache, structure_of(params)), state
 
     def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
         dx, dw, db = layers.affine_backward(dout, cache.arrays)
@@ -97,7 +97,7 @@ def relu() -> Layer:
         params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
     ) -> tuple[jax.Array, Any, Tree]:
         out, cache = layers.relu_forward(x)
-        return out, Cache(cache, jax.tree.structure(params)), state
+        return out, Cache(cache, structure_of(params)), state
 
     def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
         return layers.relu_backward(dout, cache.arrays), restructure(cache.structure, {})
@@ -138,8 +138,8 @@ def serial(*children: Layer) -> Layer:
                     child_params, child_state, out, key=child_key, train=train
                 )
             caches.append(cache)
-        new_state = restructure(jax.tree.structure(state), new_state)
-        return out, Cache(tuple(caches), jax.tree.structure(params)), new_state
+        new_state = restructure(structure_of(state), new_state)
+        return out, Cache(tuple(caches), structure_of(params)), new_state
 
     def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
         grads = {}
@@ -150,7 +150,7 @@ def serial(*children: Layer) -> Layer:
                 dout, grads[name] = child.backward(dout, child_cache)
         return dout, restructure(cache.structure, grads)
 
-    def _split(key: Any) -> Sequence[Any]:
+    def _split(key: Any) -> Any:
         return [None] * len(names) if key is None else jax.random.split(key, len(names))
 
     def _check_names(what: str, tree: Tree) -> None:

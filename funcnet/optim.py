@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import _check
-from funcnet.tree import FrozenDict, check_same_structure
+from funcnet.tree import FrozenDict, check_same_structure, structure_of
 
 Tree = Any
 
@@ -138,6 +138,9 @@ def adam(
     return _optimizer("adam", ("m", "v"), rule, hypers)
 
 
+OPTIMIZERS = {"sgd": sgd, "sgd_momentum": sgd_momentum, "rmsprop": rmsprop, "adam": adam}
+
+
 def apply_updates(params: Tree, updates: Tree) -> Tree:
     """`params + updates`, in the tree structure and dtypes of params."""
     check_same_structure(updates, params, "updates")
@@ -185,7 +188,7 @@ def _optimizer(
         trees = [grads, *(opt_state[moment] for moment in moments)]
         columns = zip(jax.tree.leaves(params), *map(jax.tree.leaves, trees), strict=True)
         rows = [_apply(rule, numbers, *leaves) for leaves in columns]
-        structure = jax.tree.structure(params)
+        structure = structure_of(params)
         updates, *new_moments = (
             jax.tree.unflatten(structure, [row[i] for row in rows]) for i in range(1 + len(moments))
         )
@@ -209,8 +212,9 @@ def _rate(learning_rate: Any, step: Any) -> Any:
 
 def _one_minus_power(beta: Any, t: Any) -> jax.Array:
     # 1 - 0.999**t in float32 is off by 1e-5 at t = 1; expm1 loses nothing.
+    log_beta: Any
     if _check.concrete(beta):
-        log_beta = math.log(beta) if beta > 0 else -math.inf
+        log_beta = math.log(beta) if beta > 0 else -math.inf  # in double precision
     else:
         log_beta = jnp.log(beta)
     return -jnp.expm1(jnp.asarray(t, float) * log_beta)

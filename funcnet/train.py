@@ -64,20 +64,22 @@ class Model:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["params", "state", "preprocess", "epoch", "accuracy"],
+    data_fields=["params", "state", "preprocess", "epoch", "accuracy", "loss"],
     meta_fields=["net"],
 )
 @dataclass(frozen=True)
 class BestModel(Model):
-    """The Model of the epoch with the best validation accuracy, the first one of equals.
+    """The Model of the epoch with the best validation accuracy; of equals, the least loss.
 
     Attributes:
       epoch: the number of epochs after which it was.
       accuracy: its validation accuracy.
+      loss: its validation loss.
     """
 
     epoch: int
     accuracy: float
+    loss: float
 
 
 class Evaluation(NamedTuple):
@@ -466,9 +468,11 @@ def _look(
         "val_accuracy": val.accuracy,
     }
     best = run.best
-    if len(dataset.x_val) and (best is None or val.accuracy > best.accuracy):
+    if len(dataset.x_val) and (
+        best is None or (val.accuracy, -val.loss) > (best.accuracy, -best.loss)
+    ):
         best = BestModel(
-            model.net, model.params, model.state, model.preprocess, epoch, val.accuracy
+            model.net, model.params, model.state, model.preprocess, epoch, val.accuracy, val.loss
         )
     return run._replace(rows=(*run.rows, row), best=best)
 

@@ -61,9 +61,9 @@ class FrozenDict(Mapping[Any, Any]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FrozenDict):
             return NotImplemented
-        leaves, structure = jax.tree.flatten(self)
-        other_leaves, other_structure = jax.tree.flatten(other)
-        return structure == other_structure and all(map(_equal, leaves, other_leaves))
+        if structure_of(self) != structure_of(other):
+            return False
+        return all(map(_equal, jax.tree.leaves(self), jax.tree.leaves(other)))
 
     def __repr__(self) -> str:
         if not self._items:
@@ -213,6 +213,11 @@ def unfreeze(tree: Any) -> Any:
     return tree
 
 
+def structure_of(tree: Any) -> Any:
+    """`jax.tree.structure(tree)`: hashable, and comparable by `==`."""
+    return jax.tree.structure(tree)
+
+
 def path_name(path: tuple[Any, ...]) -> str:
     """A JAX key path as text: `affine1/w`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
@@ -227,10 +232,10 @@ def restructure(structure: Any, tree: Any) -> Any:
     """`tree` with its dicts of the kinds that `structure` has.
 
     Args:
-      structure: a treedef, from `jax.tree.structure`.
+      structure: a treedef, from `structure_of`.
       tree: nested dicts with the same key paths, whatever mix of dict and FrozenDict.
     """
-    if jax.tree.structure(tree) == structure:
+    if structure_of(tree) == structure:
         return tree
     leaves = dict(_leaves_with_path(tree))
     places = _leaves_with_path(jax.tree.unflatten(structure, range(structure.num_leaves)))
@@ -239,7 +244,7 @@ def restructure(structure: Any, tree: Any) -> Any:
 
 def check_same_structure(tree: Any, params: Any, name: str) -> None:
     """Raise unless `tree` has the tree structure and the leaf shapes of `params`."""
-    structure, expected = jax.tree.structure(tree), jax.tree.structure(params)
+    structure, expected = structure_of(tree), structure_of(params)
     if structure != expected:
         raise ValueError(
             f"{name} must have the tree structure of params: got {structure}, expected {expected}"

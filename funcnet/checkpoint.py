@@ -1,0 +1,150 @@
+"""Models on disk: safetensors files, written whole or not at all, checked when read.
+
+A safetensors file holds names, dtypes, shapes and bytes; reading one runs no code.
+The format has no checksum, so funcnet puts one of all the tensors into its metadata.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from funcnet import _check
+from funcnet.net import Layer
+from funcnet.preprocess import KINDS, Preprocess
+from funcnet.train import Model
+from funcnet.tree import FrozenDict, freeze, named_leaves
+
+FORMAT = "funcnet model 1"
+
+
+def save_model(path: str | os.PathLike[str], model: Model) -> None:
+    """Write the parameters, the state and the preprocessing of a model.
+
+    The network itself, which is code, is not written: `load_model` wants it again.
+
+    Args:
+      path: the file to write, *.safetensors; an older one is replaced as a whole.
+      model: the model; the keys of its trees are strings without "/".
+    Raises:
+      OSError: the file cannot be written; an older one is left as it was.
+      ImportError: safetensors is not installed.
+    """
+    save = _safetensors().save
+    trees = {"params": model.params, "state": model.state, "preprocess": model.preprocess.stats}
+    leaves = named_leaves(trees)
+    depths = [len(path) for path, _ in jax.tree_util.tree_flatten_with_path(trees)[0]]
+    for name, depth in zip(leaves, depths, strict=True):
+        if name.count("/") != depth - 1:
+            raise ValueError(f"keys must be strings without '/', got the path {name}")
+    tensors = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
+    metadata = {
+        "format": FORMAT,
+        "preprocess": model.preprocess.kind,
+        "sha256": _digest(model.preprocess.kind, tensors),
+    }
+    write_atomically(path, save(tensors, metadata=metadata))
+
+
+def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
+    """Read a model that `save_model` wrote.
+
+    Args:
+      path: the file.
+      net: the network that the parameters are for.
+    Returns:
+      The Model; its leaves are JAX arrays.
+    Raises:
+      ValueError: the file is not of this kind, is damaged or truncated.
+      OSError: it cannot be read.
+      ImportError: safetensors is not installed.
+    """
+    safetensors = _safetensors()
+    data = Path(path).read_bytes()
+    try:
+        tensors = safetensors.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = dict(header.get("__metadata__", {}))
+    except Exception as error:  # its own errors share no base but Exception
+        raise ValueError(f"{path} is not a safetensors file, or is damaged: {error}") from None
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} is no model that funcnet saved")
+    kind = metadata.get("preprocess", "")
+    if metadata.get("sha256") != _digest(kind, tensors):
+        raise ValueError(f"{path} is damaged: its checksum does not match")
+    _check.choose("preprocessing", kind, KINDS)
+    trees = _nest(tensors)
+    params, state, stats = (trees.get(k, FrozenDict()) for k in ("params", "state", "preprocess"))
+    return Model(net, params, state, Preprocess(kind, stats))
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that, whatever happens, it is there as a whole or as it was before."""
+    path = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def _cannot_write(path: Path, error: OSError) -> OSError:
+    return OSError(f"cannot write {path}: {error.strerror or error}")
+
+
+def _sync_directory(path: Path) -> None:
+    if os.name == "posix":  # the rename itself reaches the disk with the directory
+        directory = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _nest(tensors: dict[str, np.ndarray]) -> FrozenDict:
+    nested: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        *parents, last = name.split("/")
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = tensor
+    return freeze(nested)
+
+
+def _digest(kind: str, tensors: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(f"{kind}\n".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
+def _safetensors() -> Any:
+    _check.installed("safetensors", "to save and load models")
+    import safetensors.numpy
+
+    return safetensors.numpy

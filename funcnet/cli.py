@@ -1,0 +1,662 @@
+"""The command line: funcnet train | evaluate | predict | gradcheck | datasets."""
+
+import argparse
+import csv
+import inspect
+import math
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+
+import funcnet as fn
+from funcnet import _check, runs
+from funcnet.datasets import find_cifar10
+from funcnet.losses import LOSSES
+from funcnet.optim import OPTIMIZERS
+from funcnet.train import fit_preprocess
+
+PREPROCESS = {"mean": fn.subtract_mean, "none": fn.no_preprocess}
+SPLITS = ("train", "val", "test")
+FILE_OPTIONS = ("label", "val_fraction", "test_fraction")
+HYPER_PARAMETERS = ("momentum", "decay_rate", "beta1", "beta2", "epsilon")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+      The exit code: 0; 1 if gradients disagree; 2 for wrong input, with one line on
+      stderr; 130 after Ctrl-C.
+    """
+    args = _parse(sys.argv[1:] if argv is None else list(argv))
+    try:
+        return args.run(args)
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ImportError) as error:
+        print(f"funcnet {args.command}: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"funcnet {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+# The commands.
+
+
+def train(args: argparse.Namespace) -> int:
+    """funcnet train."""
+    _check.installed("tqdm", "for the progress bar")
+    _check.installed("safetensors", "to save the model")
+    _check.installed("matplotlib", "to draw the curves")
+    from tqdm import tqdm
+
+    path = Path(args.out) if args.out else runs.new_run_path("runs", _dataset_name(args.dataset))
+    runs.check_free(path, overwrite=args.overwrite)
+    config = _config(args)
+    dataset = _load_dataset(config)
+    preprocess = fit_preprocess(PREPROCESS[args.preprocess], dataset.x_train)
+    dataset = _first(dataset, config["num_train"])
+    config["class_names"] = list(dataset.class_names)
+    net = _build_net(config)
+    optimizer = _build_optimizer(config, math.ceil(len(dataset.x_train) / args.batch_size))
+    bar = tqdm(total=args.epochs, unit="epoch", disable=True if args.quiet else None)
+
+    def report(epoch: int, train_state: fn.TrainState, metrics: dict[str, Any]) -> None:
+        if epoch == 0:  # by now all arguments are known to be right: claim the directory
+            runs.create_run(path, config, overwrite=args.overwrite)
+            model = fn.Model(net, train_state.params, train_state.state, preprocess)
+            fn.save_model(path / "last.safetensors", model)
+        else:
+            bar.update()
+        if not args.quiet:
+            tqdm.write(_epoch_line(epoch, args.epochs, metrics))
+
+    with bar:
+        result = fn.fit(
+            net,
+            optimizer,
+            dataset,
+            key=jax.random.key(args.seed),
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            reg=args.reg,
+            loss_fn=LOSSES[args.loss],
+            preprocess=preprocess,
+            eval_every=args.eval_every or None,
+            callback=report,
+        )
+    if not path.is_dir():
+        print("interrupted before the first epoch: nothing is kept", file=sys.stderr)
+        return 130
+    lines, results = _summary(result, dataset, LOSSES[args.loss])
+    for line in lines:
+        print(line)
+    runs.save_run(path, config, result, results=results)
+    print(f"saved in {path}")
+    if not np.isfinite(result.history.loss).all():
+        step = int(np.argmin(np.isfinite(result.history.loss))) + 1
+        print(
+            f"warning: the loss is {result.history.loss[step - 1]} from step {step} on: "
+            "try a smaller --learning-rate or --weight-scale",
+            file=sys.stderr,
+        )
+    if result.interrupted:
+        done = int(result.state.epoch)
+        print(f"interrupted: this is the run after epoch {done}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """funcnet evaluate."""
+    config, model = _load_run(args.run_directory, args.model)
+    if args.data_dir is not None:
+        config["data_dir"] = args.data_dir
+    dataset = _first(_load_dataset(config), config["num_train"])
+    x, y = getattr(dataset, f"x_{args.split}"), getattr(dataset, f"y_{args.split}")
+    if not len(x):
+        raise ValueError(f"the {args.split} split of {config['dataset']} is empty")
+    result = fn.evaluate(model, x, y, loss_fn=LOSSES[config["loss"]])
+    print(
+        f"{args.split} accuracy {100 * result.accuracy:.2f} %, loss {result.loss:.4f} "
+        f"({_check.plural(len(x), 'example')}, {args.model} model of {args.run_directory})"
+    )
+    return 0
+
+
+def predict(args: argparse.Namespace) -> int:
+    """funcnet predict."""
+    config, model = _load_run(args.run_directory, args.model)
+    x = fn.read_inputs(args.file, label=args.label)
+    scores = fn.predict_scores(model, x).astype(np.float64)
+    labels = scores.argmax(axis=1)
+    value = "score"
+    if config["loss"] == "softmax":
+        value = "probability"
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("example", "label", "class", value))
+    for i, label in enumerate(labels):
+        writer.writerow((i, label, config["class_names"][label], f"{scores[i, label]:.6g}"))
+    sys.stdout.flush()
+    return 0
+
+
+def gradcheck(args: argparse.Namespace) -> int:
+    """funcnet gradcheck."""
+    config = _config(args)
+    dataset = _load_dataset(config)
+    config["class_names"] = list(dataset.class_names)
+    count = _check.integer("--num-examples", args.num_examples, at_least=1)
+    x, y = dataset.x_train[:count], dataset.y_train[:count]
+    net = _build_net(config)
+    with jax.enable_x64(True):
+        inputs = fit_preprocess(PREPROCESS[args.preprocess], dataset.x_train)(x)
+        init_key, noise_key = jax.random.split(jax.random.key(args.seed))
+        params, state, _ = net.init(init_key, x.shape[1:])
+        params = _off_the_kinks(noise_key, params)
+        check = fn.check_gradients(
+            net,
+            params,
+            state,
+            inputs,
+            y,
+            reg=args.reg,
+            loss_fn=LOSSES[args.loss],
+            max_elements=args.max_elements,
+        )
+    print(check)
+    return 0 if check.passed else 1
+
+
+def datasets(args: argparse.Namespace) -> int:
+    """funcnet datasets."""
+    if args.action == "download":
+        print(f"CIFAR-10 is in {fn.download_cifar10(args.data_dir)}")
+        return 0
+    found = find_cifar10(args.data_dir)
+    where = f"in {found}" if found else "not found: funcnet datasets download cifar10"
+    print("digits   1,797 handwritten digits, 8 x 8, 10 classes   built in")
+    print(f"cifar10  60,000 colour images, 32 x 32, 10 classes     {where}")
+    print("a file   your own .npz (x, y) or .csv: give its path as --dataset")
+    return 0
+
+
+# From options to data, networks and optimizers.
+
+
+def _config(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a command that describe its run, for config.json."""
+    left_out = {"run", "command", "out", "overwrite", "quiet", "max_elements", "num_examples"}
+    config = {name: value for name, value in vars(args).items() if name not in left_out}
+    if _is_file(args.dataset):
+        config["dataset"] = str(Path(args.dataset).resolve())
+    else:
+        _check.choose("dataset", args.dataset, {"digits": None, "cifar10": None})
+        for name in FILE_OPTIONS:
+            if config[name] is not None:
+                raise ValueError(f"{_option(name)} is for files, not for {args.dataset}")
+    if args.dataset != "cifar10" and args.data_dir is not None:
+        raise ValueError(f"--data-dir is for cifar10, not for {args.dataset}")
+    config["title"] = f"{_dataset_name(args.dataset)}, hidden layers {args.hidden}"
+    config["versions"] = {"funcnet": fn.__version__, "jax": jax.__version__}
+    return config
+
+
+def _load_dataset(config: dict[str, Any]) -> fn.Dataset:
+    if config["dataset"] == "digits":
+        return fn.load_digits()
+    if config["dataset"] == "cifar10":
+        return fn.load_cifar10(config["data_dir"])
+    options = {name: config[name] for name in FILE_OPTIONS if config[name] is not None}
+    return fn.load_arrays(config["dataset"], **options)
+
+
+def _first(dataset: fn.Dataset, num_train: int | None) -> fn.Dataset:
+    if num_train is None:
+        return dataset
+    count = _check.integer("--num-train", num_train, at_least=1)
+    if count > len(dataset.x_train):
+        raise ValueError(
+            f"--num-train is {count}, but there are only "
+            f"{_check.plural(len(dataset.x_train), 'training example')}"
+        )
+    return dataset._replace(x_train=dataset.x_train[:count], y_train=dataset.y_train[:count])
+
+
+def _build_net(config: dict[str, Any]) -> fn.Layer:
+    return fn.mlp(config["hidden"], len(config["class_names"]), weight_scale=config["weight_scale"])
+
+
+def _build_optimizer(config: dict[str, Any], steps_per_epoch: int) -> fn.Optimizer:
+    make = OPTIMIZERS[config["optimizer"]]
+    rate = config["learning_rate"]
+    _check.number("--learning-rate", rate, above=0)
+    if config["learning_rate_decay"] != 1:
+        rate = fn.exponential_decay(rate, config["learning_rate_decay"], steps_per_epoch)
+    given = {name: config[name] for name in HYPER_PARAMETERS if config[name] is not None}
+    takes = inspect.signature(make).parameters
+    for name in given:
+        if name not in takes:
+            users = [other for other, f in OPTIMIZERS.items() if _takes(f, name)]
+            raise ValueError(
+                f"{_option(name)} is for {' and '.join(users)}, not for {config['optimizer']}"
+            )
+    return make(rate, **given)
+
+
+def _load_run(path: str, which: str) -> tuple[dict[str, Any], fn.Model]:
+    config = runs.load_config(path)
+    try:
+        net = _build_net(config)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}/config.json is damaged: {error!r}") from None
+    return config, runs.load_run_model(path, net, which=which)
+
+
+def _off_the_kinks(key: jax.Array, params: Any) -> Any:
+    """Biases that are not 0: behind a dead unit a bias of 0 puts ReLU exactly on its kink."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    moved = [
+        leaf + 0.01 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(structure, moved)
+
+
+def _summary(
+    result: fn.FitResult, dataset: fn.Dataset, loss_fn: Any
+) -> tuple[list[str], dict[str, Any]]:
+    """What to print at the end of training, and what to keep of it."""
+    lines: list[str] = []
+    results: dict[str, Any] = {"epochs": int(result.state.epoch)}
+    model, name = result.model, "the last model"
+    if result.best is not None:
+        model, name = result.best, "that model"
+        lines.append(
+            f"best validation accuracy {100 * result.best.accuracy:.2f} % "
+            f"after epoch {result.best.epoch}"
+        )
+        results |= {"best_epoch": result.best.epoch, "val_accuracy": result.best.accuracy}
+    if len(dataset.x_test):
+        test = fn.evaluate(model, dataset.x_test, dataset.y_test, loss_fn=loss_fn)
+        count = _check.plural(len(dataset.x_test), "example")
+        lines.append(f"test accuracy of {name} {100 * test.accuracy:.2f} % ({count})")
+        results |= {"test_accuracy": test.accuracy, "test_loss": test.loss}
+    return lines, results
+
+
+def _epoch_line(epoch: int, epochs: int, metrics: dict[str, Any]) -> str:
+    parts = []
+    if len(metrics["losses"]):
+        parts.append(f"loss: {metrics['losses'].mean():.6f}")
+    for name, label in (("train_accuracy", "train acc"), ("val_accuracy", "val acc")):
+        if math.isfinite(metrics.get(name, math.nan)):
+            parts.append(f"{label}: {metrics[name]:.4f}")
+    return f"(Epoch {epoch} / {epochs}) {'; '.join(parts)}".rstrip()
+
+
+def _is_file(dataset: str) -> bool:
+    return dataset.endswith((".npz", ".csv")) or os.sep in dataset or Path(dataset).is_file()
+
+
+def _dataset_name(dataset: str) -> str:
+    return Path(dataset).stem if _is_file(dataset) else dataset
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    return name in inspect.signature(function).parameters
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+# The parser.
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help with room for the option names, and with the defaults that say something."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+        self._action_max_length = 16  # argparse forgets that commands are indented
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        if default is None or default is False or default is argparse.SUPPRESS or not action.help:
+            return action.help
+        shown = " ".join(map(str, default)) if isinstance(default, list) else f"{default}"
+        return f"{action.help} (default: {shown})".replace("%", "%%")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="funcnet",
+        description="Fully connected networks in JAX with hand-written gradients.",
+        epilog="funcnet COMMAND --help says more. To begin with: funcnet train",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"funcnet {fn.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    known = {
+        "train": _add_train(commands),
+        "evaluate": _add_evaluate(commands),
+        "predict": _add_predict(commands),
+        "gradcheck": _add_gradcheck(commands),
+        "datasets": _add_datasets(commands),
+    }
+    if not argv:
+        parser.print_help()
+        parser.exit(2)
+    if not argv[0].startswith("-") and argv[0] not in known:
+        parser.error(_check.unknown("command", argv[0], known))
+    args, unknown = parser.parse_known_args(argv)
+    if args.command is None:
+        parser.error("no command is given; known: " + ", ".join(known))
+    if unknown:
+        command = known[args.command]
+        if unknown[0].startswith("-"):
+            options = [o for action in command._actions for o in action.option_strings]
+            name = unknown[0].split("=")[0]
+            near = _check.nearest(name, options)
+            hint = f": did you mean {near}?" if near else f"; see {command.prog} --help"
+            command.error(f"unknown option {name}{hint}")
+        command.error(f"unexpected argument {unknown[0]!r}; see {command.prog} --help")
+    return args
+
+
+def _command(
+    commands: Any, name: str, run: Any, summary: str, details: str, examples: Sequence[str]
+) -> Any:
+    description = f"{summary[0].upper()}{summary[1:]}. {details}".strip()
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=textwrap.fill(description, 80),
+        epilog="\n".join(["examples:", *(f"  funcnet {example}" for example in examples)]),
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_train(commands: Any) -> Any:
+    parser = _command(
+        commands,
+        "train",
+        train,
+        "train a network",
+        "Without options: handwritten digits, in about ten seconds. The run is kept in a "
+        "directory: configuration, history, parameters and a picture of the curves.",
+        (
+            "train",
+            "train --hidden 512 256 --optimizer sgd_momentum --learning-rate 1e-2",
+            "train --dataset cifar10 --hidden 100 100 100 100 100 --weight-scale 5e-2 \\\n"
+            "      --batch-size 200 --epochs 30",
+            "train --dataset measurements.csv --label species --weight-scale he",
+        ),
+    )
+    _add_data_options(parser).add_argument(
+        "--num-train",
+        type=int,
+        metavar="N",
+        help="train on the first N training examples only (the mean that is subtracted stays "
+        "that of all)",
+    )
+    _add_net_options(parser)
+    group = parser.add_argument_group("training")
+    add = group.add_argument
+    add(
+        "--optimizer",
+        type=_name("optimizer", OPTIMIZERS),
+        default="adam",
+        metavar="NAME",
+        help=_known(OPTIMIZERS),
+    )
+    add("--learning-rate", type=float, default=1e-3, metavar="RATE", help="step size")
+    add(
+        "--learning-rate-decay",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="multiply the learning rate by this after every epoch",
+    )
+    add("--momentum", type=float, metavar="M", help="of sgd_momentum; 0.9 if not given")
+    add("--decay-rate", type=float, metavar="D", help="of rmsprop; 0.99 if not given")
+    add("--beta1", type=float, metavar="B", help="of adam; 0.9 if not given")
+    add("--beta2", type=float, metavar="B", help="of adam; 0.999 if not given")
+    add("--epsilon", type=float, metavar="E", help="of rmsprop and adam; 1e-8 if not given")
+    add("--epochs", type=int, default=20, metavar="N", help="passes over the training data")
+    add("--batch-size", type=int, default=50, metavar="N", help="examples per step")
+    add(
+        "--eval-every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="measure accuracies every N epochs; 0 never",
+    )
+    group = parser.add_argument_group("output")
+    add = group.add_argument
+    add("--out", metavar="DIR", help="run directory; runs/NAME, numbered, if not given")
+    add("--overwrite", action="store_true", help="replace an earlier run in --out")
+    add("--quiet", action="store_true", help="no progress bar and no line per epoch")
+    return parser
+
+
+def _add_evaluate(commands: Any) -> Any:
+    parser = _command(
+        commands,
+        "evaluate",
+        evaluate,
+        "measure the accuracy of a trained network",
+        "",
+        ("evaluate runs/digits", "evaluate runs/digits --split val --model last"),
+    )
+    _add_run_options(parser)
+    parser.add_argument(
+        "--split",
+        type=_name("split", SPLITS),
+        default="test",
+        metavar="NAME",
+        help=_known(SPLITS),
+    )
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="where CIFAR-10 is; as in training if not given"
+    )
+    return parser
+
+
+def _add_predict(commands: Any) -> Any:
+    parser = _command(
+        commands,
+        "predict",
+        predict,
+        "predict the classes of examples in a file",
+        "Prints CSV: example, label, class, and the probability that the network gives it (its "
+        "score, if it was trained with the svm loss).",
+        ("predict runs/digits images.npy > labels.csv",),
+    )
+    _add_run_options(parser)
+    parser.add_argument(
+        "file", metavar="FILE", help="raw inputs: .npy, .npz with x, or .csv of features"
+    )
+    parser.add_argument("--label", metavar="COLUMN", help="column of a .csv to leave out")
+    return parser
+
+
+def _add_gradcheck(commands: Any) -> Any:
+    parser = _command(
+        commands,
+        "gradcheck",
+        gradcheck,
+        "check the hand-written gradients of a network",
+        "Every element against autodiff, and against numerical differentiation, in float64, at "
+        "random parameters. Exit code 1 if they disagree.",
+        ("gradcheck", "gradcheck --hidden 20 30 40 --loss svm --reg 3.14"),
+    )
+    _add_data_options(parser)
+    _add_net_options(parser)
+    group = parser.add_argument_group("check")
+    group.add_argument(
+        "--num-examples", type=int, default=5, metavar="N", help="examples in the batch"
+    )
+    group.add_argument(
+        "--max-elements",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="elements per parameter array that are checked numerically, spread evenly",
+    )
+    return parser
+
+
+def _add_datasets(commands: Any) -> Any:
+    parser = _command(
+        commands,
+        "datasets",
+        datasets,
+        "list the datasets, or download one",
+        "Nothing is downloaded unless asked for.",
+        ("datasets", "datasets download cifar10"),
+    )
+    parser.add_argument(
+        "action",
+        nargs="?",
+        type=_name("action", ("list", "download")),
+        default="list",
+        metavar="ACTION",
+        help="list or download",
+    )
+    parser.add_argument(
+        "name",
+        nargs="?",
+        type=_name("dataset to download", ("cifar10",)),
+        default="cifar10",
+        metavar="NAME",
+        help="what to download: cifar10",
+    )
+    _add_data_dir(parser)
+    return parser
+
+
+def _add_run_options(parser: Any) -> None:
+    parser.add_argument("run_directory", metavar="RUN", help="directory of a run, as runs/digits")
+    parser.add_argument(
+        "--model",
+        type=_name("model", ("best", "last")),
+        default="best",
+        metavar="NAME",
+        help="best, by validation accuracy, or last",
+    )
+
+
+def _add_data_options(parser: Any) -> Any:
+    group = parser.add_argument_group("data")
+    add = group.add_argument
+    add(
+        "--dataset",
+        default="digits",
+        metavar="NAME",
+        help="digits, cifar10, or the path of your own .npz (x, y) or .csv",
+    )
+    _add_data_dir(group)
+    add("--label", metavar="COLUMN", help="label column of a .csv; the last if not given")
+    add("--val-fraction", type=float, metavar="F", help="of a file; 0.1 if not given")
+    add("--test-fraction", type=float, metavar="F", help="of a file; 0.1 if not given")
+    add(
+        "--preprocess",
+        type=_name("preprocessing", PREPROCESS),
+        default="mean",
+        metavar="NAME",
+        help="mean: subtract the mean of the training data; none",
+    )
+    return group
+
+
+def _add_data_dir(parser: Any) -> None:
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="where CIFAR-10 is; if not given $FUNCNET_DATA, else the user's cache",
+    )
+
+
+def _add_net_options(parser: Any) -> None:
+    group = parser.add_argument_group("network")
+    add = group.add_argument
+    add(
+        "--hidden",
+        type=int,
+        nargs="*",
+        default=[256, 256],
+        metavar="DIM",
+        help="size of each hidden layer; none for a linear classifier",
+    )
+    add(
+        "--weight-scale",
+        type=_weight_scale,
+        default=2e-2,
+        metavar="SCALE",
+        help="standard deviation of the initial weights, or he for sqrt(2 / fan_in), which is "
+        "for inputs of unit size; pixels are larger",
+    )
+    add(
+        "--loss", type=_name("loss", LOSSES), default="softmax", metavar="NAME", help=_known(LOSSES)
+    )
+    add(
+        "--reg",
+        type=float,
+        default=0.0,
+        metavar="R",
+        help="L2 strength: 0.5 R sum(w^2) is added to the loss",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+
+
+def _name(kind: str, known: Any) -> Callable[[str], str]:
+    """A type for argparse: one of the known names, or an error with the nearest one."""
+
+    def parse(name: str) -> str:
+        if name not in known:
+            raise argparse.ArgumentTypeError(_check.unknown(kind, name, known))
+        return name
+
+    return parse
+
+
+def _weight_scale(text: str) -> float | None:
+    if text.lower() == "he":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number or he, got {text!r}") from None
+
+
+def _known(names: Any) -> str:
+    return ", ".join(names)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

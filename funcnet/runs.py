@@ -1,0 +1,154 @@
+"""A run directory: the configuration, history, parameters and curves of one training run.
+
+    config.json        what was run, and what came of it
+    history.csv        losses and accuracies per epoch
+    losses.csv         the loss of every step
+    best.safetensors   the model with the best validation accuracy
+    last.safetensors   the model after the last epoch
+    curves.png         a picture of the history
+
+Every file is written whole or not at all.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from funcnet.checkpoint import load_model, save_model, write_atomically
+from funcnet.net import Layer
+from funcnet.plots import plot_history
+from funcnet.train import FitResult, History, Model
+
+FORMAT = "funcnet run 1"
+FILES = (
+    "config.json",
+    "history.csv",
+    "losses.csv",
+    "best.safetensors",
+    "last.safetensors",
+    "curves.png",
+)
+
+
+def create_run(
+    path: str | os.PathLike[str], config: dict[str, Any], *, overwrite: bool = False
+) -> Path:
+    """Make a run directory, and write its configuration.
+
+    Args:
+      path: the directory, which must not be there, or be empty.
+      config: what is run, for config.json.
+      overwrite: remove the files of an older run in it.
+    Raises:
+      FileExistsError: the directory holds something.
+      OSError: it cannot be written.
+    """
+    path = Path(path)
+    check_free(path, overwrite=overwrite)
+    for name in FILES:
+        (path / name).unlink(missing_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"cannot make the directory {path}: {error.strerror}") from None
+    _write_config(path, {**config, "status": "running"})
+    return path
+
+
+def check_free(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Raise unless a run may be written to `path`: see `create_run`."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is there already, and is no directory")
+    if path.is_dir() and any(path.iterdir()):
+        if not overwrite:
+            raise FileExistsError(
+                f"{path} is there already: choose another directory, or give --overwrite"
+            )
+        if not _is_run(path):
+            raise FileExistsError(f"{path} is no run directory, it is not overwritten")
+
+
+def new_run_path(parent: str | os.PathLike[str], name: str) -> Path:
+    """The first of parent/name, parent/name-2, parent/name-3, ... that is not there."""
+    path, count = Path(parent) / name, 1
+    while path.exists():
+        count += 1
+        path = Path(parent) / f"{name}-{count}"
+    return path
+
+
+def save_run(
+    path: Path, config: dict[str, Any], result: FitResult, *, results: dict[str, Any]
+) -> None:
+    """Write what a run has come to; config.json last, with `results` in it."""
+    save_model(path / "last.safetensors", result.model)
+    save_model(path / "best.safetensors", result.best or result.model)
+    write_history(path, result.history)
+    picture = io.BytesIO()
+    plot_history(result.history, title=config.get("title")).savefig(picture, format="png", dpi=120)
+    write_atomically(path / "curves.png", picture.getvalue())
+    status = "interrupted" if result.interrupted else "finished"
+    _write_config(path, {**config, "status": status, "results": results})
+
+
+def write_history(path: Path, history: History) -> None:
+    """Write history.csv and losses.csv."""
+    rows = zip(*(getattr(history, name) for name in History._fields[1:]), strict=True)
+    write_atomically(path / "history.csv", _csv(History._fields[1:], rows))
+    write_atomically(path / "losses.csv", _csv(("step", "loss"), enumerate(history.loss, start=1)))
+
+
+def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The config.json of a run directory.
+
+    Raises:
+      FileNotFoundError: there is none. ValueError: it is damaged or no run's.
+    """
+    file = Path(path) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} is no run directory: it has no config.json")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f"{file} is not the configuration of a funcnet run")
+    return config
+
+
+def load_run_model(path: str | os.PathLike[str], net: Layer, *, which: str = "best") -> Model:
+    """The model of a run, "best" or "last".
+
+    Raises:
+      FileNotFoundError: the run has not got so far. ValueError: the file is damaged.
+    """
+    file = Path(path) / f"{which}.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is not there: the run did not finish")
+    return load_model(file, net)
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        load_config(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _write_config(path: Path, config: dict[str, Any]) -> None:
+    text = json.dumps({"format": FORMAT, **config}, indent=2)
+    write_atomically(path / "config.json", f"{text}\n".encode())
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode()
