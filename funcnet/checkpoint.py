@@ -7,20 +7,32 @@ The format has no checksum, so funcnet puts one of all the tensors into its meta
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from funcnet import _check
+from funcnet._files import write_atomically
 from funcnet.net import Layer
 from funcnet.preprocess import KINDS, Preprocess
 from funcnet.train import Model
 from funcnet.tree import FrozenDict, freeze, named_leaves
 
 FORMAT = "funcnet model 1"
+DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": jnp.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "U32": np.uint32,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 
 
 def save_model(path: str | os.PathLike[str], model: Model) -> None:
@@ -35,7 +47,7 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
       OSError: the file cannot be written; an older one is left as it was.
       ImportError: safetensors is not installed.
     """
-    save = _safetensors().save
+    safetensors = _safetensors()
     trees = {"params": model.params, "state": model.state, "preprocess": model.preprocess.stats}
     leaves = named_leaves(trees)
     depths = [len(path) for path, _ in jax.tree_util.tree_flatten_with_path(trees)[0]]
@@ -48,7 +60,7 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
         "preprocess": model.preprocess.kind,
         "sha256": _digest(model.preprocess.kind, tensors),
     }
-    write_atomically(path, save(tensors, metadata=metadata))
+    write_atomically(path, safetensors.numpy.save(tensors, metadata=metadata))
 
 
 def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
@@ -67,7 +79,7 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
     safetensors = _safetensors()
     data = Path(path).read_bytes()
     try:
-        tensors = safetensors.load(data)
+        tensors = {name: _array(view) for name, view in safetensors.deserialize(data)}
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata = dict(header.get("__metadata__", {}))
     except Exception as error:  # its own errors share no base but Exception
@@ -83,44 +95,8 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
     return Model(net, params, state, Preprocess(kind, stats))
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that, whatever happens, it is there as a whole or as it was before."""
-    path = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise _cannot_write(path, error) from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    _sync_directory(path.parent)
-
-
-def _cannot_write(path: Path, error: OSError) -> OSError:
-    return OSError(f"cannot write {path}: {error.strerror or error}")
-
-
-def _sync_directory(path: Path) -> None:
-    if os.name == "posix":  # the rename itself reaches the disk with the directory
-        directory = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _array(view: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
 
 
 def _nest(tensors: dict[str, np.ndarray]) -> FrozenDict:
@@ -147,4 +123,4 @@ def _safetensors() -> Any:
     _check.installed("safetensors", "to save and load models")
     import safetensors.numpy
 
-    return safetensors.numpy
+    return safetensors

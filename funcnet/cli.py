@@ -66,7 +66,8 @@ def train(args: argparse.Namespace) -> int:
     dataset = _first(dataset, config["num_train"])
     config["class_names"] = list(dataset.class_names)
     net = _build_net(config)
-    optimizer = _build_optimizer(config, math.ceil(len(dataset.x_train) / args.batch_size))
+    batch_size = _check.integer("--batch-size", args.batch_size, at_least=1)
+    optimizer = _build_optimizer(config, math.ceil(len(dataset.x_train) / batch_size))
     bar = tqdm(total=args.epochs, unit="epoch", disable=True if args.quiet else None)
 
     def report(epoch: int, train_state: fn.TrainState, metrics: dict[str, Any]) -> None:
@@ -86,7 +87,7 @@ def train(args: argparse.Namespace) -> int:
             dataset,
             key=jax.random.key(args.seed),
             epochs=args.epochs,
-            batch_size=args.batch_size,
+            batch_size=batch_size,
             reg=args.reg,
             loss_fn=LOSSES[args.loss],
             preprocess=preprocess,

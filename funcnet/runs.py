@@ -18,7 +18,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from funcnet.checkpoint import load_model, save_model, write_atomically
+from funcnet._files import naming, write_atomically
+from funcnet.checkpoint import load_model, save_model
 from funcnet.net import Layer
 from funcnet.plots import plot_history
 from funcnet.train import FitResult, History, Model
@@ -51,10 +52,8 @@ def create_run(
     check_free(path, overwrite=overwrite)
     for name in FILES:
         (path / name).unlink(missing_ok=True)
-    try:
+    with naming(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise type(error)(f"cannot make the directory {path}: {error.strerror}") from None
     _write_config(path, {**config, "status": "running"})
     return path
 

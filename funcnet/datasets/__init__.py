@@ -1,0 +1,17 @@
+"""Data sets: built in, downloaded, or read from files."""
+
+from funcnet.datasets.arrays import load_arrays, read_inputs
+from funcnet.datasets.cifar10 import download_cifar10, find_cifar10, load_cifar10
+from funcnet.datasets.dataset import Dataset, check_dataset
+from funcnet.datasets.digits import load_digits
+
+__all__ = [
+    "Dataset",
+    "check_dataset",
+    "download_cifar10",
+    "find_cifar10",
+    "load_arrays",
+    "load_cifar10",
+    "load_digits",
+    "read_inputs",
+]

@@ -1,0 +1,332 @@
+"""Data from the user's own files: .npz and .csv to train on, .npy too to predict from.
+
+Nothing is ever unpickled.
+"""
+
+import contextlib
+import csv
+import itertools
+import zipfile
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from funcnet import _check
+from funcnet.datasets.dataset import Dataset
+
+MAX_CLASSES = 65_536  # a larger label is more likely an identifier than a class
+MISSING = {"", "?", "na", "n/a", "null", "none"}  # say nothing about a row being a header
+
+
+def load_arrays(
+    path: str | PathLike[str],
+    *,
+    label: str | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """Load examples with class labels from one file and split them.
+
+    A `.npz` holds x `[N, ...]` and y `[N]`; x keeps its dtype. A `.csv` (UTF-8, commas) holds
+    one example a row; features become float32. Its first row is a header if no cell of it is
+    a number, or if a feature in it is not. Labels are whole numbers from 0, or in a CSV any
+    strings, which become classes in sorted order.
+
+    The split is stratified: after a shuffle that depends on `seed` alone, each class gives
+    about the same fraction of its examples, and a class too small to give to every split
+    keeps its last example for training. Every example is in exactly one split.
+
+    Args:
+      path: a `.npz` or `.csv` file.
+      label: the name of the label column of a CSV, which then has a header; by default the
+        label is the last column.
+      val_fraction: the fraction of examples for validation, from 0.
+      test_fraction: the fraction for testing, from 0; the rest, which is not nothing, is to
+        train.
+      seed: of the shuffle, from 0.
+    Returns:
+      A Dataset; a split is empty if its fraction of the examples rounds to none.
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: what is wrong with the file, with the line and the column of a CSV.
+    """
+    _check.number("val_fraction", val_fraction, at_least=0, below=1)
+    _check.number("test_fraction", test_fraction, at_least=0, below=1)
+    if not val_fraction + test_fraction < 1:
+        raise ValueError(
+            "val_fraction + test_fraction must be below 1 to leave examples for training, got "
+            f"{val_fraction:g} + {test_fraction:g}"
+        )
+    seed = _check.integer("seed", seed, at_least=0)
+    path = Path(path)
+    if _suffix(path, label, (".npz", ".csv")) == ".csv":
+        x, y, class_names = _labelled_csv(path, label)
+    else:
+        x, y, class_names = _labelled_npz(path)
+    num_val, num_test = round(len(y) * val_fraction), round(len(y) * test_fraction)
+    if num_val + num_test >= len(y):
+        raise ValueError(f"{path}: {_check.plural(len(y), 'example')} leave none for training")
+    train, val, test = _split(y, num_val, num_test, np.random.Generator(np.random.PCG64(seed)))
+    return Dataset(x[train], y[train], x[val], y[val], x[test], y[test], class_names)
+
+
+def read_inputs(path: str | PathLike[str], *, label: str | None = None) -> np.ndarray:
+    """Read examples without labels, to predict from.
+
+    Args:
+      path: a `.npy` array, a `.npz` with x (a y in it is not looked at), or a `.csv`, with or
+        without a header, all columns of which are features.
+      label: the name of a column of a CSV with a header to leave out.
+    Returns:
+      x [N, ...], float32 from a CSV, otherwise of the dtype in the file.
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: what is wrong with the file, with the line and the column of a CSV.
+    """
+    path = Path(path)
+    suffix = _suffix(path, label, (".npy", ".npz", ".csv"))
+    if suffix == ".csv":
+        return _read_csv(path, label, labelled=label is not None).features
+    x = _read_npy(path) if suffix == ".npy" else _read_npz(path, ("x",))[0]
+    with _naming(path):
+        return np.asarray(_check.inputs(x))
+
+
+def _suffix(path: Path, label: str | None, known: tuple[str, ...]) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in known:
+        raise ValueError(f"{path}: unknown kind of file {suffix!r}, known: {', '.join(known)}")
+    if label is not None and not isinstance(label, str):
+        raise TypeError(f"label must be the name of a column, got {label!r}")
+    if label is not None and suffix != ".csv":
+        raise ValueError(f"label={label!r} names a column of a .csv file, but {path} is not one")
+    return suffix
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file's name before an error about what it holds."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+# Splitting
+
+
+def _split(
+    y: np.ndarray, num_val: int, num_test: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Indices for training, validation and testing, stratified by the labels `y` [N].
+
+    In the shuffled order, the k-th of n examples of a class is ranked k/n; the lowest ranks
+    are for testing, the next for validation. So a class gives a split about its share, and
+    its last example, of rank 1, goes before that of no other class.
+    """
+    order = rng.permutation(len(y))  # [N]
+    by_class = order[np.argsort(y[order], kind="stable")]  # [N]
+    counts = np.bincount(y)  # [C]
+    start = np.repeat(np.cumsum(counts) - counts, counts)  # [N], where the class begins
+    rank = np.empty(len(y))
+    rank[by_class] = (np.arange(1, len(y) + 1) - start) / np.repeat(counts, counts)
+    split = np.empty(len(y), np.int8)  # 0 for training, 1 for validation, 2 for testing
+    by_rank = order[np.argsort(rank[order], kind="stable")]
+    split[by_rank] = np.repeat([2, 1, 0], [num_test, num_val, len(y) - num_val - num_test])
+    return [order[split[order] == which] for which in (0, 1, 2)]
+
+
+# .npz and .npy
+
+
+def _labelled_npz(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    x, y = _read_npz(path, ("x", "y"))
+    with _naming(path):
+        x = np.asarray(_check.inputs(x))
+        y = _check.labels(y, num_examples=len(x))
+        return x, y, _numbered(y)
+
+
+def _read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
+    with path.open("rb") as file, _readable(path):
+        if not zipfile.is_zipfile(file):
+            raise ValueError("not a zip file, or one cut short")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            missing = [key for key in keys if key not in archive.files]
+            if not missing:
+                return [archive[key] for key in keys]
+            found = ", ".join(map(repr, archive.files)) or "none"
+    raise ValueError(f"{path} has no array {missing[0]!r}, the arrays in it: {found}")
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    with path.open("rb") as file, _readable(path):
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what NumPy raises for a damaged file into one line."""
+    try:
+        yield
+    except Exception as error:  # a dozen kinds, of zipfile, zlib, tokenize and others
+        reason = " ".join(str(error).split())
+        if "Object arrays" in reason:
+            reason = "it holds Python objects, which would need unpickling; save numbers instead"
+        raise ValueError(f"{path} cannot be read as {path.suffix}: {reason}") from None
+
+
+# .csv
+
+
+class _Table(NamedTuple):
+    """What a CSV file holds.
+
+    Attributes:
+      features: [N, D] float32.
+      labels: N strings, none if no column is the label.
+      lines: N line numbers.
+      label_name: what to call the label column in errors.
+    """
+
+    features: np.ndarray
+    labels: list[str]
+    lines: list[int]
+    label_name: str
+
+
+def _labelled_csv(path: Path, label: str | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    table = _read_csv(path, label, labelled=True)
+    for cell, line in zip(table.labels, table.lines, strict=True):
+        if not cell:
+            raise ValueError(f"{path}, line {line}, {table.label_name}: the label is empty")
+    if not all(map(_is_number, table.labels)):
+        class_names = tuple(sorted(set(table.labels)))
+        index = {name: i for i, name in enumerate(class_names)}
+        return table.features, np.array([index[c] for c in table.labels], np.int32), class_names
+    y = np.array([float(cell) for cell in table.labels])
+    bad = np.flatnonzero(~(y >= 0) | (y != np.floor(y)) | np.isinf(y))
+    if len(bad):
+        raise ValueError(
+            f"{path}, line {table.lines[bad[0]]}, {table.label_name}: labels must be whole "
+            f"numbers from 0, or names, got {table.labels[bad[0]]}"
+        )
+    with _naming(path):
+        names = _numbered(y)
+    return table.features, y.astype(np.int32), names
+
+
+def _numbered(y: np.ndarray) -> tuple[str, ...]:
+    """Names for the classes 0 to max(y): their numbers."""
+    if y.max() >= MAX_CLASSES:
+        raise ValueError(
+            f"label {y.max():.0f} would make more than {MAX_CLASSES:,} classes; number them from 0"
+        )
+    return tuple(map(str, range(int(y.max()) + 1)))
+
+
+def _read_csv(path: Path, label: str | None, *, labelled: bool) -> _Table:
+    """Read a CSV, one column of which is the label if `labelled`."""
+    rows = _rows(path)
+    line, first = next(rows, (0, []))
+    if not first:
+        raise ValueError(f"{path} is empty")
+    if labelled and len(first) < 2:
+        raise ValueError(
+            f"{path} has one column, needs features and a label, with commas in between"
+        )
+    column = _label_column(path, first, label) if labelled else None
+    width = len(first)
+    names = [f"column {i}" for i in range(1, width + 1)]
+    if label is not None or _is_header(first, column):
+        _check_label_unique(path, first, column)
+        names = [f"column {name!r}" for name in first]
+    else:
+        rows = itertools.chain([(line, first)], rows)
+    label_name = names.pop(column) if column is not None else ""
+    features, labels, lines = [], [], []
+    for line, cells in rows:
+        if len(cells) != width:
+            count = _check.plural(len(cells), "cell")
+            raise ValueError(f"{path}, line {line} has {count}, expected {width}")
+        if column is not None:
+            labels.append(cells.pop(column))
+        features.append(_floats(f"{path}, line {line}", cells, names))
+        lines.append(line)
+    if not features:
+        raise ValueError(f"{path} has a header, but no rows")
+    return _Table(np.stack(features), labels, lines, label_name)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The line number and the cells, stripped, of each row that is not blank."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            for row in reader:
+                cells = [cell.strip() for cell in row]
+                if cells not in ([], [""]):
+                    yield reader.line_num, cells
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not UTF-8 text") from None
+
+
+def _label_column(path: Path, first: list[str], label: str | None) -> int:
+    if label is None:
+        return len(first) - 1
+    if label not in first:
+        raise ValueError(f"{path}: {_check.unknown('column', label, first)}")
+    return first.index(label)
+
+
+def _check_label_unique(path: Path, header: list[str], column: int | None) -> None:
+    if column is not None and header.count(header[column]) > 1:
+        raise ValueError(
+            f"{path} has {header.count(header[column])} columns {header[column]!r}: which is "
+            "the label? give each its own name"
+        )
+
+
+def _is_header(first: list[str], column: int | None) -> bool:
+    """Whether the first row names columns, the label's being `column`, if any."""
+    if not any(map(_is_number, first)):
+        return True
+    features = [cell for i, cell in enumerate(first) if i != column]
+    return not all(_is_number(cell) or cell.lower() in MISSING for cell in features)
+
+
+def _number(cell: str) -> float:
+    if "_" in cell:  # which Python takes, and no one means
+        raise ValueError(cell)
+    return float(cell)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        _number(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _floats(where: str, cells: list[str], names: list[str]) -> np.ndarray:
+    """Cells [D] as float32 [D], or an error that names the first that is no finite number."""
+    with contextlib.suppress(ValueError), np.errstate(over="ignore"):
+        row = np.array([_number(cell) for cell in cells]).astype(np.float32)
+        if np.isfinite(row).all():
+            return row
+    for cell, name in zip(cells, names, strict=True):
+        if not cell:
+            raise ValueError(f"{where}, {name}: the cell is empty")
+        if not _is_number(cell):
+            raise ValueError(f"{where}, {name}: {cell!r} is not a number")
+        if not abs(_number(cell)) <= float(np.finfo(np.float32).max):
+            raise ValueError(f"{where}, {name}: {cell} is not finite in float32")
+    raise AssertionError("a row that is not finite has a cell that is not")

@@ -1,0 +1,86 @@
+"""What every loader returns: three splits of examples and labels, and the class names."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from funcnet import _check
+
+
+class Dataset(NamedTuple):
+    """Examples and class labels, split for training, validation and testing.
+
+    All arrays are NumPy arrays. Examples keep the dtype they are stored with (pixels are
+    uint8); the validation and the test split may be empty.
+
+    Attributes:
+      x_train: [N, d1, ..., dk], the training examples.
+      y_train: [N] int32, their classes, from 0 to C - 1.
+      x_val: [N_val, d1, ..., dk].
+      y_val: [N_val] int32.
+      x_test: [N_test, d1, ..., dk].
+      y_test: [N_test] int32.
+      class_names: the C names, `class_names[y]` is the name of class y.
+    """
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_val: np.ndarray
+    y_val: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def check_dataset(dataset: Dataset) -> Dataset:
+    """Check a Dataset put together by hand.
+
+    Args:
+      dataset: anything array-like in its fields; lengths and values are checked.
+    Returns:
+      The same data as NumPy arrays, labels as int32, class names as a tuple.
+    Raises:
+      TypeError: `dataset` is no Dataset, or its class names are no strings.
+      ValueError: examples that are not finite numbers, differ in shape or are missing from
+        the training split; labels outside the classes or not one per example.
+    """
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"dataset must be a Dataset, got {type(dataset).__name__}")
+    class_names = _checked_names(dataset.class_names)
+    x_train = np.asarray(_check.inputs(dataset.x_train, name="x_train"))
+    shape = x_train.shape[1:]
+    x_val = _checked_examples(dataset.x_val, "x_val", shape, x_train.dtype)
+    x_test = _checked_examples(dataset.x_test, "x_test", shape, x_train.dtype)
+    return Dataset(
+        x_train,
+        _checked_labels(dataset.y_train, "y_train", x_train, class_names),
+        x_val,
+        _checked_labels(dataset.y_val, "y_val", x_val, class_names),
+        x_test,
+        _checked_labels(dataset.y_test, "y_test", x_test, class_names),
+        class_names,
+    )
+
+
+def _checked_names(class_names: object) -> tuple[str, ...]:
+    if isinstance(class_names, str) or not isinstance(class_names, (tuple, list)):
+        raise TypeError(f"class_names must be a tuple of strings, got {class_names!r}")
+    for name in class_names:
+        if not isinstance(name, str):
+            raise TypeError(f"class_names must be a tuple of strings, got {name!r} in it")
+    if not class_names:
+        raise ValueError("class_names is empty: name each class")
+    return tuple(class_names)
+
+
+def _checked_examples(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """`x` as [N, *shape]; with N = 0, also from a bare empty list."""
+    if np.shape(x) in ((0,), (0, *shape)):
+        return np.empty((0, *shape), dtype)
+    return np.asarray(_check.inputs(x, name=name, shape=shape))
+
+
+def _checked_labels(y: Any, name: str, x: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
+    if len(x) == 0 and np.shape(y) == (0,):
+        return np.empty(0, np.int32)
+    return _check.labels(y, num_examples=len(x), num_classes=len(class_names), name=name)

@@ -1,0 +1,119 @@
+"""Models on disk: exact, whole or not at all, checked when read."""
+
+import errno
+import os
+
+import jax
+import numpy as np
+import pytest
+
+import funcnet as fn
+
+NET = fn.mlp([4], 3)
+
+
+def make_model(dtype=np.float32):
+    params, state, _ = NET.init(jax.random.key(0), (2, 5))
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    preprocess = fn.subtract_mean(np.random.default_rng(0).normal(size=(6, 2, 5)))
+    return fn.Model(NET, params, state, preprocess)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "model.safetensors"
+    fn.save_model(path, make_model())
+    return path
+
+
+def test_round_trip_is_exact(saved):
+    model, again = make_model(), fn.load_model(saved, NET)
+    assert again.params == model.params  # dtype, shape and every bit
+    assert again.state == model.state
+    assert again.preprocess.kind == model.preprocess.kind
+    assert again.preprocess.stats == model.preprocess.stats
+    x = np.random.default_rng(1).normal(size=(7, 2, 5)).astype(np.float32)
+    np.testing.assert_array_equal(fn.predict_scores(again, x), fn.predict_scores(model, x))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_round_trip_of_other_dtypes(tmp_path, dtype):
+    with jax.enable_x64(True):
+        model = make_model(dtype)
+        fn.save_model(tmp_path / "m.safetensors", model)
+        again = fn.load_model(tmp_path / "m.safetensors", NET)
+        assert again.params == model.params
+
+
+def test_plain_dicts_can_be_saved(tmp_path):
+    model = make_model()
+    plain = fn.Model(NET, fn.unfreeze(model.params), {}, model.preprocess)
+    fn.save_model(tmp_path / "m.safetensors", plain)
+    assert fn.load_model(tmp_path / "m.safetensors", NET).params == model.params
+
+
+def test_any_damage_is_noticed(saved):
+    """A safetensors file has no checksum of its own; ours covers every tensor."""
+    data = saved.read_bytes()
+    rng = np.random.default_rng(2)
+    for place in rng.choice(len(data), size=150, replace=False):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << rng.integers(8)
+        saved.write_bytes(damaged)
+        try:
+            model = fn.load_model(saved, NET)
+        except ValueError as error:
+            assert str(saved) in str(error)
+            assert "\n" not in str(error)
+        else:  # a bit in the description that says nothing, such as a space
+            assert model.params == make_model().params
+            assert model.preprocess.stats == make_model().preprocess.stats
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated_files_are_refused(saved, keep):
+    saved.write_bytes(saved.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        fn.load_model(saved, NET)
+
+
+def test_other_files_are_refused(tmp_path):
+    import safetensors.numpy
+
+    path = tmp_path / "other.safetensors"
+    safetensors.numpy.save_file({"w": np.ones(3)}, path)
+    with pytest.raises(ValueError, match="no model that funcnet saved"):
+        fn.load_model(path, NET)
+    with pytest.raises(FileNotFoundError):
+        fn.load_model(tmp_path / "missing.safetensors", NET)
+
+
+def test_keys_with_slashes_are_refused(tmp_path):
+    model = make_model()
+    odd = fn.Model(NET, {"a/b": np.ones(3)}, {}, model.preprocess)
+    with pytest.raises(ValueError, match="without '/'"):
+        fn.save_model(tmp_path / "m.safetensors", odd)
+
+
+def test_failing_write_leaves_the_old_file_and_nothing_else(saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*model\.safetensors"):
+        fn.save_model(saved, make_model())
+    assert saved.read_bytes() == before
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_directory_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no/m\.safetensors"):
+        fn.save_model(tmp_path / "no" / "m.safetensors", make_model())
+
+
+def test_files_get_the_usual_permissions(saved):
+    plain = saved.with_name("plain")
+    plain.touch()
+    assert saved.stat().st_mode == plain.stat().st_mode

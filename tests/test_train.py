@@ -1,0 +1,488 @@
+"""The training step, the loop around it, prediction and evaluation."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import funcnet as fn
+
+KEY = jax.random.key(7)
+
+
+def blobs(train=53, val=20, test=20, classes=3, shape=(2, 3), seed=0):
+    """Noisy points around one centre for each class."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(classes, *shape))
+    parts = []
+    for count in (train, val, test):
+        y = rng.integers(classes, size=count).astype(np.int32)
+        parts += [(centres[y] + 0.7 * rng.normal(size=(count, *shape))).astype(np.float32), y]
+    return fn.Dataset(*parts, tuple("abc")[:classes])
+
+
+def counting(net):
+    """The same network, and a list that grows whenever its forward pass is traced."""
+    traces = []
+
+    def forward(*args, **kwargs):
+        traces.append(1)
+        return net.forward(*args, **kwargs)
+
+    return net._replace(forward=forward), traces
+
+
+def quick(**changes):
+    options = {"key": KEY, "epochs": 3, "batch_size": 10, **changes}
+    data = options.pop("dataset", blobs())
+    net = options.pop("net", NET)
+    return fn.fit(net, options.pop("optimizer", ADAM), data, **options)
+
+
+NET = fn.mlp([8, 5], 3)
+ADAM = fn.adam(1e-2)
+
+
+def assert_trees_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+# The step
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+def test_train_step_is_loss_and_grads_then_update(reg):
+    data = blobs()
+    state = fn.init_train_state(NET, ADAM, (2, 3), key=KEY)
+    x, y = data.x_train[:9], data.y_train[:9]
+    step = fn.make_train_step(NET, ADAM, reg=reg)
+    after, metrics = step(state, x, y)
+
+    loss, grads, _ = fn.loss_and_grads(NET, state.params, state.state, x, y, reg=reg)
+    updates, opt_state = ADAM.update(grads, state.opt_state, state.params)
+    params = fn.apply_updates(state.params, updates)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+    assert fn.scaled_error(after.params, params) < 1e-5
+    assert fn.scaled_error(after.opt_state, opt_state) < 1e-5
+    assert (int(after.step), int(after.epoch)) == (1, 0)
+    assert (int(state.step), int(state.epoch)) == (0, 0)
+
+
+@pytest.mark.parametrize("freeze", [fn.freeze, fn.unfreeze], ids=["FrozenDict", "dict"])
+def test_jitted_and_unjitted_steps_agree_on_any_kind_of_dict(freeze):
+    data = blobs()
+    with jax.enable_x64(True):
+        state = fn.init_train_state(NET, ADAM, (2, 3), key=KEY)
+        params = freeze(state.params)
+        state = state._replace(params=params, opt_state=ADAM.init(params))
+        step = fn.make_train_step(NET, ADAM, reg=0.1)
+        jitted = plain = state
+        for start in (0, 10, 20):
+            batch = data.x_train[start : start + 10], data.y_train[start : start + 10]
+            jitted, _ = step(jitted, *batch)
+            with jax.disable_jit():
+                plain, _ = step(plain, *batch)
+        assert jax.tree.structure(jitted) == jax.tree.structure(plain) == jax.tree.structure(state)
+        assert fn.scaled_error(jitted.params, plain.params) < 1e-12
+
+
+def test_train_step_preprocesses():
+    data = blobs()
+    preprocess = fn.subtract_mean(data.x_train)
+    state = fn.init_train_state(NET, ADAM, (2, 3), key=KEY)
+    _, raw = fn.make_train_step(NET, ADAM, preprocess=preprocess)(state, data.x_train, data.y_train)
+    centred = data.x_train - data.x_train.mean(axis=0)
+    _, metrics = fn.make_train_step(NET, ADAM)(state, centred, data.y_train)
+    np.testing.assert_allclose(raw["loss"], metrics["loss"], rtol=1e-5)
+
+
+# The loop
+
+
+def test_fit_learns():
+    result = quick(epochs=30)
+    assert result.history.train_accuracy[-1] > 0.9
+    assert result.history.loss[-1] < 0.5 * result.history.loss[0]
+
+
+def test_every_epoch_is_a_pass_over_all_examples_in_a_new_order():
+    """The inputs are one-hot, so that a linear net's first SGD step tells who was seen."""
+    count = 23
+    x = np.eye(count, dtype=np.float32)
+    y = np.zeros(count, np.int32)
+    data = fn.Dataset(x, y, x[:0], y[:0], x[:0], y[:0], ("a", "b"))
+    net = fn.mlp([], 2, weight_scale=0.0)
+    seen = []
+
+    def loss_fn(scores, labels):
+        # A gradient of 1 wherever: w[i] counts, with the rate, in which steps i was seen.
+        return scores.sum(), jnp.ones_like(scores)
+
+    options = {"key": KEY, "batch_size": 5, "preprocess": None, "loss_fn": loss_fn}
+    optimizer = fn.Optimizer(
+        init=lambda params: {"step": jnp.zeros((), jnp.int32)},
+        update=lambda grads, state, params: (
+            jax.tree.map(lambda g: g * 10.0 ** (state["step"] % 5), grads),
+            {"step": state["step"] + 1},
+        ),
+    )
+
+    def remember(epoch, train_state, metrics):
+        seen.append(np.asarray(train_state.params["affine1"]["w"][:, 0]))
+
+    fn.fit(net, optimizer, data, epochs=3, callback=remember, **options)
+    orders = [after - before for before, after in itertools.pairwise(seen)]
+    for order in orders:  # each example once: five steps of 5, 5, 5, 5 and 3
+        assert sorted(order) == [1] * 5 + [10] * 5 + [100] * 5 + [1000] * 5 + [10000] * 3
+    assert not np.array_equal(orders[0], orders[1])
+    assert not np.array_equal(orders[1], orders[2])
+
+
+def test_short_last_batch_is_a_step_of_its_own():
+    for train, steps in ((50, 5), (51, 6), (59, 6), (10, 1)):
+        data = blobs(train=train)
+        result = quick(dataset=data, epochs=2)
+        assert len(result.history.loss) == 2 * steps
+        assert int(result.state.step) == 2 * steps
+
+
+def test_fit_compiles_its_epoch_once():
+    net, traces = counting(NET)
+    counts = []
+    quick(net=net, epochs=6, callback=lambda *_: counts.append(len(traces)))
+    assert counts[1] > counts[0] > 0
+    assert len(set(counts[1:])) == 1
+    # A second run with the same parts compiles nothing.
+    quick(net=net, epochs=6, key=jax.random.key(8))
+    assert len(traces) == counts[-1]
+
+
+def test_fit_is_a_function_of_its_arguments():
+    a, b = quick(), quick()
+    assert_trees_equal(a.state._replace(key=0), b.state._replace(key=0))
+    np.testing.assert_array_equal(a.history.loss, b.history.loss)
+    c = quick(key=jax.random.key(8))
+    assert not np.array_equal(a.history.loss, c.history.loss)
+
+
+def test_looking_does_not_change_the_run():
+    a = quick(eval_every=None)
+    b = quick(eval_every=2, callback=lambda *_: None)
+    assert_trees_equal(a.state.params, b.state.params)
+    np.testing.assert_array_equal(a.history.loss, b.history.loss)
+    assert a.best is None
+    assert len(a.history.epoch) == 0
+    np.testing.assert_array_equal(b.history.epoch, [0, 2, 3])
+
+
+def test_fit_goes_on_from_a_train_state_exactly():
+    whole = quick(epochs=5)
+    half = quick(epochs=2)
+    rest = quick(key=None, train_state=half.state, epochs=5)
+    assert_trees_equal(whole.state.params, rest.state.params)
+    assert_trees_equal(whole.state.opt_state, rest.state.opt_state)
+    assert (int(rest.state.step), int(rest.state.epoch)) == (5 * 6, 5)
+    np.testing.assert_array_equal(whole.history.loss[12:], rest.history.loss)
+    np.testing.assert_array_equal(rest.history.epoch, [2, 3, 4, 5])
+
+
+def test_fit_matches_steps_taken_one_by_one():
+    """With the whole data as one batch the order does not matter: steps done by hand."""
+    data = blobs()
+    with jax.enable_x64(True):
+        result = quick(dataset=data, batch_size=53, epochs=4, reg=0.2)
+        state = fn.init_train_state(NET, ADAM, (2, 3), key=KEY)
+        preprocess = fn.subtract_mean(data.x_train)
+        step = fn.make_train_step(NET, ADAM, reg=0.2, preprocess=preprocess)
+        losses = []
+        for _ in range(4):
+            state, metrics = step(state, data.x_train, data.y_train)
+            losses.append(float(metrics["loss"]))
+        assert fn.scaled_error(result.state.params, state.params) < 1e-11
+        np.testing.assert_allclose(result.history.loss, losses, rtol=1e-11)
+
+
+def test_reg_shrinks_the_weights():
+    free, bound = quick(epochs=20), quick(epochs=20, reg=1.0)
+
+    def size(result):
+        return sum(float((layer["w"] ** 2).sum()) for layer in result.model.params.values())
+
+    assert size(bound) < 0.5 * size(free)
+
+
+def test_float64_stays_float64():
+    with jax.enable_x64(True):
+        result = quick()
+        dtypes = {leaf.dtype for leaf in jax.tree.leaves(result.model.params)}
+    assert dtypes == {np.dtype("float64")}
+
+
+def test_third_party_optimizer():
+    """Any (init, update) pair will do, whatever its state is made of."""
+    optimizer = fn.Optimizer(
+        init=lambda params: (),
+        update=lambda grads, state, params: (jax.tree.map(lambda g: -0.1 * g, grads), state),
+    )
+    ours, theirs = quick(optimizer=fn.sgd(0.1)), quick(optimizer=optimizer)
+    assert fn.scaled_error(ours.state.params, theirs.state.params) < 1e-6
+
+
+def test_schedule_counts_the_steps():
+    rates = []
+
+    def schedule(step):
+        jax.debug.callback(lambda s: rates.append(int(s)), step)
+        return 1e-3
+
+    quick(optimizer=fn.sgd(schedule), epochs=2)
+    jax.effects_barrier()
+    assert sorted(rates) == list(range(12))
+
+
+# History, the best model, callbacks
+
+
+def test_history_rows_are_what_evaluate_says():
+    data = blobs()
+    models = []
+    preprocess = fn.subtract_mean(data.x_train)
+
+    def remember(epoch, train_state, metrics):
+        models.append(fn.Model(NET, train_state.params, train_state.state, preprocess))
+
+    result = quick(dataset=data, callback=remember)
+    np.testing.assert_array_equal(result.history.epoch, [0, 1, 2, 3])
+    for i, model in enumerate(models):
+        train = fn.evaluate(model, data.x_train, data.y_train)  # fewer than 1,000: all of them
+        val = fn.evaluate(model, data.x_val, data.y_val)
+        assert result.history.train_accuracy[i] == train.accuracy
+        assert result.history.val_accuracy[i] == val.accuracy
+        np.testing.assert_allclose(result.history.train_loss[i], train.loss, rtol=1e-6)
+        np.testing.assert_allclose(result.history.val_loss[i], val.loss, rtol=1e-6)
+
+
+def test_best_model_is_the_best_row():
+    data = blobs(val=200)
+    result = quick(dataset=data, epochs=12)
+    accuracy, loss = result.history.val_accuracy, result.history.val_loss
+    ties = np.flatnonzero(accuracy == accuracy.max())
+    epoch = ties[np.argmin(loss[ties])]
+    assert (result.best.epoch, result.best.accuracy) == (epoch, accuracy[epoch])
+    assert result.best.loss == loss[epoch]
+    assert isinstance(result.best, fn.Model)
+    assert fn.evaluate(result.best, data.x_val, data.y_val).accuracy == accuracy[epoch]
+
+
+def test_the_best_model_exists_even_if_nothing_is_right():
+    data = blobs()
+    data = data._replace(y_val=np.full(20, 2, np.int32), x_val=data.x_val)
+
+    def never(scores, y):
+        return scores.sum(), jnp.zeros_like(scores).at[:, 2].set(1e3)  # away from class 2
+
+    result = quick(dataset=data, loss_fn=never, optimizer=fn.sgd(1.0))
+    assert result.history.val_accuracy[-1] == 0
+    assert result.best is not None
+
+
+def test_no_validation_set():
+    data = blobs()
+    data = data._replace(x_val=data.x_val[:0], y_val=data.y_val[:0])
+    result = quick(dataset=data)
+    assert result.best is None
+    assert np.isnan(result.history.val_accuracy).all()
+    assert np.isfinite(result.history.train_accuracy).all()
+
+
+def test_callback_gets_each_epoch_and_its_metrics():
+    calls = []
+    result = quick(eval_every=2, callback=lambda *call: calls.append(call))
+    assert [epoch for epoch, _, _ in calls] == [0, 1, 2, 3]
+    assert [int(state.epoch) for _, state, _ in calls] == [0, 1, 2, 3]
+    assert [len(metrics["losses"]) for _, _, metrics in calls] == [0, 6, 6, 6]
+    assert ["val_accuracy" in metrics for _, _, metrics in calls] == [True, False, True, True]
+    losses = np.concatenate([metrics["losses"] for _, _, metrics in calls])
+    np.testing.assert_array_equal(losses, result.history.loss)
+    # What the callback kept is alive: no buffer was donated.
+    assert all(np.isfinite(np.asarray(s.params["affine1"]["w"])).all() for _, s, _ in calls)
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_ctrl_c_keeps_the_result(at):
+    def interrupt(epoch, train_state, metrics):
+        if epoch == at:
+            raise KeyboardInterrupt
+
+    result = quick(epochs=9, callback=interrupt)
+    assert result.interrupted
+    assert int(result.state.epoch) == at
+    assert len(result.history.loss) == 6 * at
+    np.testing.assert_array_equal(result.history.epoch, range(at + 1))
+    # It is the run that was: going on from it gives the run without the interruption.
+    rest = quick(key=None, train_state=result.state, epochs=4)
+    assert_trees_equal(rest.state.params, quick(epochs=4).state.params)
+
+
+def test_divergence_is_reported_not_hidden():
+    result = quick(optimizer=fn.sgd(1e30), epochs=2)
+    assert not np.isfinite(result.history.loss[-1])
+    assert not np.isfinite(result.history.val_loss[-1])
+
+
+# Prediction and evaluation
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 1000])
+def test_predict_and_evaluate_in_batches(batch_size):
+    data = blobs()
+    model = quick().model
+    x, y = data.x_test, data.y_test
+    inputs = x - data.x_train.mean(axis=0)
+    scores, _, _ = NET.forward(model.params, model.state, inputs, key=None, train=False)
+    loss, _ = fn.softmax_loss(scores, y)
+    np.testing.assert_allclose(
+        fn.predict_scores(model, x, batch_size=batch_size), scores, rtol=1e-4, atol=1e-5
+    )
+    labels = fn.predict(model, x, batch_size=batch_size)
+    np.testing.assert_array_equal(labels, scores.argmax(axis=1))
+    assert labels.dtype == np.int32
+    result = fn.evaluate(model, x, y, batch_size=batch_size)
+    np.testing.assert_allclose(result.loss, loss, rtol=1e-5)
+    assert result.accuracy == np.mean(labels == y)
+
+
+def test_pixels_may_be_uint8_or_float():
+    digits = fn.load_digits()
+    net = fn.mlp([10], 10, weight_scale=0.02)
+    a = fn.fit(net, ADAM, digits, key=KEY, epochs=1, batch_size=100)
+    as_float = digits._replace(
+        x_train=digits.x_train.astype(np.float32), x_val=digits.x_val.astype(np.float32)
+    )
+    b = fn.fit(net, ADAM, as_float, key=KEY, epochs=1, batch_size=100)
+    np.testing.assert_allclose(a.history.loss, b.history.loss, rtol=1e-5)
+    np.testing.assert_array_equal(
+        fn.predict(a.model, digits.x_test), fn.predict(a.model, digits.x_test.astype(float))
+    )
+
+
+def test_preprocess_fitted_elsewhere():
+    data = blobs()
+    few = data._replace(x_train=data.x_train[:10], y_train=data.y_train[:10])
+    mean_of_all = fn.subtract_mean(data.x_train)
+    result = quick(dataset=few, preprocess=mean_of_all)
+    np.testing.assert_allclose(
+        result.model.preprocess.stats["mean"], data.x_train.mean(axis=0), rtol=1e-5
+    )
+    default = quick(dataset=few)
+    np.testing.assert_allclose(
+        default.model.preprocess.stats["mean"], few.x_train.mean(axis=0), rtol=1e-5
+    )
+
+
+def test_mean_is_exact_for_many_pixels():
+    x = np.full((70_000, 4), 255, np.uint8)  # a float32 sum of these is off by more than 1
+    x[::2, 0] = 254
+    mean = fn.subtract_mean(x).stats["mean"]
+    np.testing.assert_array_equal(mean, np.array([254.5, 255, 255, 255], np.float32))
+
+
+def test_model_is_a_pytree():
+    model = quick().model
+    x = blobs().x_test
+    jitted = jax.jit(lambda model, x: model.preprocess(x))
+    np.testing.assert_allclose(jitted(model, x), model.preprocess(x))
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, model)
+    assert isinstance(doubled, fn.Model)
+    assert doubled.net is model.net
+
+
+# Wrong input
+
+
+def with_bad(**changes):
+    """Options of `quick` with a change to the data."""
+    data = blobs()
+    arrays = {name: np.array(getattr(data, name)) for name in fn.Dataset._fields[:6]}
+    for name, change in changes.items():
+        arrays[name] = change(arrays[name])
+    return {"dataset": fn.Dataset(**arrays, class_names=data.class_names)}
+
+
+def put(index, value):
+    def change(array):
+        array = array.astype(np.float64) if isinstance(value, float) else array.copy()
+        array[index] = value
+        return array
+
+    return change
+
+
+BAD_FIT = {
+    "label too large": (lambda: with_bad(y_train=put(4, 3)), r"y_train.*y_train\[4\] is 3"),
+    "label negative": (lambda: with_bad(y_val=put(2, -1)), r"y_val.*y_val\[2\] is -1"),
+    "label fractional": (lambda: with_bad(y_train=put(1, 0.5)), r"y_train.*y_train\[1\] is 0.5"),
+    "label nan": (lambda: with_bad(y_train=put(1, np.nan)), r"y_train.*y_train\[1\] is nan"),
+    "labels as strings": (lambda: with_bad(y_train=lambda y: y.astype(str)), "y_train"),
+    "label missing": (lambda: with_bad(y_train=lambda y: y[:-1]), r"y_train.*\[53\]"),
+    "labels of rank 2": (lambda: with_bad(y_train=lambda y: y[:, None]), "y_train"),
+    "nan in x": (lambda: with_bad(x_train=put((3, 1, 2), np.nan)), r"x_train\[3, 1, 2\] is nan"),
+    "inf in x": (lambda: with_bad(x_val=put((0, 0, 0), np.inf)), r"x_val\[0, 0, 0\] is inf"),
+    "x of rank 1": (lambda: with_bad(x_train=lambda x: x[:, 0, 0]), "x_train"),
+    "x of strings": (lambda: with_bad(x_train=lambda x: x.astype(str)), "x_train"),
+    "x complex": (lambda: with_bad(x_train=lambda x: x + 1j), "x_train"),
+    "no examples": (lambda: with_bad(x_train=lambda x: x[:0], y_train=lambda y: y[:0]), "x_train"),
+    "x_val of another shape": (lambda: with_bad(x_val=lambda x: x[:, :, :2]), "x_val"),
+    "net for fewer classes": (lambda: {"net": fn.mlp([4], 2)}, "y_train must hold labels 0 to 1"),
+    "batch larger than data": (lambda: {"batch_size": 54}, "batch_size is 54.*53 training"),
+    "batch_size 0": (lambda: {"batch_size": 0}, "batch_size must be at least 1"),
+    "batch_size fractional": (lambda: {"batch_size": 2.5}, "batch_size must be an integer"),
+    "epochs 0": (lambda: {"epochs": 0}, "epochs must be at least 1"),
+    "epochs True": (lambda: {"epochs": True}, "epochs must be an integer"),
+    "eval_every 0": (lambda: {"eval_every": 0}, "eval_every must be at least 1"),
+    "reg negative": (lambda: {"reg": -1.0}, "reg must be >= 0"),
+    "reg nan": (lambda: {"reg": np.nan}, "reg must be >= 0"),
+    "no key": (lambda: {"key": None}, "give either key"),
+    "key a number": (lambda: {"key": 0}, "key must be a random key"),
+    "mean of another shape": (
+        lambda: {"preprocess": fn.subtract_mean(np.ones((4, 2, 2)))},
+        r"\[2, 3\].*\[2, 2\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FIT)
+def test_fit_refuses(case):
+    options, message = BAD_FIT[case]
+    with pytest.raises((ValueError, TypeError), match=message) as error:
+        quick(callback=lambda *_: pytest.fail("training began"), **options())
+    assert "\n" not in str(error.value)
+
+
+def test_fit_refuses_fewer_epochs_than_are_done():
+    done = quick(epochs=2)
+    with pytest.raises(ValueError, match="epochs must be at least 3, got 2"):
+        quick(key=None, train_state=done.state, epochs=2)
+
+
+BAD_EVALUATE = {
+    "no examples": (lambda x, y: (x[:0], y[:0]), "x is empty"),
+    "one example without a batch": (lambda x, y: (x[0, 0], y[:1]), "x must be"),
+    "wrong features": (lambda x, y: (x[:, :, :2], y), r"\[2, 2\]"),
+    "nan": (lambda x, y: (put((1, 1, 1), np.nan)(x), y), r"x\[1, 1, 1\] is nan"),
+    "label too large": (lambda x, y: (x, put(3, 9)(y)), r"y\[3\] is 9"),
+    "label negative": (lambda x, y: (x, put(3, -1)(y)), r"y\[3\] is -1"),
+    "label fractional": (lambda x, y: (x, put(3, 1.5)(y)), r"y\[3\] is 1.5"),
+    "labels missing": (lambda x, y: (x, y[1:]), "y must have one label per example"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_EVALUATE)
+def test_evaluate_refuses(case):
+    change, message = BAD_EVALUATE[case]
+    data = blobs()
+    with pytest.raises(ValueError, match=message):
+        fn.evaluate(quick().model, *change(data.x_test, data.y_test))
