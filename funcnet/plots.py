@@ -24,16 +24,17 @@ def plot_history(history: History, *, title: str | None = None) -> "Figure":
     figure, (losses, accuracies) = _figure(1, 2, (11, 4))
     _draw_loss(losses, history, "training loss", "C0")
     losses.set(title="Training loss", xlabel="Iteration", ylabel="Loss")
+    accuracies.xaxis.get_major_locator().set_params(integer=True)
     marker = "o" if len(history.epoch) <= 40 else None
     for label, values in (
-        ("training (sample)", history.train_accuracy),
+        ("training", history.train_accuracy),
         ("validation", history.val_accuracy),
     ):
         if np.isfinite(values).any():
             accuracies.plot(history.epoch, 100 * values, marker=marker, ms=3, label=label)
     accuracies.set(title="Accuracy", xlabel="Epoch", ylabel="Accuracy (%)")
     if accuracies.lines:
-        accuracies.legend(loc="lower right")
+        accuracies.legend(loc="best")
     figure.suptitle(title or "")
     return figure
 
@@ -59,6 +60,7 @@ def plot_histories(histories: Mapping[str, History], *, title: str | None = None
     train.set(title="Training accuracy", xlabel="Epoch", ylabel="Accuracy (%)")
     val.set(title="Validation accuracy", xlabel="Epoch", ylabel="Accuracy (%)")
     for axes in (losses, train, val):
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(loc="best", ncol=2)
     figure.suptitle(title or "")
     return figure
@@ -83,7 +85,6 @@ def _draw_loss(axes: Any, history: History, label: str, color: str) -> None:
     if window < 2:
         axes.plot(steps, history.loss, color=color, label=label)
         return
-    sums = np.cumsum(np.concatenate([[0], history.loss]))
     axes.plot(steps, history.loss, color=color, alpha=0.25, linewidth=0.6)
-    means = (sums[window:] - sums[:-window]) / window  # of the steps up to this one
+    means = np.lib.stride_tricks.sliding_window_view(history.loss, window).mean(axis=-1)
     axes.plot(steps[window - 1 :], means, color=color, label=f"{label} (mean of {window})")

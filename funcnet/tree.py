@@ -198,7 +198,7 @@ def freeze(tree: Any) -> Any:
     if isinstance(tree, (list, tuple)):
         return tuple(map(freeze, tree))
     if isinstance(tree, (np.ndarray, np.generic)):
-        return jnp.array(tree)  # a copy, never a view of memory that can be changed
+        return jnp.asarray(np.array(tree))  # of a copy made now: jnp.array may copy later
     return tree
 
 
