@@ -351,6 +351,14 @@ def test_datasets_list(no_data):
     assert re.search(r"^cifar10 .*not found: funcnet datasets download cifar10$", out, re.M)
 
 
+def test_download_says_where_the_data_are(no_data):
+    cifar_folder(30_730_000)()  # six files of zeros: complete, so that nothing is fetched
+    code, out, err = run("datasets", "download", "cifar10", "--data-dir", "data")
+    assert (code, out, err) == (0, "CIFAR-10 is in data/cifar-10-batches-bin\n", "")
+    code, out, _ = run("datasets", "--data-dir", "data")
+    assert re.search(r"^cifar10 .* in data/cifar-10-batches-bin$", out, re.M)
+
+
 @pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "gradcheck", "datasets"])
 def test_help(command):
     code, out, _ = run(*command.split(), "--help")
