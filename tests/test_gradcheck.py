@@ -337,6 +337,7 @@ def test_a_kink_nearby_does_not_fail():
         params = params.set(("affine1", "b"), jnp.asarray(3e-6 - pre))
     report = fn.check_gradients(net, params, state, x, y)
     assert report.passed, str(report)
+    assert not any(row.kinks for row in report.rows)
 
 
 def test_max_elements_and_the_table():

@@ -248,6 +248,17 @@ def test_grads_have_the_tree_structure_of_params(kind, reg, rng, x64):
     assert fn.scaled_error(sums, jax.tree.map(jnp.add, params, grads)) <= 1e-14
 
 
+@pytest.mark.parametrize("make", [dict, fn.FrozenDict], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("layer", [fn.affine(3), fn.relu(), fn.serial()], ids=lambda n: n.kind)
+def test_a_layer_alone_is_a_net(layer, make, rng):
+    params, state, _ = layer.init(key, (3,))
+    params = make(params)
+    x, y = batch(rng, 2, (3,), 3)
+    _, grads, _ = loss_and_grads(layer, params, state, x.astype("f"), y)
+    assert jax.tree.structure(grads) == jax.tree.structure(params)
+    assert type(grads) is make
+
+
 def test_a_plain_state_stays_plain(rng):
     net, params, _, x, y = small(rng)
     for state in ({}, fn.FrozenDict()):
