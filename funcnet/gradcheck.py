@@ -117,7 +117,7 @@ def numerical_gradient(
                 f"x{where} is {leaf.dtype}, too coarse for h = {h:g}: compute in float64, "
                 f"inside `with jax.enable_x64(True):`, or give h = {eps ** (1 / 3):.0e} or so"
             )
-    return _differences(_scalar(f, x, dout), x, h)[0]
+    return _differences(_scalar(f, x, dout), x)(h)[0]
 
 
 def _scalar(f: Callable[[Tree], Any], x: Tree, dout: Any) -> Callable[[Tree], jax.Array]:
@@ -143,51 +143,55 @@ def _scalar(f: Callable[[Tree], Any], x: Tree, dout: Any) -> Callable[[Tree], ja
 
 
 def _differences(
-    f: Callable[[Tree], jax.Array], x: Tree, h: float, chosen: dict[str, np.ndarray] | None = None
-) -> tuple[Tree, Tree]:
-    """Central differences of a scalar function, and the jump between the one-sided ones.
+    f: Callable[[Tree], jax.Array], x: Tree, chosen: dict[str, np.ndarray] | None = None
+) -> Callable[[float], tuple[Tree, Tree]]:
+    """Central differences of a scalar function, and the jumps between the one-sided ones.
 
     Args:
       f: a function of x with a scalar value.
       x: a tree of arrays.
-      h: the step.
       chosen: for leaves by path, the flat indices of the elements to move; None is all.
+
     Returns:
-      Two trees of the structure of x: the derivatives, and the differences of the right
-      and the left derivative. A leaf is flat, [len(chosen)], where elements are chosen.
+      A function of the step h that gives two trees of the structure of x: the derivatives,
+      and the differences of the right and the left derivative. A leaf is flat,
+      [len(chosen)], where elements are chosen. Another h compiles nothing again.
     """
     leaves, structure = jax.tree.flatten(x)
     names = list(named_leaves(x))
 
-    @jax.jit
-    def middle(leaves: list[jax.Array]) -> jax.Array:
-        return f(jax.tree.unflatten(structure, leaves))
-
-    def leaf_differences(place: int) -> tuple[jax.Array, jax.Array]:
+    def compiled(place: int) -> Callable[[float], tuple[jax.Array, jax.Array]]:
         leaf = leaves[place]
-        picked = None if chosen is None else chosen[names[place]]
-        indices = jnp.arange(leaf.size) if picked is None else jnp.asarray(picked, int)
+        picked = None if chosen is None else jnp.asarray(chosen[names[place]], int)
+        indices = jnp.arange(leaf.size) if picked is None else picked
+        shape = leaf.shape if picked is None else picked.shape
 
         @jax.jit
-        def moved(leaves: list[jax.Array], indices: jax.Array) -> tuple[jax.Array, jax.Array]:
-            def at(index: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def at_step(leaves: list[jax.Array], h: jax.Array) -> tuple[jax.Array, jax.Array]:
+            def value(leaf: jax.Array) -> jax.Array:
+                changed = [*leaves[:place], leaf, *leaves[place + 1 :]]
+                return f(jax.tree.unflatten(structure, changed))
+
+            def moved(index: jax.Array) -> tuple[jax.Array, jax.Array]:
                 step = jnp.zeros(leaf.size, leaf.dtype).at[index].set(h).reshape(leaf.shape)
-                right = [*leaves[:place], leaf + step, *leaves[place + 1 :]]
-                left = [*leaves[:place], leaf - step, *leaves[place + 1 :]]
-                return middle(right), middle(left)
+                return value(leaves[place] + step), value(leaves[place] - step)
 
             lanes = max(1, min(len(indices), _LANES // max(1, leaf.size)))
-            return jax.lax.map(at, indices, batch_size=lanes)
+            right, left = jax.lax.map(moved, indices, batch_size=lanes)
+            here = value(leaves[place])
+            jump = (right - here) / h - (here - left) / h
+            return ((right - left) / (2 * h)).reshape(shape), jump.reshape(shape)
 
-        right, left = moved(leaves, indices)
-        shape = leaf.shape if picked is None else indices.shape
-        here = middle(leaves)
-        jump = (right - here) / h - (here - left) / h
-        return ((right - left) / (2 * h)).reshape(shape), jump.reshape(shape)
+        return lambda h: at_step(leaves, jnp.asarray(h, leaf.dtype))
 
-    results = [leaf_differences(place) for place in range(len(leaves))]
-    derivatives, jumps = zip(*results, strict=True) if results else ((), ())
-    return jax.tree.unflatten(structure, derivatives), jax.tree.unflatten(structure, jumps)
+    steps = [compiled(place) for place in range(len(leaves))]
+
+    def differences(h: float) -> tuple[Tree, Tree]:
+        results = [step(h) for step in steps]
+        derivatives, jumps = [d for d, _ in results], [j for _, j in results]
+        return jax.tree.unflatten(structure, derivatives), jax.tree.unflatten(structure, jumps)
+
+    return differences
 
 
 class GradientRow(NamedTuple):
@@ -355,17 +359,15 @@ def _compare(
     }
     chosen = {name: places[_row_name(name)] for name in named_leaves(args)}
 
-    def differences(step: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        derivatives, jumps = _differences(f, args, step, chosen)
-        return _as_rows(derivatives), _as_rows(jumps)
+    differences = _differences(f, args, chosen)
 
     def error(name: str, derivative: np.ndarray) -> np.ndarray:
         return _over(np.abs(hand[name].ravel()[places[name]] - derivative), scales[name])
 
-    numerical, _ = differences(h)
+    numerical = _as_rows(differences(h)[0])
     kinks = {name: np.zeros(len(places[name]), bool) for name in hand}
     if not all(np.all(error(name, numerical[name]) <= tol) for name in hand):
-        finer, jumps = differences(h / 100)
+        finer, jumps = map(_as_rows, differences(h / 100))
         for name in hand:
             wrong = ~(error(name, numerical[name]) <= tol)
             kinks[name] = wrong & (np.abs(jumps[name]) > 1e-3 * scales[name])

@@ -13,7 +13,7 @@ are computed in float32 and rounded once, at the end.
 
 A learning rate is a number, a traced value, or a schedule: a function that is
 called with the count of updates before this one. Every other hyper-parameter
-may be traced, too.
+may be traced, too; 1 - 0.999 of a traced float32 is off by 5e-5, of a number exact.
 """
 
 import math

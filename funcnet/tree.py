@@ -1,7 +1,7 @@
 """FrozenDict, an immutable nested dict that JAX treats as a tree of arrays."""
 
 import copy
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, NoReturn
 
 import jax
@@ -55,8 +55,23 @@ class FrozenDict(Mapping[Any, Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(self._items)
 
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(self._items)
+
     def __len__(self) -> int:
         return len(self._items)
+
+    def keys(self) -> KeysView[Any]:
+        """The keys, sorted."""
+        return self._items.keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The values, in the order of the keys."""
+        return self._items.values()
+
+    def items(self) -> ItemsView[Any, Any]:
+        """The pairs of keys and values, in the order of the keys."""
+        return self._items.items()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FrozenDict):

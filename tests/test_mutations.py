@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
-from funcnet import gradcheck, layers
+from funcnet import layers
 from funcnet import net as nets
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
@@ -35,28 +35,6 @@ def square(in_shape):
 
 def check(loss_fn=fn.softmax_loss, in_shape=(2, 2)):
     return fn.check_gradients(*square(in_shape), reg=REG, loss_fn=loss_fn)
-
-
-@pytest.fixture(scope="module")
-def differences():
-    return {}
-
-
-@pytest.fixture
-def take_differences_once(differences, monkeypatch):
-    """Central differences see the forward pass alone: alike for all mutants with the same loss.
-
-    They take most of the time of a check, so they are taken once for each value of the loss.
-    """
-    sound = gradcheck._differences
-
-    def remembered(f, x, h, chosen):
-        place = (float(f(x)), h)
-        if place not in differences:
-            differences[place] = sound(f, x, h, chosen)
-        return differences[place]
-
-    monkeypatch.setattr(gradcheck, "_differences", remembered)
 
 
 class Mutation(NamedTuple):
@@ -188,7 +166,6 @@ def test_the_sound_net_passes(loss_fn):
     assert sum(row.kinks for row in report.rows) > 0
 
 
-@pytest.mark.usefixtures("take_differences_once")
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_mistake_is_seen(name, monkeypatch):
     mutation = MUTATIONS[name]
