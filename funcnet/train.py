@@ -398,15 +398,8 @@ def _epoch(
         train_state, metrics = _step(net, optimizer, loss_fn, reg, train_state, inputs, y[batch])
         return train_state, metrics["loss"]
 
-    def transposed_step(train_state: TrainState, batch: jax.Array) -> tuple[TrainState, jax.Array]:
-        train_state, loss = step(_transpose_matrices(train_state), batch)
-        return _transpose_matrices(train_state), loss
-
-    # A weight that is carried as [M, D] gets its gradient as dout^T x, on the CPU at twice
-    # the speed of x^T dout; the transposes inside the loop are only changes of layout.
     batches = order[: full * batch_size].reshape(full, batch_size)
-    carry, losses = jax.lax.scan(transposed_step, _transpose_matrices(train_state), batches)
-    train_state = _transpose_matrices(carry)
+    train_state, losses = jax.lax.scan(step, train_state, batches)
     if len(x) % batch_size:
         train_state, loss = step(train_state, order[full * batch_size :])
         losses = jnp.append(losses, loss)
@@ -425,16 +418,6 @@ def _sums(model: Model, x: jax.Array, y: jax.Array, *, loss_fn: LossFn) -> tuple
     """The sum of the losses over a batch, and the number of right answers."""
     scores = _scores(model, x)
     return loss_fn(scores, y)[0] * len(x), (scores.argmax(axis=1) == y).sum()
-
-
-def _transpose_matrices(train_state: TrainState) -> TrainState:
-    def transpose(leaf: Any) -> Any:
-        return leaf.T if jnp.ndim(leaf) == 2 else leaf
-
-    return train_state._replace(
-        params=jax.tree.map(transpose, train_state.params),
-        opt_state=jax.tree.map(transpose, train_state.opt_state),
-    )
 
 
 # The loop.
