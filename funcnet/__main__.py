@@ -1,7 +1,5 @@
 """`python -m funcnet` is `funcnet`."""
 
-import sys
+from funcnet.cli import entry
 
-from funcnet.cli import main
-
-sys.exit(main())
+entry()

@@ -34,8 +34,9 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like `name`, if one is like it at all."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return near[0] if near else None
+    known = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return known[near[0]] if near else None
 
 
 def concrete(value: Any) -> bool:
@@ -68,17 +69,26 @@ def number(
     if below is not None:
         bounds.append((real < below, f"< {below:g}"))
     if not math.isfinite(real) or not all(holds for holds, _ in bounds):
-        limits = " and ".join(text for _, text in bounds) or "finite"
+        finite = [] if math.isfinite(real) else ["finite"]
+        limits = " and ".join([*finite, *(text for _, text in bounds)])
         raise ValueError(f"{name} must be {limits}, got {value}")
 
 
-def integer(name: str, value: Any, *, at_least: int) -> int:
+def integer(name: str, value: Any, *, at_least: int, at_most: int | None = None) -> int:
     """`value` as an int, or an error: bools and fractions are no counts."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {value}")
+    if at_most is not None and value > at_most:
+        raise ValueError(f"{name} must be at most {at_most}, got {value}")
     return int(value)
+
+
+def function(name: str, value: Any) -> None:
+    """Raise unless `value` can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, got {value!r}")
 
 
 def inputs(x: Any, *, name: str = "x", shape: tuple[int, ...] | None = None) -> Any:
@@ -109,20 +119,19 @@ def inputs(x: Any, *, name: str = "x", shape: tuple[int, ...] | None = None) -> 
         raise ValueError(
             f"{name} has examples of shape {list(x.shape[1:])}, expected {list(shape)}"
         )
+    x = _native(x)
     if jax.numpy.issubdtype(x.dtype, jax.numpy.floating):
-        # The sum is finite unless an element is not (or the sum overflows, which is rare:
-        # then look at each); it needs no array of flags as large as x.
-        with np.errstate(over="ignore", invalid="ignore"):
-            suspicious = not np.isfinite(float(x.sum()))
-        if suspicious:
-            bad = np.argwhere(~np.isfinite(np.asarray(x, np.float64)))
-            if len(bad):
-                where = ", ".join(map(str, bad[0]))
-                value = float(x[tuple(bad[0])])
-                raise ValueError(
-                    f"{name} must be finite, but {name}[{where}] is {value} "
-                    f"({plural(len(bad), 'such element')})"
-                )
+        computed = jax.dtypes.canonicalize_dtype(x.dtype)  # float32, unless x64 is enabled
+        limit = float(jax.numpy.finfo(computed).max)
+        # Two passes that need no array as large as x; a NaN makes both of them NaN.
+        if not (float(x.max()) <= limit and float(x.min()) >= -limit):
+            bad = np.argwhere(~(np.abs(np.asarray(x, np.float64)) <= limit))
+            where = ", ".join(map(str, bad[0]))
+            value = float(x[tuple(bad[0])])
+            raise ValueError(
+                f"{name} must be finite in {computed}, but {name}[{where}] is {value} "
+                f"({plural(len(bad), 'such element')})"
+            )
     return x
 
 
@@ -144,15 +153,27 @@ def labels(
     if y.dtype.kind not in "iuf":
         raise ValueError(f"{name} must hold integer class labels, got dtype {y.dtype}")
     if y.dtype.kind == "f":
+        y = y.astype(np.float64)
         bad = np.flatnonzero(~(y == np.floor(y)) | ~np.isfinite(y))
         if len(bad):
             raise ValueError(f"{name} must hold whole numbers, but {name}[{bad[0]}] is {y[bad[0]]}")
     top = np.iinfo(np.int32).max if num_classes is None else num_classes - 1
     bad = np.flatnonzero((y < 0) | (y > top))
     if len(bad):
-        limits = "0 or more" if num_classes is None else f"0 to {top}"
-        raise ValueError(f"{name} must hold labels {limits}, but {name}[{bad[0]}] is {y[bad[0]]:g}")
+        limits = "0 or more" if y[bad[0]] < 0 and num_classes is None else f"0 to {top}"
+        raise ValueError(
+            f"{name} must hold labels {limits}, but {name}[{bad[0]}] is {y[bad[0]]:.0f}"
+        )
     return y.astype(np.int32)
+
+
+def _native(x: Any) -> Any:
+    """A NumPy array as JAX can take it: in the byte order and a precision of this machine."""
+    if isinstance(x, jax.Array):
+        return x
+    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
+        return x.astype(np.float64)
+    return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
 
 
 def key(value: Any) -> jax.Array:

@@ -68,7 +68,8 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
 
     Args:
       path: the file.
-      net: the network that the parameters are for.
+      net: the network that the parameters are for; layers of other sizes are noticed when
+        the model is used.
     Returns:
       The Model; its leaves are JAX arrays.
     Raises:

@@ -1,13 +1,18 @@
 """The command line: funcnet train | evaluate | predict | gradcheck | datasets."""
 
 import argparse
+import contextlib
 import csv
+import hashlib
 import inspect
+import json
 import math
 import os
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +28,30 @@ from funcnet.train import fit_preprocess
 
 PREPROCESS = {"mean": fn.subtract_mean, "none": fn.no_preprocess}
 SPLITS = ("train", "val", "test")
+BATCH_SIZE = 50  # unless it is given, or the data are fewer
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value >= 0
+
+
+# What a run directory's configuration must hold, for the run to be used again.
+CONFIG: dict[str, Callable[[Any], bool]] = {
+    "dataset": lambda value: isinstance(value, str),
+    "data_dir": lambda value: value is None or isinstance(value, str),
+    "label": lambda value: value is None or isinstance(value, str),
+    "val_fraction": lambda value: value is None or _is_number(value),
+    "test_fraction": lambda value: value is None or _is_number(value),
+    "num_train": lambda value: value is None or _is_count(value),
+    "hidden": lambda value: isinstance(value, list) and all(map(_is_count, value)),
+    "weight_scale": lambda value: value is None or _is_number(value),
+    "loss": lambda value: value in tuple(LOSSES),
+    "class_names": lambda value: isinstance(value, list) and len(value) > 0,
+}
 FILE_OPTIONS = ("label", "val_fraction", "test_fraction")
 HYPER_PARAMETERS = ("momentum", "decay_rate", "beta1", "beta2", "epsilon")
 
@@ -38,14 +67,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except BrokenPipeError:  # the reader of our output, such as head, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         return 0
     except (ValueError, OSError, ImportError) as error:
-        print(f"funcnet {args.command}: error: {_one_line(error)}", file=sys.stderr)
-        return 2
+        message = _one_line(error)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        message = f"the computation failed, for want of memory perhaps: {_one_line(error)[:200]}"
     except KeyboardInterrupt:
         print(f"funcnet {args.command}: interrupted", file=sys.stderr)
         return 130
+    print(f"funcnet {args.command}: error: {message}", file=sys.stderr)
+    return 2
+
+
+def entry() -> None:
+    """The program `funcnet`."""
+    code = main()
+    if code == 130:  # an interrupted compiler does not survive the end of the interpreter
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 # The commands.
@@ -58,50 +101,61 @@ def train(args: argparse.Namespace) -> int:
     _check.installed("matplotlib", "to draw the curves")
     from tqdm import tqdm
 
+    _check_training(args)
     path = Path(args.out) if args.out else runs.new_run_path("runs", _dataset_name(args.dataset))
     runs.check_free(path, overwrite=args.overwrite)
     config = _config(args)
     dataset = _load_dataset(config)
+    if _is_file(args.dataset):
+        config["data_sha256"] = _fingerprint(dataset)
+    config["class_names"] = list(dataset.class_names)
     preprocess = fit_preprocess(PREPROCESS[args.preprocess], dataset.x_train)
     dataset = _first(dataset, config["num_train"])
-    config["class_names"] = list(dataset.class_names)
+    batch_size = args.batch_size
+    if batch_size is None:
+        batch_size = config["batch_size"] = min(BATCH_SIZE, len(dataset.x_train))
     net = _build_net(config)
-    batch_size = _check.integer("--batch-size", args.batch_size, at_least=1)
     optimizer = _build_optimizer(config, math.ceil(len(dataset.x_train) / batch_size))
+    claimed = False
     bar = tqdm(total=args.epochs, unit="epoch", disable=True if args.quiet else None)
 
     def report(epoch: int, train_state: fn.TrainState, metrics: dict[str, Any]) -> None:
+        nonlocal path, claimed
         if epoch == 0:  # by now all arguments are known to be right: claim the directory
+            if args.out is None:
+                path = runs.claim_new_run_path("runs", _dataset_name(args.dataset))
             runs.create_run(path, config, overwrite=args.overwrite)
-            model = fn.Model(net, train_state.params, train_state.state, preprocess)
-            fn.save_model(path / "last.safetensors", model)
+            claimed = True
+            runs.check_space(path, fn.Model(net, train_state.params, train_state.state, preprocess))
         else:
             bar.update()
+        if epoch == args.epochs:
+            _ignore_interrupts()  # what is left takes a second, and must not be lost
         if not args.quiet:
-            tqdm.write(_epoch_line(epoch, args.epochs, metrics))
+            _say(_epoch_line(epoch, args.epochs, metrics))
 
-    with bar:
-        result = fn.fit(
-            net,
-            optimizer,
-            dataset,
-            key=jax.random.key(args.seed),
-            epochs=args.epochs,
-            batch_size=batch_size,
-            reg=args.reg,
-            loss_fn=LOSSES[args.loss],
-            preprocess=preprocess,
-            eval_every=args.eval_every or None,
-            callback=report,
-        )
-    if not path.is_dir():
-        print("interrupted before the first epoch: nothing is kept", file=sys.stderr)
-        return 130
-    lines, results = _summary(result, dataset, LOSSES[args.loss])
-    for line in lines:
-        print(line)
-    runs.save_run(path, config, result, results=results)
-    print(f"saved in {path}")
+    with _one_interrupt():
+        with bar:
+            result = fn.fit(
+                net,
+                optimizer,
+                dataset,
+                key=jax.random.key(args.seed),
+                epochs=args.epochs,
+                batch_size=batch_size,
+                reg=args.reg,
+                loss_fn=LOSSES[args.loss],
+                preprocess=preprocess,
+                eval_every=args.eval_every or None,
+                callback=report,
+            )
+        if not claimed:
+            print("funcnet train: interrupted before the first epoch", file=sys.stderr)
+            return 130
+        lines, results = _summary(result, dataset, LOSSES[args.loss])
+        runs.save_run(path, config, result, results=results)
+    for line in [*lines, f"saved in {path}"]:
+        _say(line)
     if not np.isfinite(result.history.loss).all():
         step = int(np.argmin(np.isfinite(result.history.loss))) + 1
         print(
@@ -120,8 +174,15 @@ def evaluate(args: argparse.Namespace) -> int:
     """funcnet evaluate."""
     config, model = _load_run(args.run_directory, args.model)
     if args.data_dir is not None:
+        if config["dataset"] != "cifar10":
+            raise ValueError(f"--data-dir is for cifar10, not for {config['dataset']}")
         config["data_dir"] = args.data_dir
-    dataset = _first(_load_dataset(config), config["num_train"])
+    dataset = _load_dataset(config)
+    if config.get("data_sha256", "") != (_fingerprint(dataset) if "data_sha256" in config else ""):
+        raise ValueError(
+            f"{config['dataset']} has changed since the run, and with it the {args.split} split"
+        )
+    dataset = _first(dataset, config["num_train"])
     x, y = getattr(dataset, f"x_{args.split}"), getattr(dataset, f"y_{args.split}")
     if not len(x):
         raise ValueError(f"the {args.split} split of {config['dataset']} is empty")
@@ -154,10 +215,17 @@ def predict(args: argparse.Namespace) -> int:
 
 def gradcheck(args: argparse.Namespace) -> int:
     """funcnet gradcheck."""
+    _check_common(args)
+    count = _check.integer("--num-examples", args.num_examples, at_least=1)
+    _check.integer("--max-elements", args.max_elements, at_least=1)
     config = _config(args)
     dataset = _load_dataset(config)
     config["class_names"] = list(dataset.class_names)
-    count = _check.integer("--num-examples", args.num_examples, at_least=1)
+    if count > len(dataset.x_train):
+        raise ValueError(
+            f"--num-examples is {count}, but there are only "
+            f"{_check.plural(len(dataset.x_train), 'training example')}"
+        )
     x, y = dataset.x_train[:count], dataset.y_train[:count]
     net = _build_net(config)
     with jax.enable_x64(True):
@@ -193,6 +261,37 @@ def datasets(args: argparse.Namespace) -> int:
 
 
 # From options to data, networks and optimizers.
+
+
+def _check_common(args: argparse.Namespace) -> None:
+    """Check the numbers that several commands take, by the names of their options."""
+    _check.integer("--seed", args.seed, at_least=0, at_most=2**32 - 1)
+    _check.number("--reg", args.reg, at_least=0)
+    if args.weight_scale is not None:
+        _check.number("--weight-scale", args.weight_scale, at_least=0)
+    for dim in args.hidden:
+        _check.integer("every size in --hidden", dim, at_least=1, at_most=2**31 - 1)
+
+
+def _check_training(args: argparse.Namespace) -> None:
+    _check_common(args)
+    _check.integer("--epochs", args.epochs, at_least=1)
+    _check.integer("--eval-every", args.eval_every, at_least=0)
+    if args.batch_size is not None:
+        _check.integer("--batch-size", args.batch_size, at_least=1)
+    if args.out == "":
+        raise ValueError("--out is empty")
+    if args.overwrite and args.out is None:
+        raise ValueError("--overwrite is for the run directory that --out names")
+
+
+def _fingerprint(dataset: fn.Dataset) -> str:
+    """A checksum of the data and of their split."""
+    digest = hashlib.sha256(json.dumps(dataset.class_names).encode())
+    for array in dataset[:-1]:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _config(args: argparse.Namespace) -> dict[str, Any]:
@@ -242,6 +341,7 @@ def _build_optimizer(config: dict[str, Any], steps_per_epoch: int) -> fn.Optimiz
     make = OPTIMIZERS[config["optimizer"]]
     rate = config["learning_rate"]
     _check.number("--learning-rate", rate, above=0)
+    _check.number("--learning-rate-decay", config["learning_rate_decay"], above=0)
     if config["learning_rate_decay"] != 1:
         rate = fn.exponential_decay(rate, config["learning_rate_decay"], steps_per_epoch)
     given = {name: config[name] for name in HYPER_PARAMETERS if config[name] is not None}
@@ -257,10 +357,11 @@ def _build_optimizer(config: dict[str, Any], steps_per_epoch: int) -> fn.Optimiz
 
 def _load_run(path: str, which: str) -> tuple[dict[str, Any], fn.Model]:
     config = runs.load_config(path)
-    try:
-        net = _build_net(config)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}/config.json is damaged: {error!r}") from None
+    for name, holds in CONFIG.items():
+        if name not in config or not holds(config[name]):
+            found = f"{name} is {config[name]!r}" if name in config else f"{name} is missing"
+            raise ValueError(f"{path}/config.json is damaged: {found}")
+    net = _build_net(config)
     return config, runs.load_run_model(path, net, which=which)
 
 
@@ -293,6 +394,9 @@ def _summary(
         count = _check.plural(len(dataset.x_test), "example")
         lines.append(f"test accuracy of {name} {100 * test.accuracy:.2f} % ({count})")
         results |= {"test_accuracy": test.accuracy, "test_loss": test.loss}
+    for split in ("val", "test"):
+        if not len(getattr(dataset, f"x_{split}")):
+            lines.append(f"the data are too few for a {split} split")
     return lines, results
 
 
@@ -304,6 +408,51 @@ def _epoch_line(epoch: int, epochs: int, metrics: dict[str, Any]) -> str:
         if math.isfinite(metrics.get(name, math.nan)):
             parts.append(f"{label}: {metrics[name]:.4f}")
     return f"(Epoch {epoch} / {epochs}) {'; '.join(parts)}".rstrip()
+
+
+def _say(line: str) -> None:
+    """Print a line, above the progress bar if there is one.
+
+    A reader that has gone, or a full disk behind standard output, must not cost the run.
+    """
+    from tqdm import tqdm
+
+    try:
+        tqdm.write(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _close_output()
+    except OSError as error:
+        print(f"warning: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        _close_output()
+
+
+def _close_output() -> None:
+    """Have what is printed from now on go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Let the first Ctrl-C through and ignore the next ones, while the run is being saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        _ignore_interrupts()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _ignore_interrupts() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _is_file(dataset: str) -> bool:
@@ -447,7 +596,12 @@ def _add_train(commands: Any) -> Any:
     add("--beta2", type=float, metavar="B", help="of adam; 0.999 if not given")
     add("--epsilon", type=float, metavar="E", help="of rmsprop and adam; 1e-8 if not given")
     add("--epochs", type=int, default=20, metavar="N", help="passes over the training data")
-    add("--batch-size", type=int, default=50, metavar="N", help="examples per step")
+    add(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help=f"examples per step; {BATCH_SIZE} if not given, or all if they are fewer",
+    )
     add(
         "--eval-every",
         type=int,
@@ -510,8 +664,9 @@ def _add_gradcheck(commands: Any) -> Any:
         "gradcheck",
         gradcheck,
         "check the hand-written gradients of a network",
-        "Every element against autodiff, and against numerical differentiation, in float64, at "
-        "random parameters. Exit code 1 if they disagree.",
+        "Every element against autodiff, and up to --max-elements of each array against "
+        "numerical differentiation, in float64, at random parameters. Exit code 1 if they "
+        "disagree.",
         ("gradcheck", "gradcheck --hidden 20 30 40 --loss svm --reg 3.14"),
     )
     _add_data_options(parser)
@@ -560,7 +715,9 @@ def _add_datasets(commands: Any) -> Any:
 
 
 def _add_run_options(parser: Any) -> None:
-    parser.add_argument("run_directory", metavar="RUN", help="directory of a run, as runs/digits")
+    parser.add_argument(
+        "run_directory", metavar="RUN", help="directory of a run, such as runs/digits"
+    )
     parser.add_argument(
         "--model",
         type=_name("model", ("best", "last")),

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from funcnet._check import concrete, number
 from funcnet.layers import Array
@@ -24,7 +25,7 @@ def softmax_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
         dscores[i, y[i]] = -sum_{j != y} p_j / N
 
     Args:
-      scores: [N, C] floating point, of any size: 1e4 overflows nothing.
+      scores: [N, C] floating point; they must be finite, and so must their differences.
       y: [N] integer labels from 0 to C - 1; a label out of this range gives NaN.
     Returns:
       loss, a scalar of the dtype of scores, float32 at least; dscores [N, C] in the
@@ -67,7 +68,7 @@ def svm_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
     margins = jnp.where(correct, 0, s - _correct_scores(s, correct) + 1)  # [N, C]
     loss = jnp.where(margins <= 0, 0, margins).sum(axis=1).mean()
 
-    violated = jnp.where(margins <= 0, jnp.zeros_like(s), jnp.ones_like(s))  # [N, C]
+    violated = jnp.where(margins <= 0, 0, jnp.where(jnp.isnan(margins), jnp.nan, 1))  # [N, C]
     dscores = jnp.where(correct, -violated.sum(axis=1, keepdims=True), violated) / len(y)
     return loss, dscores.astype(scores.dtype)
 
@@ -100,6 +101,7 @@ def l2_penalty(params: Any, reg: Any) -> tuple[jax.Array, Any]:
 
 def is_zero(reg: Any) -> bool:
     """Whether there is no penalty at all: a traced strength always counts as one."""
+    number("reg", reg, at_least=0)
     return concrete(reg) and float(reg) == 0
 
 
@@ -126,7 +128,8 @@ def _correct_scores(scores: jax.Array, correct: jax.Array) -> jax.Array:
 
 
 def _check_scores(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
-    scores, y = jnp.asarray(scores), jnp.asarray(y)
+    scores = jnp.asarray(scores)
+    y = y if isinstance(y, jax.Array) else np.asarray(y)
     if scores.ndim != 2 or 0 in scores.shape:
         raise ValueError(f"scores must be [N, C] and not empty, got {list(scores.shape)}")
     if not jnp.issubdtype(scores.dtype, jnp.floating):
@@ -138,4 +141,7 @@ def _check_scores(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
         )
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(f"y must hold integer class labels, got {y.dtype}")
-    return scores, y.astype(jnp.int32)
+    top = np.iinfo(np.int32).max
+    if np.iinfo(y.dtype).max > top:  # a cast would turn 2**32 into the label 0
+        y = y.clip(-1 if np.iinfo(y.dtype).min < 0 else 0, top)
+    return scores, jnp.asarray(y, jnp.int32)

@@ -6,7 +6,7 @@ pass of a network is a loop over its layers in reverse.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from funcnet.losses import is_zero, l2_penalty, softmax_loss
 from funcnet.tree import FrozenDict, restructure, structure_of
 
 Tree = Any  # a pytree: nested dicts, FrozenDicts or a mix of both, of arrays
+MAX_DIM = 2**31 - 1
 LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]
 
 
@@ -61,11 +62,12 @@ def affine(dim: int, *, weight_scale: Any = None) -> Layer:
         around 0; may be traced. None is sqrt(2 / D) (He et al. 2015, arXiv 1502.01852,
         equation 10). Biases start at 0.
     """
-    dim = _check.integer("dim", dim, at_least=1)
+    dim = _check.integer("dim", dim, at_least=1, at_most=MAX_DIM)
     if weight_scale is not None:
         _check.number("weight_scale", weight_scale, at_least=0)
 
     def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
+        _check.key(key)
         fan_in = math.prod(_shape(in_shape))
         scale = math.sqrt(2 / fan_in) if weight_scale is None else weight_scale
         w = jax.random.normal(key, (fan_in, dim))
@@ -77,6 +79,11 @@ def affine(dim: int, *, weight_scale: Any = None) -> Layer:
     ) -> tuple[jax.Array, Any, Tree]:
         if set(params) != {"w", "b"}:
             raise ValueError(f"affine: params must have w and b, got {sorted(params)}")
+        if jnp.shape(params["w"])[1:] != (dim,):
+            raise ValueError(
+                f"affine: w must be [D, {dim}], for {dim} outputs, "
+                f"got {list(jnp.shape(params['w']))}"
+            )
         out, cache = layers.affine_forward(x, params["w"], params["b"])
         return out, Cache(cache, structure_of(params)), state
 
@@ -120,6 +127,7 @@ def serial(*children: Layer) -> Layer:
         names.append(f"{child.kind}{counts[child.kind]}")
 
     def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
+        _check.key(key)
         params, state, shape = {}, {}, _shape(in_shape)
         for name, child, child_key in zip(names, children, _split(key), strict=True):
             params[name], state[name], shape = child.init(child_key, shape)
@@ -172,11 +180,11 @@ def mlp(hidden_dims: Sequence[int], num_classes: int, *, weight_scale: Any = Non
     Returns:
       A layer with parameters affine1, affine2, ...
     """
-    if isinstance(hidden_dims, (int, str)):
+    if not isinstance(hidden_dims, Iterable) or isinstance(hidden_dims, str):
         raise TypeError(f"hidden_dims must be a sequence of sizes, got {hidden_dims!r}")
     children: list[Layer] = []
     for dim in hidden_dims:
-        dim = _check.integer("every size in hidden_dims", dim, at_least=1)
+        dim = _check.integer("every size in hidden_dims", dim, at_least=1, at_most=MAX_DIM)
         children += [affine(dim, weight_scale=weight_scale), relu()]
     num_classes = _check.integer("num_classes", num_classes, at_least=1)
     return serial(*children, affine(num_classes, weight_scale=weight_scale))
@@ -247,8 +255,8 @@ def as_input(x: Any, params: Tree) -> jax.Array:
 
 
 def _shape(in_shape: Sequence[int]) -> tuple[int, ...]:
-    if isinstance(in_shape, int):
-        raise TypeError(f"in_shape must be a shape, such as ({in_shape},), got {in_shape}")
+    if not isinstance(in_shape, Iterable):
+        raise TypeError(f"in_shape must be a shape, such as ({in_shape},), got {in_shape!r}")
     return tuple(_check.integer("every size in in_shape", size, at_least=1) for size in in_shape)
 
 

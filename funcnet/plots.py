@@ -83,7 +83,8 @@ def _draw_loss(axes: Any, history: History, label: str, color: str) -> None:
     steps = np.arange(1, len(history.loss) + 1)
     window = len(steps) // 50
     if window < 2:
-        axes.plot(steps, history.loss, color=color, label=label)
+        marker = "o" if np.isfinite(history.loss).sum() == 1 else None  # a line needs two
+        axes.plot(steps, history.loss, color=color, label=label, marker=marker)
         return
     axes.plot(steps, history.loss, color=color, alpha=0.25, linewidth=0.6)
     means = np.lib.stride_tricks.sliding_window_view(history.loss, window).mean(axis=-1)

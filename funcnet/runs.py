@@ -10,6 +10,7 @@
 Every file is written whole or not at all.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -79,6 +80,22 @@ def new_run_path(parent: str | os.PathLike[str], name: str) -> Path:
         count += 1
         path = Path(parent) / f"{name}-{count}"
     return path
+
+
+def claim_new_run_path(parent: str | os.PathLike[str], name: str) -> Path:
+    """Make the directory of `new_run_path`, one that no other process makes as well."""
+    while True:
+        path = new_run_path(parent, name)
+        with naming(path), contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+
+
+def check_space(path: Path, model: Model) -> None:
+    """Write a model and remove it: a disk that is full is better known before than after."""
+    file = path / "last.safetensors"
+    save_model(file, model)
+    file.unlink()
 
 
 def save_run(

@@ -120,7 +120,7 @@ class FitResult(NamedTuple):
     Attributes:
       state: the TrainState after the last epoch; `fit` goes on from it.
       model: the Model after the last epoch.
-      best: the BestModel by validation accuracy; None where none was measured.
+      best: the BestModel of this call by validation accuracy; None where none was measured.
       history: the History.
       interrupted: whether Ctrl-C ended the run before its time.
     """
@@ -170,6 +170,8 @@ def make_train_step(
       y [N]; metrics has "loss", the loss of this batch before the update.
     """
     _check.number("reg", reg, at_least=0)
+    _check.function("loss_fn", loss_fn)
+    optimizer = _as_optimizer(optimizer)
 
     @jax.jit
     def train_step(
@@ -227,6 +229,12 @@ def fit(
     Raises:
       ValueError, TypeError: an argument is wrong; before anything is compiled.
     """
+    if not isinstance(net, Layer):
+        raise TypeError(f"net must be a Layer, such as mlp([100], 10), got {net!r}")
+    optimizer = _as_optimizer(optimizer)
+    _check.function("loss_fn", loss_fn)
+    if callback is not None:
+        _check.function("callback", callback)
     dataset = check_dataset(dataset)
     batch_size = _check.integer("batch_size", batch_size, at_least=1)
     if batch_size > len(dataset.x_train):
@@ -261,7 +269,7 @@ def fit(
             losses = run.losses[-1] if run.losses else np.zeros(0)
             measured = run.rows[-1] if run.rows and run.rows[-1]["epoch"] == epoch else {}
             metrics = {name: value for name, value in measured.items() if name != "epoch"}
-            callback(epoch, run.train_state, {"losses": losses, **metrics})
+            callback(epoch, run.train_state, {"losses": losses.copy(), **metrics})
 
     run = _Run(train_state, (), (), None)
     interrupted = False
@@ -307,6 +315,7 @@ def predict(model: Model, x: Any, *, batch_size: int = 1000) -> np.ndarray:
 
 def predict_scores(model: Model, x: Any, *, batch_size: int = 1000) -> np.ndarray:
     """The scores of each example, [N, C]; arguments and errors are those of `predict`."""
+    _check_model(model)
     x = _check.inputs(x)
     batch_size = _check.integer("batch_size", batch_size, at_least=1)
     return np.concatenate(
@@ -331,6 +340,8 @@ def evaluate(
       ValueError: x is empty or not finite, its examples have the wrong shape, or a label
         is none of the model's classes.
     """
+    _check_model(model)
+    _check.function("loss_fn", loss_fn)
     x = _check.inputs(x)
     y = _check.labels(y, num_examples=len(x), num_classes=_num_classes(model, x))
     batch_size = _check.integer("batch_size", batch_size, at_least=1)
@@ -343,7 +354,15 @@ def fit_preprocess(
     """The Preprocess that `fit` uses: given, fitted to x_train, or none."""
     if isinstance(preprocess, Preprocess):
         return preprocess
-    return (preprocess or no_preprocess)(x_train)
+    if preprocess is None:
+        preprocess = no_preprocess
+    _check.function("preprocess", preprocess)
+    fitted = preprocess(x_train)
+    if not isinstance(fitted, Preprocess):
+        raise TypeError(
+            f"preprocess must give a Preprocess, as subtract_mean does, got {type(fitted).__name__}"
+        )
+    return fitted
 
 
 # The compiled programs.
@@ -417,7 +436,8 @@ def _scores(model: Model, x: jax.Array) -> jax.Array:
 def _sums(model: Model, x: jax.Array, y: jax.Array, *, loss_fn: LossFn) -> tuple[Any, Any]:
     """The sum of the losses over a batch, and the number of right answers."""
     scores = _scores(model, x)
-    return loss_fn(scores, y)[0] * len(x), (scores.argmax(axis=1) == y).sum()
+    right = (scores.argmax(axis=1) == y) & ~jnp.isnan(scores).any(axis=1)  # a NaN is no answer
+    return loss_fn(scores, y)[0] * len(x), right.sum()
 
 
 # The loop.
@@ -488,6 +508,21 @@ def _batches(count: int, batch_size: int) -> Iterator[slice]:
 
 def _num_classes(model: Model, x: Any) -> int:
     return jax.eval_shape(_scores, model, x[:1]).shape[-1]
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, Model):
+        raise TypeError(f"model must be a Model, such as fit(...).best, got {type(model).__name__}")
+
+
+def _as_optimizer(optimizer: Any) -> Optimizer:
+    """An Optimizer, or anything with `init` and `update`; a bare pair of them becomes one."""
+    pair = optimizer if type(optimizer) is tuple else ()
+    if len(pair) == 2 and all(map(callable, pair)):
+        return Optimizer(*pair)
+    if not (callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update")):
+        raise TypeError(f"optimizer must be a pair (init, update), got {optimizer!r}")
+    return optimizer
 
 
 def _check_classes(model: Model, dataset: Dataset) -> None:

@@ -83,7 +83,8 @@ class FrozenDict(Mapping[Any, Any]):
     def __repr__(self) -> str:
         if not self._items:
             return "FrozenDict({})"
-        rows = [(path_name(path), _describe(leaf)) for path, leaf in _leaves_with_path(self)]
+        leaves = jax.tree_util.tree_leaves_with_path(self, is_leaf=lambda leaf: leaf is None)
+        rows = [(path_name(path), _describe(leaf)) for path, leaf in leaves]
         width = max((len(name) for name, _ in rows), default=0)
         total = sum(np.size(leaf) for leaf in jax.tree.leaves(self) if hasattr(leaf, "shape"))
         lines = [f"  {name:<{width}}  {text}" for name, text in rows]
@@ -95,19 +96,19 @@ class FrozenDict(Mapping[Any, Any]):
         """A copy with one entry set or added.
 
         Args:
-          key: a key, or a tuple of keys that leads through nested FrozenDicts.
+          key: a key, or a tuple of keys that leads through nested dicts.
           value: the new entry, frozen as by `freeze`.
         Raises:
           KeyError: the tuple passes through a key that is not there.
         """
-        first, *rest = key if isinstance(key, tuple) else (key,)
+        first, *rest = self._path(key)
         if rest:
             value = self._child(first).set(tuple(rest), value)
         return FrozenDict.shallow({**self._items, first: freeze(value)})
 
     def without(self, key: Any) -> "FrozenDict":
         """A copy with one entry left out; `key` as in `set`; KeyError if it is not there."""
-        first, *rest = key if isinstance(key, tuple) else (key,)
+        first, *rest = self._path(key)
         if rest:
             return FrozenDict.shallow(
                 {**self._items, first: self._child(first).without(tuple(rest))}
@@ -119,6 +120,11 @@ class FrozenDict(Mapping[Any, Any]):
     def unfreeze(self) -> dict[Any, Any]:
         """A plain nested dict of the same leaves."""
         return unfreeze(self)
+
+    def _path(self, key: Any) -> tuple[Any, ...]:
+        if key == ():
+            raise KeyError("an empty path")
+        return key if isinstance(key, tuple) and key not in self._items else (key,)
 
     def _child(self, key: Any) -> "FrozenDict":
         child = self._items[key]
@@ -261,9 +267,14 @@ def check_same_structure(tree: Any, params: Any, name: str) -> None:
     """Raise unless `tree` has the tree structure and the leaf shapes of `params`."""
     structure, expected = structure_of(tree), structure_of(params)
     if structure != expected:
-        raise ValueError(
-            f"{name} must have the tree structure of params: got {structure}, expected {expected}"
+        found, wanted = named_leaves(tree).keys(), named_leaves(params).keys()
+        lacks, extra = sorted(wanted - found), sorted(found - wanted)
+        problems = [f"lacks {', '.join(lacks)}"] * bool(lacks)
+        problems += [f"has {', '.join(extra)} besides"] * bool(extra)
+        problem = " and ".join(problems) or (
+            "has the same keys in other kinds of dict; freeze or unfreeze makes them alike"
         )
+        raise ValueError(f"{name} must have the tree structure of params, but {problem}")
     for (path, leaf), param in zip(_leaves_with_path(tree), jax.tree.leaves(params), strict=True):
         if np.shape(leaf) != np.shape(param):
             at = f" at {path_name(path)}" if path else ""

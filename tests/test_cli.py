@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,51 @@ def test_ctrl_c_keeps_the_run():
     assert accuracy_in(out) == accuracy_in(run("evaluate", "r")[1])
 
 
+def test_ctrl_c_again_and_again_while_saving():
+    command = [sys.executable, "-m", "funcnet", "train", "--epochs", "100000", "--out", "r"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("(Epoch 3 "):
+                break
+        for _ in range(40):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert json.loads(Path("r/config.json").read_text())["status"] == "interrupted"
+    assert run("evaluate", "r")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("into", "warning"), [("| head -n 1", ""), ("> /dev/full", "cannot write to standard output")]
+)
+def test_no_output_costs_no_run(into, warning):
+    command = f"{sys.executable} -m funcnet train {' '.join(SMALL)} --epochs 30 --out r {into}"
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert warning in done.stderr
+    assert "Traceback" not in done.stderr
+    config = json.loads(Path("r/config.json").read_text())
+    assert (config["status"], config["results"]["epochs"]) == ("finished", 30)
+    assert run("evaluate", "r")[0] == 0
+
+
+def test_a_run_that_was_killed_is_not_taken_for_a_result():
+    command = [sys.executable, "-m", "funcnet", "train", "--epochs", "100000", "--out", "r"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("(Epoch 3 "):
+                process.kill()
+                break
+    for which in ("best", "last"):
+        code, _, err = run("evaluate", "r", "--model", which)
+        assert (code, "the run did not finish" in err) == (2, True)
+
+
 # The other commands
 
 
@@ -299,6 +345,28 @@ def test_ones_own_csv_from_training_to_prediction():
     assert run("evaluate", "runs/flowers")[0] == 0
 
 
+def test_data_that_have_changed_since_the_run():
+    text = "a,b,y\n" + "".join(f"{i},{i * i},{'xyz'[i % 3]}\n" for i in range(60))
+    Path("mine.csv").write_text(text)
+    assert run("train", "--dataset", "mine.csv", *SMALL[:4], "--out", "r")[0] == 0
+    assert run("evaluate", "r")[0] == 0
+    for changed in (text.replace("x", "w"), text.replace("59,", "58,"), text + "1,2,x\n"):
+        Path("mine.csv").write_text(changed)
+        code, _, err = run("evaluate", "r")
+        assert (code, "mine.csv has changed since the run" in err) == (2, True)
+
+
+def test_few_examples():
+    np.savez("few.npz", x=np.eye(5), y=np.arange(5) % 2)
+    options = ["--val-fraction", 0, "--test-fraction", 0]
+    code, out, _ = run("train", "--dataset", "few.npz", "--hidden", 4, "--out", "r", *options)
+    assert code == 0
+    assert "the data are too few for a val split" in out
+    assert len(rows("r/losses.csv")) == 20
+    assert run("evaluate", "r", "--split", "train")[0] == 0
+    assert run("evaluate", "r", "--split", "test")[0] == 2
+
+
 def test_ones_own_npz():
     digits = fn.load_digits()
     np.savez("mine.npz", x=digits.x_train, y=digits.y_train)
@@ -318,8 +386,11 @@ def test_ones_own_npz():
         ["--hidden", "--loss", "svm"],
         ["--hidden", "3", "2", "--reg", "3.14", "--weight-scale", "he", "--seed", "4"],
         ["--hidden", "20", "30", "--loss", "svm", "--preprocess", "none", "--num-examples", "2"],
+        ["--hidden", "20", "30", "--reg", "3.14"],
+        ["--hidden", "5", "--num-examples", "1248", "--max-elements", "2"],
+        ["--hidden", "20", "--weight-scale", "100"],
     ],
-    ids=["default", "linear svm", "narrow", "svm"],
+    ids=["default", "linear svm", "narrow", "svm", "reg", "many examples", "large"],
 )
 def test_gradcheck_passes(options):
     code, out, err = run("gradcheck", *options)
@@ -434,6 +505,14 @@ def flip(path, place):
     return damage
 
 
+def change_config(**changes):
+    def damage():
+        config = json.loads(Path("r/config.json").read_text())
+        Path("r/config.json").write_text(json.dumps({**config, **changes}))
+
+    return damage
+
+
 def cifar_archive(name="cifar-10-batches-bin/data_batch_1.bin", size=100):
     def make():
         Path("data").mkdir()
@@ -476,14 +555,18 @@ BAD = {
     "unknown action": (NOTHING, ["datasets", "downlod"], "did you mean 'download'"),
     "unknown download": (NOTHING, ["datasets", "download", "cifar100"], "did you mean 'cifar10'"),
     "epochs a word": (NOTHING, ["train", "--epochs", "many"], "--epochs"),
-    "epochs 0": (NOTHING, ["train", "--epochs", "0"], "epochs must be at least 1"),
+    "epochs 0": (NOTHING, ["train", "--epochs", "0"], "--epochs must be at least 1"),
     "epochs fractional": (NOTHING, ["train", "--epochs", "1.5"], "--epochs"),
-    "batch 0": (NOTHING, ["train", "--batch-size", "0"], "batch-size must be at least 1"),
+    "batch 0": (NOTHING, ["train", "--batch-size", "0"], "--batch-size must be at least 1"),
     "batch too large": (NOTHING, ["train", "--batch-size", "9999"], "batch_size is 9999"),
-    "rate 0": (NOTHING, ["train", "--learning-rate", "0"], "learning-rate must be > 0"),
-    "rate negative": (NOTHING, ["train", "--learning-rate", "-1"], "learning-rate must be > 0"),
-    "rate nan": (NOTHING, ["train", "--learning-rate", "nan"], "learning-rate must be > 0"),
-    "decay 0": (NOTHING, ["train", "--learning-rate-decay", "0"], "decay must be > 0"),
+    "rate 0": (
+        NOTHING,
+        ["train", "--learning-rate", "0"],
+        "--learning-rate must be > 0",
+    ),
+    "rate negative": (NOTHING, ["train", "--learning-rate", "-1"], "--learning-rate must be"),
+    "rate inf": (NOTHING, ["train", "--learning-rate", "inf"], "--learning-rate must be finite"),
+    "decay 0": (NOTHING, ["train", "--learning-rate-decay", "0"], "--learning-rate-decay must be"),
     "momentum 1": (
         NOTHING,
         ["train", "--optimizer", "sgd_momentum", "--momentum", "1"],
@@ -492,14 +575,24 @@ BAD = {
     "momentum for adam": (NOTHING, ["train", "--momentum", "0.9"], "--momentum is for sgd_mom"),
     "beta2 2": (NOTHING, ["train", "--beta2", "2"], "beta2 must be"),
     "epsilon 0": (NOTHING, ["train", "--epsilon", "0"], "epsilon must be"),
-    "reg negative": (NOTHING, ["train", "--reg", "-1"], "reg must be"),
-    "hidden 0": (NOTHING, ["train", "--hidden", "10", "0"], "hidden"),
+    "reg negative": (NOTHING, ["train", "--reg", "-1"], "--reg must be"),
+    "hidden 0": (NOTHING, ["train", "--hidden", "10", "0"], "--hidden"),
     "hidden a word": (NOTHING, ["train", "--hidden", "ten"], "--hidden"),
-    "weight scale negative": (NOTHING, ["train", "--weight-scale", "-1"], "weight_scale must be"),
+    "weight scale negative": (NOTHING, ["train", "--weight-scale", "-1"], "--weight-scale must be"),
     "weight scale a word": (NOTHING, ["train", "--weight-scale", "hey"], "--weight-scale"),
-    "eval-every negative": (NOTHING, ["train", "--eval-every", "-1"], "eval_every must be"),
+    "eval-every negative": (
+        NOTHING,
+        ["train", "--eval-every", "-1"],
+        "--eval-every must be at least 0",
+    ),
     "num-train 0": (NOTHING, ["train", "--num-train", "0"], "num-train must be"),
     "num-train too many": (NOTHING, ["train", "--num-train", "9999"], "--num-train is 9999"),
+    "optimizer in capitals": (NOTHING, ["train", "--optimizer", "SGD"], "did you mean 'sgd'"),
+    "hidden beyond all": (NOTHING, ["train", "--hidden", str(10**20)], "--hidden must be at most"),
+    "seed beyond all": (NOTHING, ["train", "--seed", str(10**20)], "--seed must be at most"),
+    "seed negative": (NOTHING, ["train", "--seed", "-1"], "--seed must be at least 0"),
+    "out empty": (NOTHING, ["train", "--out", ""], "--out is empty"),
+    "overwrite what": (NOTHING, ["train", "--overwrite"], "--overwrite is for"),
     "seed a word": (NOTHING, ["train", "--seed", "x"], "--seed"),
     "label for digits": (NOTHING, ["train", "--label", "y"], "--label is for files"),
     "data-dir for digits": (NOTHING, ["train", "--data-dir", "d"], "--data-dir is for cifar10"),
@@ -553,6 +646,22 @@ BAD = {
         ["evaluate", "r"],
         "config.json",
     ),
+    "config with an unknown loss": (
+        a_run(change_config(loss=None)),
+        ["evaluate", "r"],
+        "loss is None",
+    ),
+    "config with another dataset": (
+        a_run(change_config(dataset=3)),
+        ["evaluate", "r"],
+        "dataset is 3",
+    ),
+    "config with other sizes": (a_run(change_config(hidden=[9])), ["evaluate", "r"], "9 outputs"),
+    "data-dir for a run on digits": (
+        a_run(),
+        ["evaluate", "r", "--data-dir", "d"],
+        "--data-dir is for cifar10",
+    ),
     "model truncated": (
         a_run(truncate("r/best.safetensors", 500)),
         ["evaluate", "r"],
@@ -575,8 +684,13 @@ BAD = {
         ["predict", "r", "x.npy"],
         "nan",
     ),
-    "gradcheck 0 examples": (NOTHING, ["gradcheck", "--num-examples", "0"], "num-examples"),
-    "gradcheck 0 elements": (NOTHING, ["gradcheck", "--max-elements", "0"], "max_elements"),
+    "gradcheck 0 examples": (NOTHING, ["gradcheck", "--num-examples", "0"], "--num-examples"),
+    "gradcheck too many": (
+        NOTHING,
+        ["gradcheck", "--num-examples", "9999"],
+        "--num-examples is 9999",
+    ),
+    "gradcheck 0 elements": (NOTHING, ["gradcheck", "--max-elements", "0"], "--max-elements"),
 }
 
 

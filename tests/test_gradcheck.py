@@ -107,7 +107,7 @@ def test_numerical_gradient_wants_a_scalar_or_a_fitting_dout(x64):
         with pytest.raises(ValueError, match="dout must have the tree structure and the shapes"):
             fn.numerical_gradient(lambda x: x, x, dout)
     for h in (0, -1e-5, NaN):
-        with pytest.raises(ValueError, match="h must be > 0"):
+        with pytest.raises(ValueError, match=r"h must be (finite and )?> 0"):
             fn.numerical_gradient(lambda x: x.sum(), x, h=h)
 
 
@@ -377,7 +377,31 @@ def test_max_elements_must_be_a_count(most, kind):
 
 
 def test_tolerances_are_kept():
-    report = fn.check_gradients(*setup(LINEAR), tol_numerical=1e-16, max_elements=3)
+    report = fn.check_gradients(*setup(LINEAR), tol_numerical=1e-9, h=1.0, max_elements=3)
     assert not report.passed
-    assert all("numerical" in line and "1e-16 is allowed" in line for line in report.failures)
-    assert (report.tol_autodiff, report.tol_numerical) == (1e-12, 1e-16)
+    assert all("numerical" in line and "1e-09 is allowed" in line for line in report.failures)
+    assert (report.tol_autodiff, report.tol_numerical) == (1e-12, 1e-9)
+
+
+def test_rounding_of_a_large_loss_is_no_disagreement(rng):
+    """The penalty dwarfs the gradient with respect to x, which drowns in its rounding."""
+    net = fn.mlp([20, 30], 10, weight_scale=2e-2)
+    params, state, _ = net.init(jax.random.key(0), (8,))
+    params = jax.tree.map(lambda p: p + 10, params)
+    x, y = rng.normal(size=(5, 8)), np.arange(5)
+    report = fn.check_gradients(net, params, state, x, y, reg=3e4)
+    assert report.loss > 1e6
+    assert report.passed, str(report)
+
+
+def test_empty_leaves_have_empty_gradients(x64):
+    grads = fn.numerical_gradient(
+        lambda t: (t["a"] ** 2).sum() + t["b"].sum(), {"a": np.ones(2), "b": np.zeros((0, 3))}
+    )
+    assert grads["b"].shape == (0, 3)
+    np.testing.assert_allclose(grads["a"], 2, rtol=1e-8)
+
+
+def test_complex_arrays_are_refused():
+    with pytest.raises(TypeError, match="must be real"):
+        fn.relative_error(np.array([1j]), np.array([2j]))

@@ -378,3 +378,19 @@ def test_l2_of_nothing():
 def test_l2_refuses(reg, kind):
     with pytest.raises(kind, match="reg must be"):
         fn.l2_penalty({"w": jnp.ones(2)}, reg)
+
+
+@pytest.mark.parametrize("loss_fn", [fn.softmax_loss, fn.svm_loss])
+@pytest.mark.parametrize("label", [3, -1, 2**31, 2**32, -(2**32)])
+def test_no_label_out_of_range_goes_unseen(loss_fn, label, x64):
+    """2**32 is 0 in int32: a careless cast makes it a class."""
+    for y in (np.array([label]), jnp.asarray([label], jnp.int64)):
+        loss, dscores = loss_fn(np.ones((1, 3)), y)
+        assert np.isnan(loss)
+        assert np.isnan(dscores).any()
+
+
+def test_reg_must_be_a_number():
+    for reg in (None, "much", np.ones(2)):
+        with pytest.raises(TypeError, match="reg must be a number"):
+            fn.l2_penalty({"w": np.ones(3)}, reg)

@@ -532,7 +532,7 @@ def test_bad_input_shapes(net, in_shape, kind):
 def test_bad_reg(reg):
     net, params, state, x, y = setup()
     for f in (fn.loss, fn.loss_and_grads):
-        with pytest.raises(ValueError, match="reg must be >= 0"):
+        with pytest.raises(ValueError, match=r"reg must be (finite and )?>= 0"):
             f(net, params, state, x, y, reg=reg)
 
 
@@ -542,3 +542,20 @@ def test_labels_that_do_not_fit():
         fn.loss_and_grads(net, params, state, x, y[:2])
     loss, _, _ = fn.loss_and_grads(net, params, state, x, y + 4)
     assert np.isnan(loss)
+
+
+def test_layers_of_another_size_are_refused():
+    params, state, _ = fn.mlp([5], 3).init(jax.random.key(0), (4,))
+    x = np.ones((2, 4), np.float32)
+    for other in (fn.mlp([6], 3), fn.mlp([5], 2)):
+        with pytest.raises(ValueError, match=r"w must be \[D, \d\], for \d outputs"):
+            other.forward(params, state, x)
+
+
+@pytest.mark.parametrize("key", [0, None, np.zeros(3)])
+def test_init_wants_a_key(key):
+    for net in (fn.mlp([5], 3), fn.affine(3)):
+        with pytest.raises(
+            TypeError, match=r"key must be a random key, such as jax.random.key\(0\)"
+        ):
+            net.init(key, (4,))

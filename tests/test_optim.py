@@ -558,3 +558,16 @@ def test_parameters_must_be_floating(row, dtype):
     zeros = dict.fromkeys(row.moments, params)
     with pytest.raises(TypeError, match=f"parameters must be floating point, got {dtype}"):
         optimizer.update(params, {**zeros, "step": 0}, params)
+
+
+def test_errors_of_structure_say_what_differs():
+    params = fn.freeze({"a": np.ones(2), "b": np.ones(2)})
+    optimizer = fn.sgd(0.1)
+    opt_state = optimizer.init(params)
+    for grads, message in (
+        ({"a": params["a"]}, "grads .* lacks b$"),
+        ({**params, "c": params["a"]}, "grads .* has c besides$"),
+        (params.unfreeze(), "other kinds of dict; freeze or unfreeze"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            optimizer.update(grads, opt_state, params)

@@ -76,11 +76,11 @@ def test_an_optimizer_takes_it(make, x64):
     [
         ((0, 0.9, 10), ValueError, "rate must be > 0, got 0"),
         ((-0.1, 0.9, 10), ValueError, "rate must be > 0"),
-        ((NaN, 0.9, 10), ValueError, "rate must be > 0"),
+        ((NaN, 0.9, 10), ValueError, "rate must be finite and > 0"),
         (("0.1", 0.9, 10), TypeError, "rate must be a number"),
         ((0.1, 0, 10), ValueError, "decay must be > 0, got 0"),
         ((0.1, -0.9, 10), ValueError, "decay must be > 0"),
-        ((0.1, float("inf"), 10), ValueError, "decay must be > 0"),
+        ((0.1, float("inf"), 10), ValueError, "decay must be finite and > 0"),
         ((0.1, 0.9, 0), ValueError, "steps_per_epoch must be at least 1, got 0"),
         ((0.1, 0.9, 2.5), TypeError, "steps_per_epoch must be an integer"),
         ((0.1, 0.9, True), TypeError, "steps_per_epoch must be an integer"),

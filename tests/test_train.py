@@ -231,6 +231,11 @@ def test_third_party_optimizer():
     assert fn.scaled_error(ours.state.params, theirs.state.params) < 1e-6
 
 
+def test_a_bare_pair_is_an_optimizer():
+    ours, bare = quick(optimizer=fn.sgd(0.1)), quick(optimizer=tuple(fn.sgd(0.1)))
+    assert_trees_equal(ours.state.params, bare.state.params)
+
+
 def test_schedule_counts_the_steps():
     rates = []
 
@@ -327,6 +332,22 @@ def test_ctrl_c_keeps_the_result(at):
     assert_trees_equal(rest.state.params, quick(epochs=4).state.params)
 
 
+def test_a_model_of_nans_is_never_the_best():
+    data = blobs()
+    data = data._replace(y_val=np.zeros_like(data.y_val))  # what argmax makes of NaNs
+    result = quick(dataset=data, optimizer=fn.sgd(1e30))
+    assert result.best.epoch == 0
+    assert np.isfinite(result.best.loss)
+    assert result.history.val_accuracy[-1] == 0
+
+
+def test_a_callback_cannot_change_the_history():
+    def meddle(epoch, train_state, metrics):
+        metrics["losses"].fill(-1)
+
+    np.testing.assert_array_equal(quick(callback=meddle).history.loss, quick().history.loss)
+
+
 def test_divergence_is_reported_not_hidden():
     result = quick(optimizer=fn.sgd(1e30), epochs=2)
     assert not np.isfinite(result.history.loss[-1])
@@ -367,6 +388,19 @@ def test_pixels_may_be_uint8_or_float():
     np.testing.assert_array_equal(
         fn.predict(a.model, digits.x_test), fn.predict(a.model, digits.x_test.astype(float))
     )
+
+
+@pytest.mark.parametrize("dtype", [">i4", ">f4", ">f8", "<f2", "g", "bool"])
+def test_arrays_of_any_byte_order_and_precision(dtype):
+    digits = fn.load_digits()
+    model = fn.fit(
+        fn.mlp([10], 10, weight_scale=0.02), ADAM, digits, key=KEY, epochs=1, batch_size=100
+    ).model
+    x = digits.x_test[:50] // (16 if dtype == "bool" else 1)
+    expected = fn.predict(model, x)
+    np.testing.assert_array_equal(fn.predict(model, x.astype(dtype)), expected)
+    result = fn.evaluate(model, x.astype(dtype), digits.y_test[:50].astype(">f2"))
+    assert result.accuracy == np.mean(expected == digits.y_test[:50])
 
 
 def test_preprocess_fitted_elsewhere():
@@ -444,7 +478,14 @@ BAD_FIT = {
     "epochs True": (lambda: {"epochs": True}, "epochs must be an integer"),
     "eval_every 0": (lambda: {"eval_every": 0}, "eval_every must be at least 1"),
     "reg negative": (lambda: {"reg": -1.0}, "reg must be >= 0"),
-    "reg nan": (lambda: {"reg": np.nan}, "reg must be >= 0"),
+    "reg nan": (lambda: {"reg": np.nan}, "reg must be finite and >= 0"),
+    "reg nothing": (lambda: {"reg": None}, "reg must be a number"),
+    "net nothing": (lambda: {"net": None}, "net must be a Layer"),
+    "optimizer nothing": (lambda: {"optimizer": None}, "optimizer must be a pair"),
+    "loss_fn a name": (lambda: {"loss_fn": "softmax"}, "loss_fn must be a function"),
+    "preprocess a name": (lambda: {"preprocess": "mean"}, "preprocess must be a function"),
+    "preprocess gives x": (lambda: {"preprocess": lambda x: x}, "must give a Preprocess"),
+    "x beyond float32": (lambda: with_bad(x_train=put((0, 0, 0), 1e300)), "finite in float32"),
     "no key": (lambda: {"key": None}, "give either key"),
     "key a number": (lambda: {"key": 0}, "key must be a random key"),
     "mean of another shape": (
@@ -478,6 +519,11 @@ BAD_EVALUATE = {
     "label fractional": (lambda x, y: (x, put(3, 1.5)(y)), r"y\[3\] is 1.5"),
     "labels missing": (lambda x, y: (x, y[1:]), "y must have one label per example"),
 }
+
+
+def test_predict_wants_a_model():
+    with pytest.raises(TypeError, match="model must be a Model"):
+        fn.predict(quick(), blobs().x_test)
 
 
 @pytest.mark.parametrize("case", BAD_EVALUATE)

@@ -546,3 +546,24 @@ def test_changed_copies_follow_dict(left, right, key):
     assert key not in frozen.set(key, right).without(key)
     assert list(frozen) == sorted(left)
     assert same(frozen.unfreeze(), left)
+
+
+def test_tuples_may_be_keys_as_well_as_paths():
+    tree = fn.FrozenDict({(1, 2): 3})
+    assert tree.set((1, 2), 4)[1, 2] == 4
+    assert len(tree.without((1, 2))) == 0
+    with pytest.raises(KeyError, match="empty path"):
+        tree.set((), 4)
+
+
+def test_repr_shows_what_is_none():
+    assert "a  None" in repr(fn.FrozenDict(a=None, b=np.ones(2)))
+
+
+def test_dict_views():
+    tree = fn.FrozenDict(b=1, a=2)
+    assert list(tree.keys()) == ["a", "b"]
+    assert list(tree.values()) == [2, 1]
+    assert list(reversed(tree)) == ["b", "a"]
+    assert list(reversed(tree.items())) == [("b", 1), ("a", 2)]
+    assert tree.keys() & {"a", "c"} == {"a"}
