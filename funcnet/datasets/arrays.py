@@ -34,7 +34,8 @@ def load_arrays(
     A `.npz` holds x `[N, ...]` and y `[N]`; x keeps its dtype. A `.csv` (UTF-8, commas) holds
     one example a row; features become float32. Its first row is a header if no cell of it is
     a number, or if a feature in it is not. Labels are whole numbers from 0, or in a CSV any
-    strings, which become classes in sorted order.
+    strings, which become classes in sorted order. (Numbers that begin at 1 leave a class 0
+    without examples.)
 
     The split is stratified: after a shuffle that depends on `seed` alone, each class gives
     about the same fraction of its examples, and a class too small to give to every split
@@ -79,7 +80,8 @@ def read_inputs(path: str | PathLike[str], *, label: str | None = None) -> np.nd
 
     Args:
       path: a `.npy` array, a `.npz` with x (a y in it is not looked at), or a `.csv`, with or
-        without a header, all columns of which are features.
+        without a header, all columns of which are features, in the order of the training
+        data: names in a header are not looked at.
       label: the name of a column of a CSV with a header to leave out.
     Returns:
       x [N, ...], float32 from a CSV, otherwise of the dtype in the file.
