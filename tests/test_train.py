@@ -270,8 +270,9 @@ def test_history_rows_are_what_evaluate_says():
         np.testing.assert_allclose(result.history.val_loss[i], val.loss, rtol=1e-6)
 
 
-def test_best_model_is_the_best_row():
-    data = blobs(val=200)
+@pytest.mark.parametrize("val", [5, 200], ids=["many ties", "few ties"])
+def test_best_model_is_the_best_row(val):
+    data = blobs(val=val)
     result = quick(dataset=data, epochs=12)
     accuracy, loss = result.history.val_accuracy, result.history.val_loss
     ties = np.flatnonzero(accuracy == accuracy.max())
