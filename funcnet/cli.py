@@ -435,7 +435,7 @@ def _close_output() -> None:
 @contextlib.contextmanager
 def _one_interrupt() -> Iterator[None]:
     """Let the first Ctrl-C through and ignore the next ones, while the run is being saved."""
-    if threading.current_thread() is not threading.main_thread():
+    if not _listens_to_interrupts():
         yield
         return
 
@@ -451,8 +451,16 @@ def _one_interrupt() -> Iterator[None]:
 
 
 def _ignore_interrupts() -> None:
-    if threading.current_thread() is threading.main_thread():
+    if _listens_to_interrupts():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _listens_to_interrupts() -> bool:
+    """Not in a shell's background job, which ignores Ctrl-C, nor in another thread."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    )
 
 
 def _is_file(dataset: str) -> bool:

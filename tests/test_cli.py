@@ -218,12 +218,20 @@ def test_divergence_is_said():
     assert re.search(r"warning: the loss is (nan|inf) from step \d+ on", err)
 
 
+def endless_run(interrupt="default_int_handler"):
+    """A process that trains until it is stopped, and prints a line for each epoch."""
+    code = (
+        "import signal, sys; from funcnet.cli import entry;"
+        f"signal.signal(signal.SIGINT, signal.{interrupt});"  # tests may run where it is ignored
+        "sys.argv = ['funcnet', 'train', '--epochs', '100000', '--out', 'r']; entry()"
+    )
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
+
+
 def test_ctrl_c_keeps_the_run():
     """A real interrupt of a real process, after its third epoch."""
-    command = [sys.executable, "-m", "funcnet", "train", "--epochs", "100000", "--out", "r"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with endless_run() as process:
         for line in process.stdout:
             if line.startswith("(Epoch 3 "):
                 process.send_signal(signal.SIGINT)
@@ -240,11 +248,21 @@ def test_ctrl_c_keeps_the_run():
     assert accuracy_in(out) == accuracy_in(run("evaluate", "r")[1])
 
 
+def test_ctrl_c_is_left_alone_where_it_is_ignored():
+    """As in a shell's background job: Ctrl-C is for another program."""
+    with endless_run("SIG_IGN") as process:
+        for line in process.stdout:
+            if line.startswith("(Epoch 3 "):
+                process.send_signal(signal.SIGINT)
+            if line.startswith("(Epoch 60 "):
+                process.kill()
+                break
+        else:
+            pytest.fail("the run was interrupted")
+
+
 def test_ctrl_c_again_and_again_while_saving():
-    command = [sys.executable, "-m", "funcnet", "train", "--epochs", "100000", "--out", "r"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with endless_run() as process:
         for line in process.stdout:
             if line.startswith("(Epoch 3 "):
                 break
@@ -274,8 +292,7 @@ def test_no_output_costs_no_run(into, warning):
 
 
 def test_a_run_that_was_killed_is_not_taken_for_a_result():
-    command = [sys.executable, "-m", "funcnet", "train", "--epochs", "100000", "--out", "r"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with endless_run() as process:
         for line in process.stdout:
             if line.startswith("(Epoch 3 "):
                 process.kill()

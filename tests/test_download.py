@@ -665,8 +665,9 @@ def test_download_that_cannot_be_unpacked_keeps_the_archive(server, root):
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
 from funcnet.datasets import download_cifar10
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
 print("ready", flush=True)
 try:
     download_cifar10(sys.argv[1], url=sys.argv[2], progress=False)
