@@ -153,9 +153,12 @@ def train(args: argparse.Namespace) -> int:
             print("funcnet train: interrupted before the first epoch", file=sys.stderr)
             return 130
         lines, results = _summary(result, dataset, LOSSES[args.loss])
-        runs.save_run(path, config, result, results=results)
-    for line in [*lines, f"saved in {path}"]:
-        _say(line)
+        try:
+            runs.save_run(path, config, result, results=results)
+            lines.append(f"saved in {path}")
+        finally:  # should the disk be full by now, the figures at least are not lost
+            for line in lines:
+                _say(line)
     if not np.isfinite(result.history.loss).all():
         step = int(np.argmin(np.isfinite(result.history.loss))) + 1
         print(
@@ -178,7 +181,7 @@ def evaluate(args: argparse.Namespace) -> int:
             raise ValueError(f"--data-dir is for cifar10, not for {config['dataset']}")
         config["data_dir"] = args.data_dir
     dataset = _load_dataset(config)
-    if config.get("data_sha256", "") != (_fingerprint(dataset) if "data_sha256" in config else ""):
+    if "data_sha256" in config and config["data_sha256"] != _fingerprint(dataset):
         raise ValueError(
             f"{config['dataset']} has changed since the run, and with it the {args.split} split"
         )
