@@ -23,6 +23,7 @@ import funcnet as fn
 from funcnet import _check, runs
 from funcnet.datasets import find_cifar10
 from funcnet.losses import LOSSES
+from funcnet.net import MAX_DIM
 from funcnet.optim import OPTIMIZERS
 from funcnet.train import fit_preprocess
 
@@ -110,7 +111,7 @@ def train(args: argparse.Namespace) -> int:
         config["data_sha256"] = _fingerprint(dataset)
     config["class_names"] = list(dataset.class_names)
     preprocess = fit_preprocess(PREPROCESS[args.preprocess], dataset.x_train)
-    dataset = _first(dataset, config["num_train"])
+    dataset = _first(dataset, config["num_train"], "--num-train")
     batch_size = args.batch_size
     if batch_size is None:
         batch_size = config["batch_size"] = min(BATCH_SIZE, len(dataset.x_train))
@@ -185,7 +186,7 @@ def evaluate(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{config['dataset']} has changed since the run, and with it the {args.split} split"
         )
-    dataset = _first(dataset, config["num_train"])
+    dataset = _first(dataset, config["num_train"], "--num-train")
     x, y = getattr(dataset, f"x_{args.split}"), getattr(dataset, f"y_{args.split}")
     if not len(x):
         raise ValueError(f"the {args.split} split of {config['dataset']} is empty")
@@ -219,17 +220,13 @@ def predict(args: argparse.Namespace) -> int:
 def gradcheck(args: argparse.Namespace) -> int:
     """funcnet gradcheck."""
     _check_common(args)
-    count = _check.integer("--num-examples", args.num_examples, at_least=1)
+    _check.integer("--num-examples", args.num_examples, at_least=1)
     _check.integer("--max-elements", args.max_elements, at_least=1)
     config = _config(args)
     dataset = _load_dataset(config)
     config["class_names"] = list(dataset.class_names)
-    if count > len(dataset.x_train):
-        raise ValueError(
-            f"--num-examples is {count}, but there are only "
-            f"{_check.plural(len(dataset.x_train), 'training example')}"
-        )
-    x, y = dataset.x_train[:count], dataset.y_train[:count]
+    batch = _first(dataset, args.num_examples, "--num-examples")
+    x, y = batch.x_train, batch.y_train
     net = _build_net(config)
     with jax.enable_x64(True):
         inputs = fit_preprocess(PREPROCESS[args.preprocess], dataset.x_train)(x)
@@ -273,7 +270,7 @@ def _check_common(args: argparse.Namespace) -> None:
     if args.weight_scale is not None:
         _check.number("--weight-scale", args.weight_scale, at_least=0)
     for dim in args.hidden:
-        _check.integer("every size in --hidden", dim, at_least=1, at_most=2**31 - 1)
+        _check.integer("every size in --hidden", dim, at_least=1, at_most=MAX_DIM)
 
 
 def _check_training(args: argparse.Namespace) -> None:
@@ -324,13 +321,14 @@ def _load_dataset(config: dict[str, Any]) -> fn.Dataset:
     return fn.load_arrays(config["dataset"], **options)
 
 
-def _first(dataset: fn.Dataset, num_train: int | None) -> fn.Dataset:
-    if num_train is None:
+def _first(dataset: fn.Dataset, count: int | None, option: str) -> fn.Dataset:
+    """The dataset with its first `count` training examples, as `option` asks for; None is all."""
+    if count is None:
         return dataset
-    count = _check.integer("--num-train", num_train, at_least=1)
+    _check.integer(option, count, at_least=1)
     if count > len(dataset.x_train):
         raise ValueError(
-            f"--num-train is {count}, but there are only "
+            f"{option} is {count}, but there are only "
             f"{_check.plural(len(dataset.x_train), 'training example')}"
         )
     return dataset._replace(x_train=dataset.x_train[:count], y_train=dataset.y_train[:count])

@@ -76,7 +76,7 @@ def check_free(path: str | os.PathLike[str], *, overwrite: bool = False) -> None
 def new_run_path(parent: str | os.PathLike[str], name: str) -> Path:
     """The first of parent/name, parent/name-2, parent/name-3, ... that is not there."""
     path, count = Path(parent) / name, 1
-    while path.exists():
+    while os.path.lexists(path):  # a link that leads nowhere is in the way, too
         count += 1
         path = Path(parent) / f"{name}-{count}"
     return path

@@ -194,6 +194,13 @@ def test_runs_are_numbered_and_never_overwritten_silently():
     assert Path("runs/digits/last.safetensors").read_bytes() != before
 
 
+def test_a_link_that_leads_nowhere_is_not_the_place_for_a_run():
+    Path("runs").mkdir()
+    Path("runs/digits").symlink_to("nowhere")
+    code, out, _ = run("train", *SMALL, "--quiet")
+    assert (code, out.splitlines()[-1]) == (0, "saved in runs/digits-2")
+
+
 def test_overwrite_spares_what_is_no_run():
     Path("precious").mkdir()
     Path("precious/thesis.txt").write_text("years")
