@@ -51,6 +51,7 @@ def number(
     above: float | None = None,
     at_least: float | None = None,
     below: float | None = None,
+    at_most: float | None = None,
 ) -> None:
     """Raise unless `value` is a finite real scalar in the range; traced values pass."""
     if not concrete(value):
@@ -68,6 +69,8 @@ def number(
         bounds.append((real >= at_least, f">= {at_least:g}"))
     if below is not None:
         bounds.append((real < below, f"< {below:g}"))
+    if at_most is not None:
+        bounds.append((real <= at_most, f"<= {at_most:g}"))
     if not math.isfinite(real) or not all(holds for holds, _ in bounds):
         finite = [] if math.isfinite(real) else ["finite"]
         limits = " and ".join([*finite, *(text for _, text in bounds)])

@@ -19,6 +19,10 @@ from funcnet import _check, layers
 from funcnet.losses import is_zero, l2_penalty, softmax_loss
 from funcnet.tree import FrozenDict, restructure, structure_of
 
+SCALES = {  # of the initial weights, by name
+    "he": lambda fan_in, fan_out: math.sqrt(2 / fan_in),
+    "glorot": lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)),
+}
 Tree = Any  # a pytree: nested dicts, FrozenDicts or a mix of both, of arrays
 MAX_DIM = 2**31 - 1
 LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]
@@ -53,23 +57,32 @@ class Cache:
     structure: Any
 
 
-def affine(dim: int, *, weight_scale: Any = None) -> Layer:
+def affine(dim: int, *, weight_scale: Any = None, matmul_dtype: Any = None) -> Layer:
     """Affine layer, `out = x w + b`, with parameters w [D, dim] and b [dim].
 
     Args:
       dim: the number of outputs.
       weight_scale: standard deviation of the initial weights, a normal distribution
-        around 0; may be traced. None is sqrt(2 / D) (He et al. 2015, arXiv 1502.01852,
-        equation 10). Biases start at 0.
+        around 0: a number, which may be traced (0 for the last layer of a residual branch);
+        "he" or None, sqrt(2 / D) (He et al. 2015, arXiv 1502.01852, equation 10); or "glorot",
+        sqrt(2 / (D + dim)) (Glorot and Bengio 2010, equation 12). Biases start at 0.
+      matmul_dtype: the dtype of the factors of the matrix products, such as jnp.bfloat16,
+        as for `affine_forward`; None is that of the parameters.
     """
     dim = _check.integer("dim", dim, at_least=1, at_most=MAX_DIM)
-    if weight_scale is not None:
-        _check.number("weight_scale", weight_scale, at_least=0)
+    _check_scale(weight_scale)
+    if matmul_dtype is not None:
+        matmul_dtype = jnp.dtype(matmul_dtype)
+        if not jnp.issubdtype(matmul_dtype, jnp.floating):
+            raise TypeError(f"matmul_dtype must be floating point, got {matmul_dtype}")
 
     def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
         _check.key(key)
         fan_in = math.prod(_shape(in_shape))
-        scale = math.sqrt(2 / fan_in) if weight_scale is None else weight_scale
+        if isinstance(weight_scale, str) or weight_scale is None:
+            scale = SCALES[weight_scale or "he"](fan_in, dim)
+        else:
+            scale = weight_scale
         w = jax.random.normal(key, (fan_in, dim))
         params = FrozenDict(w=jnp.asarray(scale, w.dtype) * w, b=jnp.zeros(dim, w.dtype))
         return params, FrozenDict(), (dim,)
@@ -77,14 +90,13 @@ def affine(dim: int, *, weight_scale: Any = None) -> Layer:
     def forward(
         params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
     ) -> tuple[jax.Array, Any, Tree]:
-        if set(params) != {"w", "b"}:
-            raise ValueError(f"affine: params must have w and b, got {sorted(params)}")
+        _check_leaves("affine", params, "w", "b")
         if jnp.shape(params["w"])[1:] != (dim,):
             raise ValueError(
                 f"affine: w must be [D, {dim}], for {dim} outputs, "
                 f"got {list(jnp.shape(params['w']))}"
             )
-        out, cache = layers.affine_forward(x, params["w"], params["b"])
+        out, cache = layers.affine_forward(x, params["w"], params["b"], matmul_dtype=matmul_dtype)
         return out, Cache(cache, structure_of(params)), state
 
     def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
@@ -96,6 +108,99 @@ def affine(dim: int, *, weight_scale: Any = None) -> Layer:
 
 def relu() -> Layer:
     """Rectified linear unit, `out = max(x, 0)`, without parameters."""
+    return _elementwise("relu", layers.relu_forward, layers.relu_backward)
+
+
+def leaky_relu(negative_slope: Any = 0.01) -> Layer:
+    """Leaky rectified linear unit: `out = negative_slope * x` where x <= 0, else x."""
+    _check.number("negative_slope", negative_slope)
+
+    def forward(x: Any) -> tuple[jax.Array, Any]:
+        return layers.leaky_relu_forward(x, negative_slope)
+
+    return _elementwise("leaky_relu", forward, layers.leaky_relu_backward)
+
+
+def gelu(*, approximate: bool = False) -> Layer:
+    """Gaussian error linear unit, `out = x Phi(x)`; approximate is the formula with tanh."""
+    if approximate:
+        return _elementwise("gelu", layers.gelu_tanh_forward, layers.gelu_tanh_backward)
+    return _elementwise("gelu", layers.gelu_forward, layers.gelu_backward)
+
+
+def tanh() -> Layer:
+    """Hyperbolic tangent, without parameters."""
+    return _elementwise("tanh", layers.tanh_forward, layers.tanh_backward)
+
+
+def batchnorm(*, momentum: Any = 0.9, eps: Any = 1e-5) -> Layer:
+    """Batch normalization, with parameters gamma and beta and state mean and var.
+
+    In training each feature is normalized over the batch, in evaluation by the running mean
+    and variance in the state; see `batchnorm_forward`.
+
+    Args:
+      momentum: the share of the running statistics that a step keeps; may be traced.
+      eps: added to the variance; may be traced.
+    """
+    _check.number("momentum", momentum, at_least=0)
+    _check.number("eps", eps, at_least=0)
+
+    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
+        shape = _shape(in_shape)
+        params = FrozenDict(gamma=jnp.ones(shape), beta=jnp.zeros(shape))
+        return params, FrozenDict(mean=jnp.zeros(shape), var=jnp.ones(shape)), shape
+
+    def forward(
+        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
+    ) -> tuple[jax.Array, Any, Tree]:
+        _check_leaves("batchnorm", params, "gamma", "beta")
+        out, cache, state = layers.batchnorm_forward(
+            x, params["gamma"], params["beta"], state, train=train, momentum=momentum, eps=eps
+        )
+        return out, Cache(cache, structure_of(params)), state
+
+    def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
+        dx, dgamma, dbeta = layers.batchnorm_backward(dout, cache.arrays)
+        return dx, restructure(cache.structure, {"gamma": dgamma, "beta": dbeta})
+
+    return Layer("batchnorm", init, forward, backward)
+
+
+def layernorm(*, eps: Any = 1e-5) -> Layer:
+    """Layer normalization, with parameters gamma and beta; see `layernorm_forward`.
+
+    Args:
+      eps: added to the variance; may be traced.
+    """
+    _check.number("eps", eps, at_least=0)
+
+    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
+        shape = _shape(in_shape)
+        return FrozenDict(gamma=jnp.ones(shape), beta=jnp.zeros(shape)), FrozenDict(), shape
+
+    def forward(
+        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
+    ) -> tuple[jax.Array, Any, Tree]:
+        _check_leaves("layernorm", params, "gamma", "beta")
+        out, cache = layers.layernorm_forward(x, params["gamma"], params["beta"], eps=eps)
+        return out, Cache(cache, structure_of(params)), state
+
+    def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
+        dx, dgamma, dbeta = layers.layernorm_backward(dout, cache.arrays)
+        return dx, restructure(cache.structure, {"gamma": dgamma, "beta": dbeta})
+
+    return Layer("layernorm", init, forward, backward)
+
+
+def dropout(keep_prob: Any) -> Layer:
+    """Inverted dropout: in training each element is kept with probability keep_prob.
+
+    Args:
+      keep_prob: above 0 and at most 1; may be traced. It is the share that is kept, as in
+        CS231n; other libraries give the share that is dropped.
+    """
+    _check.number("keep_prob", keep_prob, above=0, at_most=1)
 
     def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
         return FrozenDict(), FrozenDict(), _shape(in_shape)
@@ -103,13 +208,13 @@ def relu() -> Layer:
     def forward(
         params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
     ) -> tuple[jax.Array, Any, Tree]:
-        out, cache = layers.relu_forward(x)
+        out, cache = layers.dropout_forward(x, key, keep_prob, train=train)
         return out, Cache(cache, structure_of(params)), state
 
     def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
-        return layers.relu_backward(dout, cache.arrays), restructure(cache.structure, {})
+        return layers.dropout_backward(dout, cache.arrays), restructure(cache.structure, {})
 
-    return Layer("relu", init, forward, backward)
+    return Layer("dropout", init, forward, backward)
 
 
 def serial(*children: Layer) -> Layer:
@@ -169,25 +274,101 @@ def serial(*children: Layer) -> Layer:
     return Layer("serial", init, forward, backward)
 
 
-def mlp(hidden_dims: Sequence[int], num_classes: int, *, weight_scale: Any = None) -> Layer:
-    """A fully connected network: affine and relu for each hidden layer, then an affine layer.
+def residual(*children: Layer) -> Layer:
+    """A residual block, `out = x + f(x)` with f the composition of the layers (He et al. 2016).
+
+    f must keep the shape of its input. `params` and `state` are named as by `serial`. For a
+    block that starts as the identity, give its last affine layer `weight_scale=0`.
+    """
+    branch = serial(*children)
+
+    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
+        params, state, out_shape = branch.init(key, in_shape)
+        _check_kept(_shape(in_shape), out_shape)
+        return params, state, out_shape
+
+    def forward(
+        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
+    ) -> tuple[jax.Array, Any, Tree]:
+        out, cache, state = branch.forward(params, state, x, key=key, train=train)
+        _check_kept(jnp.shape(x)[1:], out.shape[1:])
+        return x + out, cache, state
+
+    def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
+        dx, grads = branch.backward(dout, cache)
+        return dout + dx, grads
+
+    def _check_kept(in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        if out_shape != in_shape:
+            raise ValueError(
+                f"residual: its layers must keep the shape {list(in_shape)}, "
+                f"but they give {list(out_shape)}"
+            )
+
+    return Layer("residual", init, forward, backward)
+
+
+NORMALIZATIONS: dict[str, Callable[[], Layer]] = {"batchnorm": batchnorm, "layernorm": layernorm}
+ACTIVATIONS: dict[str, Callable[[], Layer]] = {
+    "relu": relu,
+    "leaky_relu": leaky_relu,
+    "gelu": gelu,
+    "gelu_tanh": partial(gelu, approximate=True),
+    "tanh": tanh,
+}
+
+
+def mlp(
+    hidden_dims: Sequence[int],
+    num_classes: int,
+    *,
+    normalization: str | None = None,
+    keep_prob: Any = None,
+    activation: str = "relu",
+    weight_scale: Any = None,
+    input_keep_prob: Any = None,
+    matmul_dtype: Any = None,
+) -> Layer:
+    """A fully connected network.
+
+    For each hidden layer: affine, normalization, activation, dropout; then an affine layer.
 
     Args:
       hidden_dims: the size of each hidden layer; none, `[]`, is a linear classifier.
       num_classes: the number of scores.
-      weight_scale: standard deviation of the initial weights; may be traced. None is
-        sqrt(2 / fan_in) for each layer (He et al. 2015). Biases start at 0.
+      normalization: None, "batchnorm" or "layernorm".
+      keep_prob: the probability that dropout keeps a hidden unit; may be traced. None is no
+        dropout.
+      activation: "relu", "leaky_relu", "gelu", "gelu_tanh" or "tanh".
+      weight_scale: scale of the initial weights, as for `affine`: a number, which may be traced,
+        "he" or None, or "glorot". Biases start at 0.
+      input_keep_prob: the probability that dropout keeps an input; may be traced. None is no
+        dropout.
+      matmul_dtype: dtype of the factors of the matrix products, as for `affine`.
     Returns:
-      A layer with parameters affine1, affine2, ...
+      A layer with parameters affine1, affine2, ..., and batchnorm1, ... or layernorm1, ...
     """
     if not isinstance(hidden_dims, Iterable) or isinstance(hidden_dims, str):
         raise TypeError(f"hidden_dims must be a sequence of sizes, got {hidden_dims!r}")
+    activate = _check.choose("activation", activation, ACTIVATIONS)
+    normalize = None
+    if normalization is not None:
+        normalize = _check.choose("normalization", normalization, NORMALIZATIONS)
+    options = {"weight_scale": weight_scale, "matmul_dtype": matmul_dtype}
     children: list[Layer] = []
+    if input_keep_prob is not None:
+        _check.number("input_keep_prob", input_keep_prob, above=0, at_most=1)
+        children += [dropout(input_keep_prob)]
     for dim in hidden_dims:
         dim = _check.integer("every size in hidden_dims", dim, at_least=1, at_most=MAX_DIM)
-        children += [affine(dim, weight_scale=weight_scale), relu()]
+        children += [affine(dim, **options)]
+        if normalize is not None:
+            children += [normalize()]
+        children += [activate()]
+        if keep_prob is not None:
+            children += [dropout(keep_prob)]
     num_classes = _check.integer("num_classes", num_classes, at_least=1)
-    return serial(*children, affine(num_classes, weight_scale=weight_scale))
+    return serial(*children, affine(num_classes, **options))
 
 
 def loss_and_grads(
@@ -252,6 +433,36 @@ def as_input(x: Any, params: Tree) -> jax.Array:
     dtypes = {jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
     floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
     return jnp.asarray(x, jnp.result_type(*floating)) if floating else jnp.asarray(x)
+
+
+def _elementwise(kind: str, forward: Any, backward: Any) -> Layer:
+    """A layer without parameters, from a pair of functions of an array of any shape."""
+
+    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
+        return FrozenDict(), FrozenDict(), _shape(in_shape)
+
+    def layer_forward(
+        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
+    ) -> tuple[jax.Array, Any, Tree]:
+        out, cache = forward(x)
+        return out, Cache(cache, structure_of(params)), state
+
+    def layer_backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
+        return backward(dout, cache.arrays), restructure(cache.structure, {})
+
+    return Layer(kind, init, layer_forward, layer_backward)
+
+
+def _check_leaves(layer: str, params: Tree, *names: str) -> None:
+    if set(params) != set(names):
+        raise ValueError(f"{layer}: params must have {' and '.join(names)}, got {sorted(params)}")
+
+
+def _check_scale(weight_scale: Any) -> None:
+    if isinstance(weight_scale, str):
+        _check.choose("weight_scale", weight_scale, SCALES)
+    elif weight_scale is not None:
+        _check.number("weight_scale", weight_scale, at_least=0)
 
 
 def _shape(in_shape: Sequence[int]) -> tuple[int, ...]:

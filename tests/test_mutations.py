@@ -52,7 +52,7 @@ def affine(change):
     sound = layers.affine_backward
 
     def mutant(dout, cache):
-        x, w = cache
+        x, w, _ = cache
         return change(dout, (x.reshape(len(x), -1), w), *sound(dout, cache))
 
     return Mutation(layers, "affine_backward", mutant, "")
@@ -85,8 +85,8 @@ def stale_affine():
 
     def mutant(dout, cache):
         caches.append(cache)
-        x, w = caches[-2] if len(caches) > 1 else cache
-        dx, dw, db = sound(dout, (x.reshape(len(x), -1), w))
+        x, w, _ = caches[-2] if len(caches) > 1 else cache
+        dx, dw, db = sound(dout, (x.reshape(len(x), -1), w, cache[2]))
         return dx.reshape(cache[0].shape), dw, db
 
     return Mutation(layers, "affine_backward", mutant, "affine1/w")
