@@ -9,6 +9,14 @@ result = fn.fit(net, fn.adam(1e-3), digits, key=jax.random.key(0), epochs=20, ba
 fn.evaluate(result.best, digits.x_test, digits.y_test)
 """
 
+from funcnet.augment import (
+    cutout,
+    flips_and_shifts,
+    mixup,
+    random_flip,
+    random_resized_crop,
+    random_shift,
+)
 from funcnet.checkpoint import load_model, save_model
 from funcnet.datasets import (
     Dataset,
@@ -49,7 +57,7 @@ from funcnet.layers import (
     tanh_forward,
     with_custom_vjp,
 )
-from funcnet.losses import l2_penalty, softmax_loss, svm_loss
+from funcnet.losses import l2_penalty, smooth_labels, softmax_loss, svm_loss
 from funcnet.net import (
     Layer,
     affine,
@@ -84,7 +92,17 @@ from funcnet.optim import (
     with_average,
 )
 from funcnet.plots import plot_histories, plot_history
-from funcnet.preprocess import Preprocess, no_preprocess, subtract_mean
+from funcnet.preprocess import (
+    Preprocess,
+    chain,
+    no_preprocess,
+    normalize_contrast,
+    shuffle_features,
+    standardize,
+    subtract_mean,
+    whiten,
+)
+from funcnet.recipes import Experiment, Recipe, experiment, list_recipes, load_recipe
 from funcnet.schedules import (
     constant,
     cosine_decay,
@@ -115,6 +133,7 @@ __all__ = [
     "BestModel",
     "Dataset",
     "Evaluation",
+    "Experiment",
     "FitResult",
     "FrozenDict",
     "GradientCheck",
@@ -123,6 +142,7 @@ __all__ = [
     "Model",
     "Optimizer",
     "Preprocess",
+    "Recipe",
     "TrainState",
     "adagrad",
     "adam",
@@ -137,18 +157,22 @@ __all__ = [
     "batchnorm",
     "batchnorm_backward",
     "batchnorm_forward",
+    "chain",
     "check_dataset",
     "check_gradients",
     "clip_by_global_norm",
     "constant",
     "cosine_decay",
+    "cutout",
     "download_cifar10",
     "dropout",
     "dropout_backward",
     "dropout_forward",
     "evaluate",
+    "experiment",
     "exponential_decay",
     "fit",
+    "flips_and_shifts",
     "freeze",
     "gelu",
     "gelu_backward",
@@ -165,23 +189,30 @@ __all__ = [
     "leaky_relu_backward",
     "leaky_relu_forward",
     "lion",
+    "list_recipes",
     "load_arrays",
     "load_cifar10",
     "load_digits",
     "load_model",
+    "load_recipe",
     "loss",
     "loss_and_grads",
     "make_train_step",
+    "mixup",
     "mlp",
     "muon",
     "nesterov",
     "no_preprocess",
+    "normalize_contrast",
     "numerical_gradient",
     "one_cycle",
     "plot_histories",
     "plot_history",
     "predict",
     "predict_scores",
+    "random_flip",
+    "random_resized_crop",
+    "random_shift",
     "read_inputs",
     "relative_error",
     "relu",
@@ -194,7 +225,10 @@ __all__ = [
     "serial",
     "sgd",
     "sgd_momentum",
+    "shuffle_features",
+    "smooth_labels",
     "softmax_loss",
+    "standardize",
     "step_decay",
     "subtract_mean",
     "svm_loss",
@@ -203,6 +237,7 @@ __all__ = [
     "tanh_forward",
     "unfreeze",
     "warmup",
+    "whiten",
     "with_average",
     "with_custom_vjp",
 ]

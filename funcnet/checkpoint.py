@@ -17,7 +17,7 @@ import numpy as np
 from funcnet import _check
 from funcnet._files import write_atomically
 from funcnet.net import Layer
-from funcnet.preprocess import KINDS, Preprocess
+from funcnet.preprocess import Preprocess, check_kind
 from funcnet.train import Model
 from funcnet.tree import FrozenDict, freeze, named_leaves
 
@@ -90,7 +90,7 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
     kind = metadata.get("preprocess", "")
     if metadata.get("sha256") != _digest(kind, tensors):
         raise ValueError(f"{path} is damaged: its checksum does not match")
-    _check.choose("preprocessing", kind, KINDS)
+    check_kind(kind)
     trees = _nest(tensors)
     params, state, stats = (trees.get(k, FrozenDict()) for k in ("params", "state", "preprocess"))
     return Model(net, params, state, Preprocess(kind, stats))

@@ -1,4 +1,4 @@
-"""The command line: funcnet train | evaluate | predict | gradcheck | datasets."""
+"""The command line: funcnet train | evaluate | predict | gradcheck | recipes | datasets."""
 
 import argparse
 import contextlib
@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,16 +21,14 @@ import jax
 import numpy as np
 
 import funcnet as fn
-from funcnet import _check, runs
+from funcnet import _check, recipes, runs
 from funcnet.datasets import find_cifar10
 from funcnet.losses import LOSSES
-from funcnet.net import MAX_DIM
 from funcnet.optim import OPTIMIZERS
 from funcnet.train import fit_preprocess
 
-PREPROCESS = {"mean": fn.subtract_mean, "none": fn.no_preprocess}
 SPLITS = ("train", "val", "test")
-BATCH_SIZE = 50  # unless it is given, or the data are fewer
+VIEWS = fn.flips_and_shifts()  # what --tta averages over
 
 
 def _is_count(value: Any) -> bool:
@@ -38,6 +37,10 @@ def _is_count(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and value >= 0
+
+
+def _is_share(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and 0 < value <= 1)
 
 
 # What a run directory's configuration must hold, for the run to be used again.
@@ -49,12 +52,16 @@ CONFIG: dict[str, Callable[[Any], bool]] = {
     "test_fraction": lambda value: value is None or _is_number(value),
     "num_train": lambda value: value is None or _is_count(value),
     "hidden": lambda value: isinstance(value, list) and all(map(_is_count, value)),
-    "weight_scale": lambda value: value is None or _is_number(value),
-    "loss": lambda value: value in tuple(LOSSES),
+    "normalization": lambda value: value in recipes.NAMED["normalization"],
+    "activation": lambda value: value in recipes.NAMED["activation"],
+    "keep_prob": _is_share,
+    "input_keep_prob": _is_share,
+    "weight_scale": lambda v: v is None or v in recipes.WEIGHT_SCALES or _is_number(v),
+    "matmul_dtype": lambda value: value in recipes.NAMED["matmul_dtype"],
+    "loss": lambda value: value in recipes.NAMED["loss"],
     "class_names": lambda value: isinstance(value, list) and len(value) > 0,
 }
 FILE_OPTIONS = ("label", "val_fraction", "test_fraction")
-HYPER_PARAMETERS = ("momentum", "decay_rate", "beta1", "beta2", "epsilon")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,21 +109,18 @@ def train(args: argparse.Namespace) -> int:
     _check.installed("matplotlib", "to draw the curves")
     from tqdm import tqdm
 
-    _check_training(args)
-    path = Path(args.out) if args.out else runs.new_run_path("runs", _dataset_name(args.dataset))
+    _check_output(args)
+    path = Path(args.out) if args.out else runs.new_run_path("runs", _run_name(args))
     runs.check_free(path, overwrite=args.overwrite)
     config = _config(args)
     dataset = _load_dataset(config)
     if _is_file(args.dataset):
         config["data_sha256"] = _fingerprint(dataset)
     config["class_names"] = list(dataset.class_names)
-    preprocess = fit_preprocess(PREPROCESS[args.preprocess], dataset.x_train)
-    dataset = _first(dataset, config["num_train"], "--num-train")
-    batch_size = args.batch_size
-    if batch_size is None:
-        batch_size = config["batch_size"] = min(BATCH_SIZE, len(dataset.x_train))
-    net = _build_net(config)
-    optimizer = _build_optimizer(config, math.ceil(len(dataset.x_train) / batch_size))
+    net, optimizer, dataset, options = recipes.experiment(config, dataset)
+    config["batch_size"] = options["batch_size"]
+    if args.tta:  # better known before than after training
+        jax.eval_shape(lambda x: [view(x) for view in VIEWS], dataset.x_train[:1])
     claimed = False
     bar = tqdm(total=args.epochs, unit="epoch", disable=True if args.quiet else None)
 
@@ -124,10 +128,11 @@ def train(args: argparse.Namespace) -> int:
         nonlocal path, claimed
         if epoch == 0:  # by now all arguments are known to be right: claim the directory
             if args.out is None:
-                path = runs.claim_new_run_path("runs", _dataset_name(args.dataset))
+                path = runs.claim_new_run_path("runs", _run_name(args))
             runs.create_run(path, config, overwrite=args.overwrite)
             claimed = True
-            runs.check_space(path, fn.Model(net, train_state.params, train_state.state, preprocess))
+            model = fn.Model(net, train_state.params, train_state.state, options["preprocess"])
+            runs.check_space(path, model)
         else:
             bar.update()
         if epoch == args.epochs:
@@ -137,23 +142,11 @@ def train(args: argparse.Namespace) -> int:
 
     with _one_interrupt():
         with bar:
-            result = fn.fit(
-                net,
-                optimizer,
-                dataset,
-                key=jax.random.key(args.seed),
-                epochs=args.epochs,
-                batch_size=batch_size,
-                reg=args.reg,
-                loss_fn=LOSSES[args.loss],
-                preprocess=preprocess,
-                eval_every=args.eval_every or None,
-                callback=report,
-            )
+            result = fn.fit(net, optimizer, dataset, callback=report, **options)
         if not claimed:
             print("funcnet train: interrupted before the first epoch", file=sys.stderr)
             return 130
-        lines, results = _summary(result, dataset, LOSSES[args.loss])
+        lines, results = _summary(result, dataset, config)
         try:
             runs.save_run(path, config, result, results=results)
             lines.append(f"saved in {path}")
@@ -186,13 +179,15 @@ def evaluate(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{config['dataset']} has changed since the run, and with it the {args.split} split"
         )
-    dataset = _first(dataset, config["num_train"], "--num-train")
+    dataset = recipes.first(dataset, config["num_train"], "--num-train")
     x, y = getattr(dataset, f"x_{args.split}"), getattr(dataset, f"y_{args.split}")
     if not len(x):
         raise ValueError(f"the {args.split} split of {config['dataset']} is empty")
-    result = fn.evaluate(model, x, y, loss_fn=LOSSES[config["loss"]])
+    views = VIEWS if args.tta else None
+    result = fn.evaluate(model, x, y, loss_fn=LOSSES[config["loss"]], views=views)
+    averaged = f", averaged over {result.views} views" if args.tta else ""
     print(
-        f"{args.split} accuracy {100 * result.accuracy:.2f} %, loss {result.loss:.4f} "
+        f"{args.split} accuracy {100 * result.accuracy:.2f} %{averaged}, loss {result.loss:.4f} "
         f"({_check.plural(len(x), 'example')}, {args.model} model of {args.run_directory})"
     )
     return 0
@@ -202,7 +197,8 @@ def predict(args: argparse.Namespace) -> int:
     """funcnet predict."""
     config, model = _load_run(args.run_directory, args.model)
     x = fn.read_inputs(args.file, label=args.label)
-    scores = fn.predict_scores(model, x).astype(np.float64)
+    views = VIEWS if args.tta else None
+    scores = fn.predict_scores(model, x, views=views).astype(np.float64)
     labels = scores.argmax(axis=1)
     value = "score"
     if config["loss"] == "softmax":
@@ -219,19 +215,18 @@ def predict(args: argparse.Namespace) -> int:
 
 def gradcheck(args: argparse.Namespace) -> int:
     """funcnet gradcheck."""
-    _check_common(args)
     _check.integer("--num-examples", args.num_examples, at_least=1)
     _check.integer("--max-elements", args.max_elements, at_least=1)
     config = _config(args)
     dataset = _load_dataset(config)
-    config["class_names"] = list(dataset.class_names)
-    batch = _first(dataset, args.num_examples, "--num-examples")
+    net, _, _, options = recipes.experiment(config, dataset)
+    batch = recipes.first(dataset, args.num_examples, "--num-examples")
     x, y = batch.x_train, batch.y_train
-    net = _build_net(config)
     with jax.enable_x64(True):
-        inputs = fit_preprocess(PREPROCESS[args.preprocess], dataset.x_train)(x)
-        init_key, noise_key = jax.random.split(jax.random.key(args.seed))
-        params, state, _ = net.init(init_key, x.shape[1:])
+        preprocess = fit_preprocess(recipes.build_preprocess(config), dataset.x_train)
+        inputs = preprocess(x)
+        init_key, noise_key, key = jax.random.split(options["key"], 3)
+        params, state, _ = net.init(init_key, inputs.shape[1:])
         params = _off_the_kinks(noise_key, params)
         check = fn.check_gradients(
             net,
@@ -240,6 +235,7 @@ def gradcheck(args: argparse.Namespace) -> int:
             inputs,
             y,
             reg=args.reg,
+            key=key,
             loss_fn=LOSSES[args.loss],
             max_elements=args.max_elements,
         )
@@ -260,25 +256,37 @@ def datasets(args: argparse.Namespace) -> int:
     return 0
 
 
-# From options to data, networks and optimizers.
+def show_recipes(args: argparse.Namespace) -> int:
+    """funcnet recipes."""
+    known = recipes.list_recipes()
+    if args.name is None:
+        for recipe in known.values():
+            print(f"{recipe.name}\n    {recipe.about}")
+            print(f"    cost: {recipe.cost}\n    reaches: {recipe.reaches}")
+        print("\nfuncnet train --recipe NAME runs one; funcnet recipes NAME shows its options")
+        return 0
+    recipe = known[args.name]
+    print(f"{recipe.name}: {recipe.about}\ncost: {recipe.cost}\nreaches: {recipe.reaches}\n")
+    print("funcnet train " + " ".join(_as_arguments(recipe.options)))
+    return 0
 
 
-def _check_common(args: argparse.Namespace) -> None:
-    """Check the numbers that several commands take, by the names of their options."""
-    _check.integer("--seed", args.seed, at_least=0, at_most=2**32 - 1)
-    _check.number("--reg", args.reg, at_least=0)
-    if args.weight_scale is not None:
-        _check.number("--weight-scale", args.weight_scale, at_least=0)
-    for dim in args.hidden:
-        _check.integer("every size in --hidden", dim, at_least=1, at_most=MAX_DIM)
+def _as_arguments(options: dict[str, Any]) -> list[str]:
+    """Options as one would type them."""
+    words: list[str] = []
+    for name, value in options.items():
+        if value is True:
+            words.append(recipes.option(name))
+        else:
+            values = value if isinstance(value, list) else [value]
+            words.append(" ".join([recipes.option(name), *map(str, values)]))
+    return words
 
 
-def _check_training(args: argparse.Namespace) -> None:
-    _check_common(args)
-    _check.integer("--epochs", args.epochs, at_least=1)
-    _check.integer("--eval-every", args.eval_every, at_least=0)
-    if args.batch_size is not None:
-        _check.integer("--batch-size", args.batch_size, at_least=1)
+# From options to data.
+
+
+def _check_output(args: argparse.Namespace) -> None:
     if args.out == "":
         raise ValueError("--out is empty")
     if args.overwrite and args.out is None:
@@ -296,18 +304,21 @@ def _fingerprint(dataset: fn.Dataset) -> str:
 
 def _config(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a command that describe its run, for config.json."""
-    left_out = {"run", "command", "out", "overwrite", "quiet", "max_elements", "num_examples"}
-    config = {name: value for name, value in vars(args).items() if name not in left_out}
+    given = {name: value for name, value in vars(args).items() if name in recipes.DEFAULTS}
+    config = {**recipes.DEFAULTS, **given}
+    recipes.check_config(config)
     if _is_file(args.dataset):
         config["dataset"] = str(Path(args.dataset).resolve())
     else:
         _check.choose("dataset", args.dataset, {"digits": None, "cifar10": None})
         for name in FILE_OPTIONS:
             if config[name] is not None:
-                raise ValueError(f"{_option(name)} is for files, not for {args.dataset}")
+                raise ValueError(f"{recipes.option(name)} is for files, not for {args.dataset}")
     if args.dataset != "cifar10" and args.data_dir is not None:
         raise ValueError(f"--data-dir is for cifar10, not for {args.dataset}")
-    config["title"] = f"{_dataset_name(args.dataset)}, hidden layers {args.hidden}"
+    config["recipe"] = getattr(args, "recipe", None)
+    name = config["recipe"] or _dataset_name(args.dataset)
+    config["title"] = f"{name}, hidden layers {args.hidden}"
     config["versions"] = {"funcnet": fn.__version__, "jax": jax.__version__}
     return config
 
@@ -321,48 +332,15 @@ def _load_dataset(config: dict[str, Any]) -> fn.Dataset:
     return fn.load_arrays(config["dataset"], **options)
 
 
-def _first(dataset: fn.Dataset, count: int | None, option: str) -> fn.Dataset:
-    """The dataset with its first `count` training examples, as `option` asks for; None is all."""
-    if count is None:
-        return dataset
-    _check.integer(option, count, at_least=1)
-    if count > len(dataset.x_train):
-        raise ValueError(
-            f"{option} is {count}, but there are only "
-            f"{_check.plural(len(dataset.x_train), 'training example')}"
-        )
-    return dataset._replace(x_train=dataset.x_train[:count], y_train=dataset.y_train[:count])
-
-
-def _build_net(config: dict[str, Any]) -> fn.Layer:
-    return fn.mlp(config["hidden"], len(config["class_names"]), weight_scale=config["weight_scale"])
-
-
-def _build_optimizer(config: dict[str, Any], steps_per_epoch: int) -> fn.Optimizer:
-    make = OPTIMIZERS[config["optimizer"]]
-    rate = config["learning_rate"]
-    _check.number("--learning-rate", rate, above=0)
-    _check.number("--learning-rate-decay", config["learning_rate_decay"], above=0)
-    if config["learning_rate_decay"] != 1:
-        rate = fn.exponential_decay(rate, config["learning_rate_decay"], steps_per_epoch)
-    given = {name: config[name] for name in HYPER_PARAMETERS if config[name] is not None}
-    takes = inspect.signature(make).parameters
-    for name in given:
-        if name not in takes:
-            users = [other for other, f in OPTIMIZERS.items() if _takes(f, name)]
-            raise ValueError(
-                f"{_option(name)} is for {' and '.join(users)}, not for {config['optimizer']}"
-            )
-    return make(rate, **given)
-
-
 def _load_run(path: str, which: str) -> tuple[dict[str, Any], fn.Model]:
     config = runs.load_config(path)
+    for name in recipes.LATER & set(CONFIG):  # a run of an earlier version does without them
+        config.setdefault(name, recipes.DEFAULTS[name])
     for name, holds in CONFIG.items():
         if name not in config or not holds(config[name]):
             found = f"{name} is {config[name]!r}" if name in config else f"{name} is missing"
             raise ValueError(f"{path}/config.json is damaged: {found}")
-    net = _build_net(config)
+    net = recipes.build_net(config, len(config["class_names"]))
     return config, runs.load_run_model(path, net, which=which)
 
 
@@ -377,7 +355,7 @@ def _off_the_kinks(key: jax.Array, params: Any) -> Any:
 
 
 def _summary(
-    result: fn.FitResult, dataset: fn.Dataset, loss_fn: Any
+    result: fn.FitResult, dataset: fn.Dataset, config: dict[str, Any]
 ) -> tuple[list[str], dict[str, Any]]:
     """What to print at the end of training, and what to keep of it."""
     lines: list[str] = []
@@ -391,13 +369,19 @@ def _summary(
         )
         results |= {"best_epoch": result.best.epoch, "val_accuracy": result.best.accuracy}
     if len(dataset.x_test):
-        test = fn.evaluate(model, dataset.x_test, dataset.y_test, loss_fn=loss_fn)
-        count = _check.plural(len(dataset.x_test), "example")
-        lines.append(f"test accuracy of {name} {100 * test.accuracy:.2f} % ({count})")
-        results |= {"test_accuracy": test.accuracy, "test_loss": test.loss}
+        test = partial(
+            fn.evaluate, model, dataset.x_test, dataset.y_test, loss_fn=LOSSES[config["loss"]]
+        )
+        plain, count = test(), _check.plural(len(dataset.x_test), "example")
+        lines.append(f"test accuracy of {name} {100 * plain.accuracy:.2f} % ({count})")
+        results |= {"test_accuracy": plain.accuracy, "test_loss": plain.loss}
+        if config["tta"]:
+            averaged = test(views=VIEWS)
+            lines.append(f"averaged over {averaged.views} views {100 * averaged.accuracy:.2f} %")
+            results |= {"tta_views": averaged.views, "tta_test_accuracy": averaged.accuracy}
     for split in ("val", "test"):
         if not len(getattr(dataset, f"x_{split}")):
-            lines.append(f"the data are too few for a {split} split")
+            lines.append(f"the data have no {split} split: too few, or its fraction is 0")
     return lines, results
 
 
@@ -468,16 +452,12 @@ def _is_file(dataset: str) -> bool:
     return dataset.endswith((".npz", ".csv")) or os.sep in dataset or Path(dataset).is_file()
 
 
+def _run_name(args: argparse.Namespace) -> str:
+    return args.recipe or _dataset_name(args.dataset)
+
+
 def _dataset_name(dataset: str) -> str:
     return Path(dataset).stem if _is_file(dataset) else dataset
-
-
-def _takes(function: Callable[..., Any], name: str) -> bool:
-    return name in inspect.signature(function).parameters
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 # The parser.
@@ -521,12 +501,14 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "predict": _add_predict(commands),
         "gradcheck": _add_gradcheck(commands),
         "datasets": _add_datasets(commands),
+        "recipes": _add_recipes(commands),
     }
     if not argv:
         parser.print_help()
         parser.exit(2)
     if not argv[0].startswith("-") and argv[0] not in known:
         parser.error(_check.unknown("command", argv[0], known))
+    _apply_recipe(known["train"], argv)
     args, unknown = parser.parse_known_args(argv)
     if args.command is None:
         parser.error("no command is given; known: " + ", ".join(known))
@@ -540,6 +522,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             command.error(f"unknown option {name}{hint}")
         command.error(f"unexpected argument {unknown[0]!r}; see {command.prog} --help")
     return args
+
+
+def _apply_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Make the options of the recipe that is asked for the defaults of the others."""
+    first = _Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe", nargs="?")
+    name = first.parse_known_args(argv)[0].recipe
+    if argv[:1] == ["train"] and name in recipes.list_recipes():
+        parser.set_defaults(**recipes.load_recipe(name))
 
 
 def _command(
@@ -574,6 +565,13 @@ def _add_train(commands: Any) -> Any:
             "train --dataset measurements.csv --label species --weight-scale he",
         ),
     )
+    parser.add_argument(
+        "--recipe",
+        type=_name("recipe", recipes.list_recipes()),
+        metavar="NAME",
+        help=f"start from the options of a recipe: {_known(recipes.list_recipes())}; the options "
+        "that are given go before its own",
+    )
     _add_data_options(parser).add_argument(
         "--num-train",
         type=int,
@@ -584,45 +582,88 @@ def _add_train(commands: Any) -> Any:
     _add_net_options(parser)
     group = parser.add_argument_group("training")
     add = group.add_argument
-    add(
-        "--optimizer",
-        type=_name("optimizer", OPTIMIZERS),
-        default="adam",
-        metavar="NAME",
-        help=_known(OPTIMIZERS),
-    )
-    add("--learning-rate", type=float, default=1e-3, metavar="RATE", help="step size")
-    add(
-        "--learning-rate-decay",
-        type=float,
-        default=1.0,
-        metavar="FACTOR",
-        help="multiply the learning rate by this after every epoch",
-    )
-    add("--momentum", type=float, metavar="M", help="of sgd_momentum; 0.9 if not given")
-    add("--decay-rate", type=float, metavar="D", help="of rmsprop; 0.99 if not given")
-    add("--beta1", type=float, metavar="B", help="of adam; 0.9 if not given")
-    add("--beta2", type=float, metavar="B", help="of adam; 0.999 if not given")
-    add("--epsilon", type=float, metavar="E", help="of rmsprop and adam; 1e-8 if not given")
-    add("--epochs", type=int, default=20, metavar="N", help="passes over the training data")
+    add("--epochs", type=int, metavar="N", help="passes over the training data")
     add(
         "--batch-size",
         type=int,
         metavar="N",
-        help=f"examples per step; {BATCH_SIZE} if not given, or all if they are fewer",
+        help=f"examples per step; {recipes.BATCH_SIZE} if not given, or all if they are fewer",
     )
     add(
-        "--eval-every",
-        type=int,
-        default=1,
-        metavar="N",
-        help="measure accuracies every N epochs; 0 never",
+        "--augment",
+        nargs="*",
+        metavar="STEP",
+        help="change images at random: flip, shift=PIXELS, crop=MIN_AREA, cutout=SIZE; none if "
+        "nothing follows",
     )
+    add(
+        "--label-smoothing",
+        type=float,
+        metavar="S",
+        help="probability that targets spread over all classes",
+    )
+    add(
+        "--mixup",
+        type=float,
+        metavar="ALPHA",
+        help="train on mixtures of pairs, with shares from Beta(ALPHA, ALPHA); 0 is none",
+    )
+    add("--average-decay", type=float, metavar="D", help="evaluate an average of the parameters")
+    add("--eval-every", type=int, metavar="N", help="measure accuracies every N epochs; 0 never")
+    add(
+        "--tta",
+        action=argparse.BooleanOptionalAction,
+        help="at the end, measure the test accuracy of predictions averaged over ten flips "
+        "and shifts of each image, too",
+    )
+    group = parser.add_argument_group("optimizer")
+    add = group.add_argument
+    add(
+        "--optimizer",
+        type=_name("optimizer", OPTIMIZERS),
+        metavar="NAME",
+        help=_known(OPTIMIZERS),
+    )
+    add("--learning-rate", type=float, metavar="RATE", help="step size, the largest one")
+    add(
+        "--schedule",
+        type=_name("schedule", recipes.SCHEDULES),
+        metavar="NAME",
+        help=f"{_known(recipes.SCHEDULES)}; constant if not given, or exponential if there is "
+        "a decay",
+    )
+    add(
+        "--learning-rate-decay",
+        type=float,
+        metavar="FACTOR",
+        help="of exponential and step: multiply the learning rate by this after every epoch, "
+        "or every --decay-every",
+    )
+    add("--decay-every", type=int, metavar="N", help="of step: epochs between two decays")
+    add(
+        "--warmup",
+        type=float,
+        metavar="SHARE",
+        help="share of the steps on which the rate rises; 0 if not given, 0.2 for one_cycle",
+    )
+    add("--momentum", type=float, metavar="M", help=_of("momentum", "0.9, 0.95 of muon"))
+    add("--decay-rate", type=float, metavar="D", help=_of("decay_rate", "0.99"))
+    add("--beta1", type=float, metavar="B", help=_of("beta1", "0.9"))
+    add("--beta2", type=float, metavar="B", help=_of("beta2", "0.999, 0.99 of lion"))
+    add("--epsilon", type=float, metavar="E", help=_of("epsilon", "1e-8"))
+    add(
+        "--weight-decay",
+        type=float,
+        metavar="D",
+        help=_of("weight_decay", "0.01 of adamw, else 0") + "; of the weights alone",
+    )
+    add("--clip-norm", type=float, metavar="C", help="largest global norm of the gradient")
     group = parser.add_argument_group("output")
     add = group.add_argument
     add("--out", metavar="DIR", help="run directory; runs/NAME, numbered, if not given")
     add("--overwrite", action="store_true", help="replace an earlier run in --out")
     add("--quiet", action="store_true", help="no progress bar and no line per epoch")
+    parser.set_defaults(**recipes.DEFAULTS)
     return parser
 
 
@@ -691,6 +732,7 @@ def _add_gradcheck(commands: Any) -> Any:
         metavar="N",
         help="elements per parameter array that are checked numerically, spread evenly",
     )
+    parser.set_defaults(**recipes.DEFAULTS)
     return parser
 
 
@@ -723,6 +765,25 @@ def _add_datasets(commands: Any) -> Any:
     return parser
 
 
+def _add_recipes(commands: Any) -> Any:
+    parser = _command(
+        commands,
+        "recipes",
+        show_recipes,
+        "list the recipes, or show one",
+        "A recipe is a named set of the options of train.",
+        ("recipes", "recipes cifar10-cpu", "train --recipe cifar10-cpu --epochs 20 --seed 1"),
+    )
+    parser.add_argument(
+        "name",
+        nargs="?",
+        type=_name("recipe", recipes.list_recipes()),
+        metavar="NAME",
+        help="show the options of this one",
+    )
+    return parser
+
+
 def _add_run_options(parser: Any) -> None:
     parser.add_argument(
         "run_directory", metavar="RUN", help="directory of a run, such as runs/digits"
@@ -734,6 +795,11 @@ def _add_run_options(parser: Any) -> None:
         metavar="NAME",
         help="best, by validation accuracy, or last",
     )
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="average predictions over ten flips and shifts of each image",
+    )
 
 
 def _add_data_options(parser: Any) -> Any:
@@ -741,7 +807,6 @@ def _add_data_options(parser: Any) -> Any:
     add = group.add_argument
     add(
         "--dataset",
-        default="digits",
         metavar="NAME",
         help="digits, cifar10, or the path of your own .npz (x, y) or .csv",
     )
@@ -751,10 +816,11 @@ def _add_data_options(parser: Any) -> Any:
     add("--test-fraction", type=float, metavar="F", help="of a file; 0.1 if not given")
     add(
         "--preprocess",
-        type=_name("preprocessing", PREPROCESS),
-        default="mean",
-        metavar="NAME",
-        help="mean: subtract the mean of the training data; none",
+        nargs="+",
+        metavar="STEP",
+        help="mean: subtract the mean of the training data; standardize: divide by the standard "
+        "deviation, too; contrast: mean 0 and variance 1 for each example; whiten=DIM: principal "
+        "components of variance 1; shuffle: the features in another order; none",
     )
     return group
 
@@ -774,29 +840,46 @@ def _add_net_options(parser: Any) -> None:
         "--hidden",
         type=int,
         nargs="*",
-        default=[256, 256],
         metavar="DIM",
         help="size of each hidden layer; none for a linear classifier",
     )
     add(
+        "--normalization",
+        type=_name("normalization", recipes.NAMED["normalization"]),
+        metavar="NAME",
+        help=f"after each hidden affine layer: {_known(recipes.NAMED['normalization'])}",
+    )
+    add(
+        "--activation",
+        type=_name("activation", recipes.NAMED["activation"]),
+        metavar="NAME",
+        help=_known(recipes.NAMED["activation"]),
+    )
+    add("--keep-prob", type=float, metavar="P", help="dropout keeps a hidden unit with P")
+    add("--input-keep-prob", type=float, metavar="P", help="dropout keeps an input with P")
+    add(
         "--weight-scale",
         type=_weight_scale,
-        default=2e-2,
         metavar="SCALE",
-        help="standard deviation of the initial weights, or he for sqrt(2 / fan_in), which is "
-        "for inputs of unit size; pixels are larger",
+        help="standard deviation of the initial weights; or he, sqrt(2 / fan_in), or glorot, "
+        "sqrt(2 / (fan_in + fan_out)), which are for inputs of unit size; pixels are larger",
     )
     add(
-        "--loss", type=_name("loss", LOSSES), default="softmax", metavar="NAME", help=_known(LOSSES)
+        "--matmul-dtype",
+        type=_name("dtype", recipes.MATMUL_DTYPES),
+        metavar="DTYPE",
+        help=f"{_known(recipes.MATMUL_DTYPES)}: of the factors of matrix products; sums and "
+        "parameters are float32",
     )
-    add(
-        "--reg",
-        type=float,
-        default=0.0,
-        metavar="R",
-        help="L2 strength: 0.5 R sum(w^2) is added to the loss",
-    )
-    add("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    add("--loss", type=_name("loss", LOSSES), metavar="NAME", help=_known(LOSSES))
+    add("--reg", type=float, metavar="R", help="L2 strength: 0.5 R sum(w^2) is added to the loss")
+    add("--seed", type=int, metavar="N", help="seed of everything random")
+
+
+def _of(hyper: str, default: str) -> str:
+    """Help for a hyper-parameter: which optimizers have it, and its default."""
+    users = [o for o, f in OPTIMIZERS.items() if hyper in inspect.signature(f).parameters]
+    return f"of {', '.join(users)}; {default} if not given"
 
 
 def _name(kind: str, known: Any) -> Callable[[str], str]:
@@ -810,13 +893,15 @@ def _name(kind: str, known: Any) -> Callable[[str], str]:
     return parse
 
 
-def _weight_scale(text: str) -> float | None:
-    if text.lower() == "he":
-        return None
+def _weight_scale(text: str) -> float | str:
+    if text.lower() in recipes.WEIGHT_SCALES:
+        return text.lower()
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number or he, got {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"expected a number, {' or '.join(recipes.WEIGHT_SCALES)}, got {text!r}"
+        ) from None
 
 
 def _known(names: Any) -> str:

@@ -205,7 +205,9 @@ def gelu_tanh_backward(dout: Array, cache: Any) -> jax.Array:
     dout = _like_output("gelu_tanh", dout, x.shape, x.dtype)
     wide = _accumulator(x)
     du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * wide * wide)
-    return (dout * 0.5 * ((1 + t) + (1 - t * t) * wide * du)).astype(x.dtype)
+    slope = (1 - t * t) * wide
+    bend = jnp.where(slope == 0, 0, slope * du)  # du is infinite where |x| is huge and slope 0
+    return (dout * 0.5 * ((1 + t) + bend)).astype(x.dtype)
 
 
 def tanh_forward(x: Array) -> tuple[jax.Array, Any]:
@@ -411,7 +413,7 @@ def dropout_forward(x: Array, key: Any, keep_prob: Any, *, train: bool) -> tuple
     words = jax.random.bits(key, (math.ceil(x.size / 2),), jnp.uint32)  # two elements a word
     draws = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size]
     keep = (draws.astype(jnp.uint32) < kept.astype(jnp.uint32)).reshape(x.shape)
-    scale = (2**16 / kept).astype(x.dtype)
+    scale = (2**16 / kept.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(x.dtype)
     mask = jnp.where(keep, scale, jnp.zeros_like(scale))  # the shape of x
     return jnp.where(keep, x * scale, jnp.zeros_like(x)), (mask, Static(x.shape))
 

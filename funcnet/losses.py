@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet._check import concrete, number
+from funcnet import _check
 from funcnet.layers import Array
 from funcnet.tree import path_name
 
@@ -24,15 +24,24 @@ def softmax_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
         log sum exp(t) = m + log1p(sum_{j != y} exp(t_j - m) + expm1(-m)),   m = max(t) >= 0
         dscores[i, y[i]] = -sum_{j != y} p_j / N
 
+    With soft targets q, floating point of the shape of scores, such as those of
+    `smooth_labels` and `mixup`, it is the cross-entropy
+
+        loss = -mean over i of sum_j q[i, j] log p[i, j]
+        dscores = (p sum_j q[i, j] - q) / N
+
     Args:
       scores: [N, C] floating point; they must be finite, and so must their differences.
-      y: [N] integer labels from 0 to C - 1; a label out of this range gives NaN.
+      y: [N] integer labels from 0 to C - 1, a label out of this range gives NaN; or [N, C]
+        soft targets, a probability of each class.
     Returns:
       loss, a scalar of the dtype of scores, float32 at least; dscores [N, C] in the
       dtype of scores.
     Raises:
       ValueError: shapes do not fit. TypeError: dtypes do not.
     """
+    if np.ndim(y) == 2:
+        return _soft_softmax_loss(scores, y)
     scores, y = _check_scores(scores, y)
     correct = _one_hot(y, scores.shape[1])  # [N, C]
     t = _sum_dtype(scores)
@@ -45,6 +54,27 @@ def softmax_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
     p = others / (1 + rest)  # [N, C], 0 at the correct class
     dscores = jnp.where(correct, -p.sum(axis=1, keepdims=True), p) / len(y)
     return loss, dscores.astype(scores.dtype)
+
+
+def smooth_labels(y: Array, num_classes: int, smoothing: Any) -> jax.Array:
+    """Soft targets for labels (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+
+        q[i, j] = (1 - smoothing) onehot(y)[i, j] + smoothing / C
+
+    Args:
+      y: [N] integer labels from 0 to C - 1; a label out of this range gives NaN.
+      num_classes: C.
+      smoothing: the probability that is spread over all classes, 0 to 1; may be traced.
+        0 gives the labels themselves, one-hot.
+    Returns:
+      [N, C] targets of JAX's default float type.
+    """
+    _check.number("smoothing", smoothing, at_least=0, at_most=1)
+    num_classes = _check.integer("num_classes", num_classes, at_least=1)
+    correct = _one_hot(_check_labels(y), num_classes)  # [N, C]
+    spread = jnp.asarray(smoothing, float)
+    targets = jnp.where(correct, 1 - spread, 0) + spread / num_classes  # [N, C]
+    return jnp.where(correct.any(axis=1, keepdims=True), targets, jnp.nan)
 
 
 def svm_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
@@ -62,6 +92,11 @@ def svm_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
     Raises:
       ValueError: shapes do not fit. TypeError: dtypes do not.
     """
+    if np.ndim(y) == 2:
+        raise ValueError(
+            "svm_loss takes labels, not the soft targets of label smoothing or mixup: "
+            "use softmax_loss"
+        )
     scores, y = _check_scores(scores, y)
     correct = _one_hot(y, scores.shape[1])  # [N, C]
     s = _sum_dtype(scores)
@@ -86,7 +121,7 @@ def l2_penalty(params: Any, reg: Any) -> tuple[jax.Array, Any]:
       the penalty, a scalar of the widest dtype of the weights, float32 at least;
       its gradient, `reg * w` or zeros, in the tree structure and dtypes of params.
     """
-    number("reg", reg, at_least=0)
+    _check.number("reg", reg, at_least=0)
     weights = [jnp.asarray(w) for path, w in _leaves_with_path(params) if _is_weight(path)]
     squares = [jnp.sum(jnp.square(_sum_dtype(w))) for w in weights]
     penalty = sum(squares, start=jnp.zeros((), jnp.float32))
@@ -101,8 +136,8 @@ def l2_penalty(params: Any, reg: Any) -> tuple[jax.Array, Any]:
 
 def is_zero(reg: Any) -> bool:
     """Whether there is no penalty at all: a traced strength always counts as one."""
-    number("reg", reg, at_least=0)
-    return concrete(reg) and float(reg) == 0
+    _check.number("reg", reg, at_least=0)
+    return _check.concrete(reg) and float(reg) == 0
 
 
 def _leaves_with_path(tree: Any) -> list[Any]:
@@ -127,21 +162,53 @@ def _correct_scores(scores: jax.Array, correct: jax.Array) -> jax.Array:
     return jnp.where(correct.any(axis=1, keepdims=True), picked, jnp.nan)
 
 
+def _soft_softmax_loss(scores: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
+    scores, targets = _check_matrix(scores), jnp.asarray(targets)
+    if targets.shape != scores.shape:
+        raise ValueError(
+            f"soft targets must be [N, C] = {list(scores.shape)}, the shape of scores, "
+            f"got {list(targets.shape)}"
+        )
+    if not jnp.issubdtype(targets.dtype, jnp.floating):
+        raise TypeError(f"soft targets must be floating point probabilities, got {targets.dtype}")
+    s = _sum_dtype(scores)
+    q = targets.astype(s.dtype)
+    s = s - jax.lax.stop_gradient(s.max(axis=1, keepdims=True))  # [N, C]
+    exps = jnp.exp(s)  # [N, C]
+    total = exps.sum(axis=1, keepdims=True)  # [N, 1], 1 to C
+    loss = (q * (jnp.log(total) - s)).sum(axis=1).mean()
+
+    dscores = (exps / total * q.sum(axis=1, keepdims=True) - q) / len(scores)  # [N, C]
+    return loss, dscores.astype(scores.dtype)
+
+
 def _check_scores(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
-    scores = jnp.asarray(scores)
+    scores = _check_matrix(scores)
     y = y if isinstance(y, jax.Array) else np.asarray(y)
-    if scores.ndim != 2 or 0 in scores.shape:
-        raise ValueError(f"scores must be [N, C] and not empty, got {list(scores.shape)}")
-    if not jnp.issubdtype(scores.dtype, jnp.floating):
-        raise TypeError(f"scores must be floating point, got {scores.dtype}")
     if y.shape != scores.shape[:1]:
         raise ValueError(
             f"y must be [N] = {list(scores.shape[:1])}, one label per row of scores, "
             f"got {list(y.shape)}"
         )
+    return scores, _check_labels(y)
+
+
+def _check_matrix(scores: Array) -> jax.Array:
+    scores = jnp.asarray(scores)
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise ValueError(f"scores must be [N, C] and not empty, got {list(scores.shape)}")
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        raise TypeError(f"scores must be floating point, got {scores.dtype}")
+    return scores
+
+
+def _check_labels(y: Array) -> jax.Array:
+    y = y if isinstance(y, jax.Array) else np.asarray(y)
+    if y.ndim != 1:
+        raise ValueError(f"y must be [N], one label per example, got {list(y.shape)}")
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(f"y must hold integer class labels, got {y.dtype}")
     top = np.iinfo(np.int32).max
     if np.iinfo(y.dtype).max > top:  # a cast would turn 2**32 into the label 0
         y = y.clip(-1 if np.iinfo(y.dtype).min < 0 else 0, top)
-    return scores, jnp.asarray(y, jnp.int32)
+    return jnp.asarray(y, jnp.int32)

@@ -5,19 +5,19 @@
     updates, opt_state = optimizer.update(grads, opt_state, params)
     params = apply_updates(params, updates)
 
-The update rules and their conventions are those of CS231n. States are nested
-dicts with CS231n's names, and always `step`, the int32 count of updates done.
-Moments and updates have the tree structure of the parameters, and their dtypes;
-hyper-parameters are cast to the dtype of each leaf. Leaves narrower than float32
-are computed in float32 and rounded once, at the end.
+The update rules are those of the papers, in the conventions of CS231n where it has
+them. States are nested dicts with CS231n's names, and always `step`, the int32
+count of updates done. Moments and updates have the tree structure of the
+parameters, and their dtypes; hyper-parameters are cast to the dtype of each leaf.
+Leaves narrower than float32 are computed in float32 and rounded once, at the end.
 
-A learning rate is a number, a traced value, or a schedule: a function that is
-called with the count of updates before this one. Every other hyper-parameter
-may be traced, too; 1 - 0.999 of a traced float32 is off by 5e-5, of a number exact.
+A learning rate is a number, a traced value, or a schedule: a pure function that is
+called with the count of updates before this one. Every other hyper-parameter may be
+traced, too; 1 - 0.999 of a traced float32 is off by 1e-5 of its size, of a number exact.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -186,7 +186,8 @@ def adamw(
       beta1, beta2, epsilon: as for `adam`.
       weight_decay: the strength; the learning rate multiplies it.
       decay_names: the names of the leaves that decay, such as ("w",), which leaves biases and
-        normalization alone; None is every leaf.
+        normalization alone; None is every leaf. The name is the last part of the path: `w` of
+        affine1/w, `0` in a tuple; a bare array has none.
 
     State: `m`, `v`, `step`.
     """
@@ -298,14 +299,16 @@ OPTIMIZERS = {
 def clip_by_global_norm(optimizer: Optimizer, max_norm: Any) -> Optimizer:
     """An optimizer that sees gradients of a norm of at most `max_norm` (Pascanu et al. 2013).
 
-    All gradients are scaled by `max_norm / global_norm(grads)` where that is below 1.
+    All gradients are scaled by `max_norm / global_norm(grads)` where that is below 1; a NaN
+    among them makes all of them NaN.
 
     Args:
-      optimizer: the optimizer that is given them.
+      optimizer: the optimizer that is given them, or any pair of this shape.
       max_norm: above 0; may be traced.
     Returns:
       An Optimizer with the state of the one given.
     """
+    optimizer = as_optimizer(optimizer)
     _check.number("max_norm", max_norm, above=0)
 
     def update(grads: Tree, opt_state: Tree, params: Tree) -> tuple[Tree, Tree]:
@@ -338,45 +341,49 @@ def global_norm(tree: Tree) -> jax.Array:
 def with_average(optimizer: Optimizer, decay: Any) -> Optimizer:
     """An optimizer that keeps an exponential average of the parameters (Polyak 1992) as well.
 
-        average = decay * average + (1 - decay) * w        after each update
+    After update t, counted from 1, which leads to w:
 
+        average += (1 - decay) / (1 - decay**t) * (w - average)
+
+    It is the mean of the parameters visited, with weights `decay**age`: the start has none.
     The updates are those of the optimizer given; `averaged_params` reads the average.
 
     Args:
-      optimizer: the optimizer.
-      decay: the share that is kept, 0.999 say; at least 0 and below 1; may be traced.
+      optimizer: the optimizer, or any pair of this shape.
+      decay: at least 0 and below 1, 0.999 say; may be traced.
     Returns:
       An Optimizer. State: `optimizer`, the state of the one given; `average`, in float32 at
-      least; `weight`, the sum of the weights so far, `1 - decay**step`; `step`.
+      least; `step`.
     """
+    optimizer = as_optimizer(optimizer)
     _check.number("decay", decay, at_least=0, below=1)
 
     def init(params: Tree) -> FrozenDict:
         _check_floating("with_average", params)
         average = jax.tree.map(lambda p: jnp.zeros_like(_wide(p)), params)
         entry = {"optimizer": optimizer.init(params), "average": average}
-        zero = jnp.zeros((), jnp.int32)
-        return FrozenDict.shallow({**entry, "weight": jnp.zeros(()), "step": zero})
+        return FrozenDict.shallow({**entry, "step": jnp.zeros((), jnp.int32)})
 
     def update(grads: Tree, opt_state: Tree, params: Tree) -> tuple[Tree, Tree]:
+        _check_entries("with_average", opt_state, {"optimizer", "average", "step"})
+        check_same_structure(opt_state["average"], params, "opt_state['average']")
         updates, inner = optimizer.update(grads, opt_state["optimizer"], params)
         step = jnp.asarray(opt_state["step"], jnp.int32) + 1
-        rest = 1 - jnp.asarray(decay, float)
+        share = (1 - decay) / _one_minus_power(decay, step)
 
         def follow(average: Any, param: Any) -> jax.Array:
             average = jnp.asarray(average)
-            return average + rest.astype(average.dtype) * (_wide(param) - average)
+            return average + share.astype(average.dtype) * (_wide(param) - average)
 
         average = jax.tree.map(follow, opt_state["average"], apply_updates(params, updates))
-        weight = _one_minus_power(decay, step).astype(jnp.asarray(opt_state["weight"]).dtype)
-        entry = {"optimizer": inner, "average": average, "weight": weight, "step": step}
+        entry = {"optimizer": inner, "average": average, "step": step}
         return updates, FrozenDict.shallow(entry) if isinstance(opt_state, FrozenDict) else entry
 
     return Optimizer(init, update)
 
 
 def averaged_params(opt_state: Tree, params: Tree) -> Tree:
-    """The average of the parameters that `with_average` keeps, without the weight of its start.
+    """The average of the parameters that `with_average` keeps.
 
     Args:
       opt_state: the state of an optimizer from `with_average`.
@@ -384,20 +391,18 @@ def averaged_params(opt_state: Tree, params: Tree) -> Tree:
     Returns:
       The average, in the tree structure and dtypes of params.
     """
-    if not {"average", "weight"} <= set(opt_state):
+    if not isinstance(opt_state, Mapping) or not {"average", "step"} <= set(opt_state):
         raise ValueError(
             "averaged_params: opt_state must be that of with_average(optimizer, decay)"
         )
     check_same_structure(opt_state["average"], params, "opt_state['average']")
-    weight = jnp.asarray(opt_state["weight"])
-    started = weight > 0
+    started = jnp.asarray(opt_state["step"]) > 0
 
-    def unbiased(param: Any, average: Any) -> jax.Array:
-        param, average = jnp.asarray(param), jnp.asarray(average)
-        mean = average / jnp.where(started, weight, 1).astype(average.dtype)
-        return jnp.where(started, mean.astype(param.dtype), param)
+    def read(param: Any, average: Any) -> jax.Array:
+        param = jnp.asarray(param)
+        return jnp.where(started, jnp.asarray(average).astype(param.dtype), param)
 
-    return jax.tree.map(unbiased, params, opt_state["average"])
+    return jax.tree.map(read, params, opt_state["average"])
 
 
 def apply_updates(params: Tree, updates: Tree) -> Tree:
@@ -409,6 +414,16 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
         return param + jnp.asarray(update).astype(param.dtype)
 
     return jax.tree.map(add, params, updates)
+
+
+def as_optimizer(optimizer: Any) -> Optimizer:
+    """The optimizer, or an `Optimizer` of a bare pair; TypeError if it is neither."""
+    pair = optimizer if type(optimizer) is tuple else ()
+    if len(pair) == 2 and all(map(callable, pair)):
+        return Optimizer(*pair)
+    if not (callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update")):
+        raise TypeError(f"optimizer must be a pair (init, update), got {optimizer!r}")
+    return optimizer
 
 
 class _Decay:
@@ -452,11 +467,7 @@ def _optimizer(
         return FrozenDict.shallow({**zeros, "step": jnp.zeros((), jnp.int32)})
 
     def update(grads: Tree, opt_state: Tree, params: Tree) -> tuple[Tree, Tree]:
-        if set(opt_state) != entries:
-            raise ValueError(
-                f"{name}: opt_state must have {', '.join(sorted(entries))}; "
-                f"got {', '.join(map(str, sorted(opt_state))) or 'nothing'}"
-            )
+        _check_entries(name, opt_state, entries)
         _check_floating(name, params)
         check_same_structure(grads, params, "grads")
         for moment in moments:
@@ -559,6 +570,15 @@ def _one_minus_power(beta: Any, t: Any) -> jax.Array:
 def _check_rate(learning_rate: Any) -> None:
     if not callable(learning_rate):
         _check.number("learning_rate", learning_rate, above=0)
+
+
+def _check_entries(name: str, opt_state: Any, entries: set[str]) -> None:
+    found = set(opt_state) if isinstance(opt_state, Mapping) else set()
+    if found != entries:
+        raise ValueError(
+            f"{name}: opt_state must have {', '.join(sorted(entries))}; "
+            f"got {', '.join(map(str, sorted(found))) or 'nothing'}"
+        )
 
 
 def _check_floating(name: str, params: Tree) -> None:

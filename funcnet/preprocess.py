@@ -1,5 +1,7 @@
 """Preprocessing that is fitted on the training data and travels with the model."""
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +20,7 @@ class Preprocess:
     """A fitted preprocessing, a function of raw inputs that is a pytree as well.
 
     Attributes:
-      kind: what it does, a name in `KINDS`.
+      kind: what it does, a name in `KINDS`, or several joined by "+".
       stats: the arrays that were fitted.
     """
 
@@ -37,7 +39,13 @@ class Preprocess:
         Raises:
           ValueError: the examples have another shape.
         """
-        return KINDS[self.kind](self.stats, jnp.asarray(x))
+        kinds = self.kind.split("+")
+        if len(kinds) == 1:
+            return KINDS[self.kind](self.stats, jnp.asarray(x))
+        for i, kind in enumerate(kinds, start=1):
+            part = self.stats[str(i)] if str(i) in self.stats else FrozenDict()
+            x = KINDS[kind](part, jnp.asarray(x))
+        return x
 
 
 def subtract_mean(x: Any) -> Preprocess:
@@ -59,8 +67,177 @@ def no_preprocess(x: Any) -> Preprocess:
     return Preprocess("no_preprocess", FrozenDict())
 
 
+def standardize(x: Any, *, epsilon: float = 1e-6) -> Preprocess:
+    """Subtract the mean of each feature and divide by its standard deviation.
+
+        (x - mean) / (std + epsilon * max(std)),   features that never vary give 0
+
+    Args:
+      x: [N, ...] training inputs.
+      epsilon: 0 or more, a fraction of the largest standard deviation.
+
+    Returns:
+      A Preprocess with `stats["mean"]` and `stats["scale"]`, the factors, [...] each.
+    """
+    _check.number("epsilon", epsilon, at_least=0)
+    x = np.asarray(_check.inputs(x))
+    mean = x.mean(axis=0, dtype=np.float64)
+    squares = np.zeros(x.shape[1:])
+    for part in _parts(x):
+        squares += np.square(part - mean).sum(axis=0)
+    std = np.sqrt(squares / len(x))
+    divisor = std + epsilon * std.max()
+    scale = np.divide(1, divisor, out=np.zeros_like(std), where=std > 0)
+    return Preprocess("standardize", freeze({"mean": mean, "scale": scale}))
+
+
+def normalize_contrast(x: Any, *, epsilon: float = 10.0) -> Preprocess:
+    """Give every example mean 0 and variance 1 (Coates, Lee and Ng 2011, section 3.2.1).
+
+        (x - mean) / sqrt(var + epsilon)      over the features of the example
+
+    Nothing is fitted: x is only looked at to be checked.
+
+    Args:
+      x: [N, ...] training inputs.
+      epsilon: 0 or more, in squared units of the inputs; 10 is for pixels of 0 to 255.
+
+    Returns:
+      A Preprocess with `stats["epsilon"]`.
+    """
+    _check.number("epsilon", epsilon, at_least=0)
+    _check.inputs(x)
+    return Preprocess("normalize_contrast", freeze({"epsilon": np.float64(epsilon)}))
+
+
+def whiten(x: Any, *, dim: int | None = None, epsilon: float = 1e-3) -> Preprocess:
+    """Principal components of unit variance (PCA whitening).
+
+        (x - mean) V / sqrt(variance + epsilon)
+
+    with V the directions of largest variance of the training data, and their variances.
+
+    Args:
+      x: [N, ...] training inputs; an example is flattened to D features.
+      dim: how many components to keep, at most D; None is all.
+      epsilon: added to the variances, in squared units of the inputs, 0 or more; it keeps noise
+        small where there is next to no variance. Directions without any give 0.
+
+    Returns:
+      A Preprocess with `stats["mean"]` [...] and `stats["matrix"]` [D, dim].
+    """
+    _check.number("epsilon", epsilon, at_least=0)
+    x = np.asarray(_check.inputs(x))
+    features = math.prod(x.shape[1:])
+    dim = features if dim is None else _check.integer("dim", dim, at_least=1, at_most=features)
+    mean = x.mean(axis=0, dtype=np.float64)
+    covariance = np.zeros((features, features))
+    for part in _parts(x):
+        rows = (part - mean).reshape(len(part), features).astype(_working_dtype(x))
+        covariance += rows.T @ rows
+    variances, directions = np.linalg.eigh(covariance / len(x))
+    variances, directions = variances[::-1][:dim], directions[:, ::-1][:, :dim]
+    rounding = max(variances[0], 0) * math.sqrt(features) * np.finfo(_working_dtype(x)).eps
+    kept = variances > rounding
+    scale = np.zeros_like(variances)
+    scale[kept] = 1 / np.sqrt(variances[kept] + epsilon)
+    return Preprocess("whiten", freeze({"mean": mean, "matrix": directions * scale}))
+
+
+def shuffle_features(x: Any, *, seed: int = 0) -> Preprocess:
+    """Put the features of every example into another order, the same for all.
+
+    What is learned from shuffled images owes nothing to their being images: the
+    permutation-invariant task.
+
+    Args:
+      x: [N, ...] training inputs; an example is flattened to D features and keeps its shape.
+      seed: which order.
+
+    Returns:
+      A Preprocess with `stats["order"]`, [D] int32.
+    """
+    x = _check.inputs(x)
+    seed = _check.integer("seed", seed, at_least=0)
+    order = np.random.default_rng(seed).permutation(math.prod(x.shape[1:]))
+    return Preprocess("shuffle_features", freeze({"order": order.astype(np.int32)}))
+
+
+def chain(*fitters: Callable[[Any], Preprocess]) -> Callable[[Any], Preprocess]:
+    """Several preprocessings, each fitted to what the one before it gives.
+
+        fit(..., preprocess=chain(normalize_contrast, partial(whiten, dim=800)))
+
+    Args:
+      fitters: functions such as `subtract_mean`.
+
+    Returns:
+      `fitter(x) -> Preprocess`, of a kind such as "normalize_contrast+whiten", whose stats
+      are those of the parts by their number: "1", "2", ...
+    """
+    for fitter in fitters:
+        _check.function("every preprocessing", fitter)
+
+    def fit_all(x: Any) -> Preprocess:
+        parts: list[Preprocess] = []
+        for fit in fitters:
+            parts.append(fit(x))
+            if len(parts) < len(fitters):
+                x = np.concatenate([np.asarray(parts[-1](part)) for part in _parts(x)])
+        kind = "+".join(part.kind for part in parts) or "no_preprocess"
+        if len(parts) == 1:
+            return parts[0]
+        stats = {str(i): part.stats for i, part in enumerate(parts, start=1) if part.stats}
+        return Preprocess(kind, freeze(stats))
+
+    return fit_all
+
+
+def check_kind(kind: str) -> None:
+    """Raise a ValueError unless `kind` is one in `KINDS`, or several joined by "+"."""
+    for part in kind.split("+"):
+        _check.choose("preprocessing", part, KINDS)
+
+
 def _apply_subtract_mean(stats: Any, x: jax.Array) -> jax.Array:
-    mean = stats["mean"]
+    return _centred(stats["mean"], x)
+
+
+def _apply_nothing(stats: Any, x: jax.Array) -> jax.Array:
+    return x
+
+
+def _apply_standardize(stats: Any, x: jax.Array) -> jax.Array:
+    return _centred(stats["mean"], x) * stats["scale"]
+
+
+def _apply_normalize_contrast(stats: Any, x: jax.Array) -> jax.Array:
+    epsilon = stats["epsilon"]
+    if x.ndim < 2:
+        raise ValueError(f"x must be [N, ...], a batch of examples, got shape {list(x.shape)}")
+    features = tuple(range(1, x.ndim))
+    wide = x.astype(jnp.promote_types(epsilon.dtype, jnp.float32))
+    centred = wide - wide.mean(axis=features, keepdims=True)
+    variance = jnp.square(centred).mean(axis=features, keepdims=True)
+    divisor = jnp.sqrt(variance + epsilon)
+    return jnp.where(divisor > 0, centred / jnp.where(divisor > 0, divisor, 1), 0)
+
+
+def _apply_whiten(stats: Any, x: jax.Array) -> jax.Array:
+    centred = _centred(stats["mean"], x)
+    return centred.reshape(len(centred), -1) @ stats["matrix"]
+
+
+def _apply_shuffle_features(stats: Any, x: jax.Array) -> jax.Array:
+    order = stats["order"]
+    if math.prod(x.shape[1:]) != len(order):
+        raise ValueError(
+            f"x has examples of shape {list(x.shape[1:])}, but {len(order)} features are shuffled"
+        )
+    return x.reshape(len(x), -1)[:, order].reshape(x.shape)
+
+
+def _centred(mean: jax.Array, x: jax.Array) -> jax.Array:
     if x.shape[1:] != mean.shape:
         raise ValueError(
             f"x has examples of shape {list(x.shape[1:])}, but the mean that is "
@@ -69,8 +246,22 @@ def _apply_subtract_mean(stats: Any, x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(mean.dtype, jnp.float32)) - mean
 
 
-def _apply_nothing(stats: Any, x: jax.Array) -> jax.Array:
-    return x
+def _parts(x: Any) -> Iterator[Any]:
+    """x in parts of at most 4,096 examples, so that no copy of all of it is made."""
+    return (x[start : start + 4096] for start in range(0, len(x), 4096))
 
 
-KINDS = {"subtract_mean": _apply_subtract_mean, "no_preprocess": _apply_nothing}
+def _working_dtype(x: np.ndarray) -> Any:
+    """Float32 for pixels and for float32 data; float64 for the others."""
+    narrow = x.dtype.itemsize <= (4 if x.dtype.kind == "f" else 2)
+    return np.float32 if narrow else np.float64
+
+
+KINDS = {
+    "subtract_mean": _apply_subtract_mean,
+    "no_preprocess": _apply_nothing,
+    "standardize": _apply_standardize,
+    "normalize_contrast": _apply_normalize_contrast,
+    "whiten": _apply_whiten,
+    "shuffle_features": _apply_shuffle_features,
+}

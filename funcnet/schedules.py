@@ -80,8 +80,7 @@ def cosine_decay(rate: Any, total_steps: int, *, final_fraction: Any = 0.0) -> S
     total_steps = _check.integer("total_steps", total_steps, at_least=1)
 
     def schedule(step: Any) -> jax.Array:
-        t = jnp.clip(jnp.asarray(step, float) / total_steps, 0, 1)
-        return rate * (final_fraction + (1 - final_fraction) * 0.5 * (1 + jnp.cos(math.pi * t)))
+        return rate * _half_cosine(jnp.asarray(step, float) / total_steps, final_fraction)
 
     return schedule
 
@@ -112,35 +111,47 @@ def one_cycle(
     rate: Any,
     total_steps: int,
     *,
-    warmup_fraction: float = 0.2,
+    warmup_fraction: Any = 0.2,
     first_fraction: Any = 0.0,
     final_fraction: Any = 0.0,
 ) -> Schedule:
     """Up to `rate` in a line and down in half a cosine (after Smith and Topin 2019).
 
-    The line goes from `first_fraction * rate` to rate over `warmup_fraction * total_steps` updates,
-    the half cosine from there to `final_fraction * rate` over the others (arXiv 1708.07120).
+    With W = warmup_fraction * total_steps, rounded (arXiv 1708.07120 has two lines):
+
+        up, step < W:     rate * (first_fraction + (1 - first_fraction) * (step + 1) / (W + 1))
+        down, step >= W:  `cosine_decay` over the total_steps - W steps from W on
+
+    The first update is one step of the line above `first_fraction * rate`, the update at
+    step W has the full rate, and `final_fraction * rate` is reached after the last one: with
+    both fractions 0 no update has a rate of 0.
 
     Args:
       rate: the largest learning rate; may be traced.
       total_steps: the number of updates in all.
-      warmup_fraction: the share of the updates on the way up, 0 to 1.
-      first_fraction, final_fraction: the rates at both ends as fractions of the largest, 0 to
-        1; may be traced. The first update has a rate a step above the first one, which may be 0.
+      warmup_fraction: the share of the updates on the way up, 0 to 1; may be traced.
+      first_fraction, final_fraction: the rates around the first and the last update as
+        fractions of the largest, 0 to 1; may be traced.
     Returns:
       `schedule(step) -> learning rate`.
     """
     _check.number("rate", rate, above=0)
     _check.number("warmup_fraction", warmup_fraction, at_least=0, at_most=1)
     _check.number("first_fraction", first_fraction, at_least=0, at_most=1)
+    _check.number("final_fraction", final_fraction, at_least=0, at_most=1)
     total_steps = _check.integer("total_steps", total_steps, at_least=1)
-    rising = warmup_fraction * total_steps
-    falling = cosine_decay(rate, max(1, round(total_steps - rising)), final_fraction=final_fraction)
 
     def schedule(step: Any) -> jax.Array:
         count = jnp.asarray(step, float)
-        share = (count + 1) / (rising + 1)
-        up = rate * (first_fraction + (1 - first_fraction) * share)
-        return jnp.where(count < rising, up, falling(count - rising))
+        rising = jnp.round(jnp.asarray(warmup_fraction * total_steps, float))
+        up = first_fraction + (1 - first_fraction) * (count + 1) / (rising + 1)
+        down = _half_cosine((count - rising) / jnp.maximum(total_steps - rising, 1), final_fraction)
+        return rate * jnp.where(count < rising, up, down)
 
     return schedule
+
+
+def _half_cosine(t: jax.Array, final_fraction: Any) -> jax.Array:
+    """From 1 at t = 0 and before to `final_fraction` at t = 1 and after."""
+    share = 0.5 * (1 + jnp.cos(math.pi * jnp.clip(t, 0, 1)))
+    return final_fraction + (1 - final_fraction) * share

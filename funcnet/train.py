@@ -1,8 +1,8 @@
 """Training: a pure step, an epoch compiled as one program, and the loop around it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import _check
+from funcnet.augment import Augmentation, in_turn, mixup
 from funcnet.datasets import Dataset, check_dataset
-from funcnet.losses import is_zero, softmax_loss
+from funcnet.losses import is_zero, smooth_labels, softmax_loss
 from funcnet.net import Layer, LossFn, as_input, loss_and_grads
-from funcnet.optim import Optimizer, apply_updates
+from funcnet.optim import Optimizer, apply_updates, averaged_params, with_average
 from funcnet.preprocess import Preprocess, no_preprocess, subtract_mean
 
 Tree = Any
+View = Callable[[Any], Any]
 TRAIN_SAMPLE = 1000  # training images on which the accuracy is measured
 
 
@@ -88,10 +90,12 @@ class Evaluation(NamedTuple):
     Attributes:
       loss: the mean loss, without regularisation.
       accuracy: the share of examples whose largest score is that of their label.
+      views: of how many views of each example the scores were averaged; 1 is no averaging.
     """
 
     loss: float
     accuracy: float
+    views: int = 1
 
 
 class History(NamedTuple):
@@ -140,7 +144,7 @@ def init_train_state(
     Args:
       net: the network.
       optimizer: the optimizer.
-      in_shape: the shape of one example, `x.shape[1:]`.
+      in_shape: the shape of one example, `x.shape[1:]`, as preprocessed.
       key: a random key, `jax.random.key(seed)`, for the parameters and for the run.
     """
     init_key, run_key = jax.random.split(_check.key(key))
@@ -156,6 +160,9 @@ def make_train_step(
     reg: Any = 0.0,
     loss_fn: LossFn = softmax_loss,
     preprocess: Preprocess | None = None,
+    augment: Augmentation | Sequence[Augmentation] | None = None,
+    label_smoothing: Any = 0.0,
+    mixup_alpha: Any = 0.0,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """A jit-compiled training step, a pure function.
 
@@ -165,20 +172,19 @@ def make_train_step(
       reg: L2 strength, as for `loss_and_grads`.
       loss_fn: `loss_fn(scores, y) -> (loss, dscores)`.
       preprocess: applied to x inside the step; None leaves x as it is.
+      augment, label_smoothing, mixup_alpha: as for `fit`.
     Returns:
       `train_step(train_state, x, y) -> (train_state, metrics)` for a batch x [N, ...],
       y [N]; metrics has "loss", the loss of this batch before the update.
     """
-    _check.number("reg", reg, at_least=0)
-    _check.function("loss_fn", loss_fn)
-    optimizer = _as_optimizer(optimizer)
+    numbers = _numbers(reg, label_smoothing, mixup_alpha)
+    program = _program(net, optimizer, loss_fn, augment)
 
     @jax.jit
     def train_step(
         train_state: TrainState, x: Any, y: Any
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        inputs = x if preprocess is None else preprocess(x)
-        return _step(net, optimizer, loss_fn, reg, train_state, inputs, y)
+        return _step(program, numbers, preprocess or no_preprocess(x), train_state, x, y)
 
     return train_step
 
@@ -194,6 +200,10 @@ def fit(
     reg: Any = 0.0,
     loss_fn: LossFn = softmax_loss,
     preprocess: Preprocess | Callable[[Any], Preprocess] | None = subtract_mean,
+    augment: Augmentation | Sequence[Augmentation] | None = None,
+    label_smoothing: Any = 0.0,
+    mixup_alpha: Any = 0.0,
+    average_decay: Any = None,
     eval_every: int | None = 1,
     train_state: TrainState | None = None,
     callback: Callable[[int, TrainState, dict[str, Any]], None] | None = None,
@@ -217,6 +227,15 @@ def fit(
       loss_fn: `loss_fn(scores, y) -> (loss, dscores)`.
       preprocess: a function that fits a Preprocess to x_train, such as `subtract_mean`, or
         one that is fitted already; None leaves the inputs as they are.
+      augment: a function of (key, inputs), such as `random_flip`, or several that are applied in
+        turn, to the raw inputs of each training batch; None changes nothing.
+      label_smoothing: the probability that targets spread over all classes, see
+        `smooth_labels`; may be traced.
+      mixup_alpha: train on mixtures of pairs, after preprocessing, with shares from
+        Beta(alpha, alpha), see `mixup`; may be traced. 0 is none.
+      average_decay: evaluate and return, in place of the last parameters, their exponential
+        average over the updates, see `with_average`, 0.999 say; may be traced. None is no
+        averaging. The state of layers, such as running statistics, is that of the last ones.
       eval_every: measure accuracies and losses every so many epochs, before the first
         epoch and after the last; None never.
       train_state: a TrainState to go on from, in place of a key.
@@ -229,10 +248,10 @@ def fit(
     Raises:
       ValueError, TypeError: an argument is wrong; before anything is compiled.
     """
-    if not isinstance(net, Layer):
-        raise TypeError(f"net must be a Layer, such as mlp([100], 10), got {net!r}")
-    optimizer = _as_optimizer(optimizer)
-    _check.function("loss_fn", loss_fn)
+    if average_decay is not None:
+        optimizer = _averaging(_as_optimizer(optimizer), average_decay)
+    program = _program(net, optimizer, loss_fn, augment)
+    optimizer = program.optimizer
     if callback is not None:
         _check.function("callback", callback)
     dataset = check_dataset(dataset)
@@ -244,25 +263,34 @@ def fit(
         )
     if eval_every is not None:
         eval_every = _check.integer("eval_every", eval_every, at_least=1)
-    _check.number("reg", reg, at_least=0)
+    numbers = _numbers(reg, label_smoothing, mixup_alpha)
+    fitted = fit_preprocess(preprocess, dataset.x_train)
     if key is not None and train_state is None:
-        train_state = init_train_state(net, optimizer, dataset.x_train.shape[1:], key=key)
+        in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
+        train_state = init_train_state(net, optimizer, in_shape, key=key)
     elif key is not None or train_state is None:
         raise ValueError("give either key, for a new run, or train_state, to go on with one")
     first = int(train_state.epoch)
     epochs = _check.integer("epochs", epochs, at_least=first + 1)
-    fitted = fit_preprocess(preprocess, dataset.x_train)
     _check_classes(Model(net, train_state.params, train_state.state, fitted), dataset)
+    _check_step(program, numbers, fitted, train_state, dataset, batch_size)
 
-    x, y = jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train)
-    strength = None if is_zero(reg) else jnp.asarray(reg, float)
+    x, y, in_step = jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train), fitted
+    if augment is None and _narrows(fitted, x):  # then once is enough, and takes less memory
+        x = jnp.concatenate([_preprocess(fitted, x[b]) for b in _batches(len(x), TRAIN_SAMPLE)])
+        in_step = no_preprocess(x)
     sample = _sample(dataset)
+
+    def model_at(train_state: TrainState) -> Model:
+        params = train_state.params
+        if average_decay is not None:
+            params = _averaged(train_state.opt_state, params)
+        return Model(net, params, train_state.state, fitted)
 
     def looked_at(epoch: int, run: _Run) -> _Run:
         if eval_every is None or (epoch % eval_every and epoch != epochs and epoch != first):
             return run
-        model = Model(net, run.train_state.params, run.train_state.state, fitted)
-        return _look(model, loss_fn, sample, dataset, epoch, run)
+        return _look(model_at(run.train_state), loss_fn, sample, dataset, epoch, run)
 
     def report(epoch: int, run: _Run) -> None:
         if callback is not None:
@@ -278,15 +306,7 @@ def fit(
         report(first, run)
         for epoch in range(first + 1, epochs + 1):
             train_state, losses = _epoch(
-                run.train_state,
-                x,
-                y,
-                fitted,
-                strength,
-                net=net,
-                optimizer=optimizer,
-                loss_fn=loss_fn,
-                batch_size=batch_size,
+                run.train_state, x, y, in_step, numbers, program=program, batch_size=batch_size
             )
             losses = (*run.losses, np.asarray(losses, np.float64))
             # One assignment, so that an interrupt finds the run before or after, never between.
@@ -294,37 +314,51 @@ def fit(
             report(epoch, run)
     except KeyboardInterrupt:
         interrupted = True
-    model = Model(net, run.train_state.params, run.train_state.state, fitted)
+    model = model_at(run.train_state)
     return FitResult(run.train_state, model, run.best, _history(run), interrupted)
 
 
-def predict(model: Model, x: Any, *, batch_size: int = 1000) -> np.ndarray:
+def predict(
+    model: Model, x: Any, *, batch_size: int = 1000, views: Sequence[View] | None = None
+) -> np.ndarray:
     """The class of each example: the index of its largest score.
 
     Args:
       model: the model.
       x: [N, ...] raw inputs, as the training data were.
       batch_size: examples per forward pass.
+      views: functions of raw inputs, such as `flips_and_shifts()`: the scores are the mean of
+        those of each view of an example. None is the example alone, as it is.
     Returns:
       [N] int32 labels.
     Raises:
       ValueError: x is empty, not finite, or its examples have the wrong shape.
     """
-    return predict_scores(model, x, batch_size=batch_size).argmax(axis=1).astype(np.int32)
+    scores = predict_scores(model, x, batch_size=batch_size, views=views)
+    return scores.argmax(axis=1).astype(np.int32)
 
 
-def predict_scores(model: Model, x: Any, *, batch_size: int = 1000) -> np.ndarray:
+def predict_scores(
+    model: Model, x: Any, *, batch_size: int = 1000, views: Sequence[View] | None = None
+) -> np.ndarray:
     """The scores of each example, [N, C]; arguments and errors are those of `predict`."""
     _check_model(model)
-    x = _check.inputs(x)
+    x, views = _check.inputs(x), _check_views(views)
     batch_size = _check.integer("batch_size", batch_size, at_least=1)
+    model = _plain(model)
     return np.concatenate(
-        [np.asarray(_scores(model, x[batch])) for batch in _batches(len(x), batch_size)]
+        [np.asarray(_scores(model, x[b], views=views)) for b in _batches(len(x), batch_size)]
     )
 
 
 def evaluate(
-    model: Model, x: Any, y: Any, *, batch_size: int = 1000, loss_fn: LossFn = softmax_loss
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    batch_size: int = 1000,
+    loss_fn: LossFn = softmax_loss,
+    views: Sequence[View] | None = None,
 ) -> Evaluation:
     """The loss and the accuracy of a model on labelled examples, in evaluation mode.
 
@@ -334,18 +368,20 @@ def evaluate(
       y: [N] integer labels.
       batch_size: examples per forward pass.
       loss_fn: `loss_fn(scores, y) -> (loss, dscores)`.
+      views: average the scores over these views of each example, as for `predict`: test-time
+        augmentation. The result says over how many.
     Returns:
-      An Evaluation, `.loss` and `.accuracy`.
+      An Evaluation, `.loss`, `.accuracy` and `.views`.
     Raises:
       ValueError: x is empty or not finite, its examples have the wrong shape, or a label
         is none of the model's classes.
     """
     _check_model(model)
     _check.function("loss_fn", loss_fn)
-    x = _check.inputs(x)
+    x, views = _check.inputs(x), _check_views(views)
     y = _check.labels(y, num_examples=len(x), num_classes=_num_classes(model, x))
     batch_size = _check.integer("batch_size", batch_size, at_least=1)
-    return _evaluate(model, x, y, batch_size, loss_fn)
+    return _evaluate(model, x, y, batch_size, loss_fn, views)
 
 
 def fit_preprocess(
@@ -368,43 +404,68 @@ def fit_preprocess(
 # The compiled programs.
 
 
+class _Program(NamedTuple):
+    """What is compiled into a step."""
+
+    net: Layer
+    optimizer: Optimizer
+    loss_fn: LossFn
+    augment: Augmentation | None
+
+
+class _Numbers(NamedTuple):
+    """What a compiled step is given; None is what it does without."""
+
+    reg: Any
+    label_smoothing: Any
+    mixup_alpha: Any
+
+
 def _step(
-    net: Layer,
-    optimizer: Optimizer,
-    loss_fn: LossFn,
-    reg: Any,
+    program: _Program,
+    numbers: _Numbers,
+    preprocess: Preprocess,
     train_state: TrainState,
     x: Any,
     y: Any,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     params, state, opt_state, key, step, epoch = train_state
     _, step_key = jax.random.split(key)
+    # Split, not folded: fold_in(key, i) is the i-th of split(key, n), which the layers get.
+    layer_key, augment_key, mixup_key = jax.random.split(jax.random.fold_in(step_key, step), 3)
+    if program.augment is not None:
+        x = program.augment(augment_key, x)
+    inputs, targets = as_input(preprocess(x), params), y
+    if numbers.label_smoothing is not None or numbers.mixup_alpha is not None:
+        classes = _num_scores(program.net, params, state, inputs)
+        smoothing = 0.0 if numbers.label_smoothing is None else numbers.label_smoothing
+        targets = smooth_labels(y, classes, smoothing)
+    if numbers.mixup_alpha is not None:
+        inputs, targets = mixup(mixup_key, inputs, targets, numbers.mixup_alpha)
     value, grads, state = loss_and_grads(
-        net,
+        program.net,
         params,
         state,
-        x,
-        y,
-        reg=0.0 if reg is None else reg,
-        key=jax.random.fold_in(step_key, step),
-        loss_fn=loss_fn,
+        inputs,
+        targets,
+        reg=0.0 if numbers.reg is None else numbers.reg,
+        key=layer_key,
+        loss_fn=program.loss_fn,
     )
-    updates, opt_state = optimizer.update(grads, opt_state, params)
+    updates, opt_state = program.optimizer.update(grads, opt_state, params)
     params = apply_updates(params, updates)
     return TrainState(params, state, opt_state, key, step + 1, epoch), {"loss": value}
 
 
-@partial(jax.jit, static_argnames=("net", "optimizer", "loss_fn", "batch_size"))
+@partial(jax.jit, static_argnames=("program", "batch_size"))
 def _epoch(
     train_state: TrainState,
     x: jax.Array,
     y: jax.Array,
     preprocess: Preprocess,
-    reg: Any,
+    numbers: _Numbers,
     *,
-    net: Layer,
-    optimizer: Optimizer,
-    loss_fn: LossFn,
+    program: _Program,
     batch_size: int,
 ) -> tuple[TrainState, jax.Array]:
     """One pass over the data. Returns the state after it and the loss of every step."""
@@ -413,8 +474,7 @@ def _epoch(
     full = len(x) // batch_size
 
     def step(train_state: TrainState, batch: jax.Array) -> tuple[TrainState, jax.Array]:
-        inputs = preprocess(x[batch])
-        train_state, metrics = _step(net, optimizer, loss_fn, reg, train_state, inputs, y[batch])
+        train_state, metrics = _step(program, numbers, preprocess, train_state, x[batch], y[batch])
         return train_state, metrics["loss"]
 
     batches = order[: full * batch_size].reshape(full, batch_size)
@@ -425,19 +485,35 @@ def _epoch(
     return train_state._replace(epoch=train_state.epoch + 1), losses
 
 
-@jax.jit
-def _scores(model: Model, x: jax.Array) -> jax.Array:
-    inputs = as_input(model.preprocess(x), model.params)
-    scores, _, _ = model.net.forward(model.params, model.state, inputs, key=None, train=False)
-    return scores
+@partial(jax.jit, static_argnames=("views",))
+def _scores(model: Model, x: jax.Array, *, views: tuple[View, ...] = ()) -> jax.Array:
+    """The scores, in evaluation mode; their mean over the views, if there are any."""
+
+    def scores(x: jax.Array) -> jax.Array:
+        inputs = as_input(model.preprocess(x), model.params)
+        return model.net.forward(model.params, model.state, inputs, key=None, train=False)[0]
+
+    if not views:
+        return scores(x)
+    return jnp.stack([scores(view(x)) for view in views]).mean(axis=0)
 
 
-@partial(jax.jit, static_argnames=("loss_fn",))
-def _sums(model: Model, x: jax.Array, y: jax.Array, *, loss_fn: LossFn) -> tuple[Any, Any]:
+@partial(jax.jit, static_argnames=("loss_fn", "views"))
+def _sums(
+    model: Model, x: jax.Array, y: jax.Array, *, loss_fn: LossFn, views: tuple[View, ...]
+) -> tuple[Any, Any]:
     """The sum of the losses over a batch, and the number of right answers."""
-    scores = _scores(model, x)
+    scores = _scores(model, x, views=views)
     right = (scores.argmax(axis=1) == y) & ~jnp.isnan(scores).any(axis=1)  # a NaN is no answer
     return loss_fn(scores, y)[0] * len(x), right.sum()
+
+
+_averaged = jax.jit(averaged_params)
+
+
+@jax.jit
+def _preprocess(preprocess: Preprocess, x: jax.Array) -> jax.Array:
+    return preprocess(x)
 
 
 # The loop.
@@ -459,10 +535,10 @@ def _look(
     run: _Run,
 ) -> _Run:
     """The run with a row for this epoch, and this model if it is the best so far."""
-    train = _evaluate(model, *sample, TRAIN_SAMPLE, loss_fn)
+    train = _evaluate(model, *sample, TRAIN_SAMPLE, loss_fn, ())
     val = Evaluation(np.nan, np.nan)
     if len(dataset.x_val):
-        val = _evaluate(model, dataset.x_val, dataset.y_val, TRAIN_SAMPLE, loss_fn)
+        val = _evaluate(model, dataset.x_val, dataset.y_val, TRAIN_SAMPLE, loss_fn, ())
     row = {
         "epoch": epoch,
         "train_loss": train.loss,
@@ -495,11 +571,23 @@ def _sample(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return dataset.x_train[places], dataset.y_train[places]
 
 
-def _evaluate(model: Model, x: Any, y: np.ndarray, batch_size: int, loss_fn: LossFn) -> Evaluation:
-    plain = Model(model.net, model.params, model.state, model.preprocess)
-    sums = [_sums(plain, x[b], y[b], loss_fn=loss_fn) for b in _batches(len(x), batch_size)]
-    total = sum(float(value) for value, _ in sums)
-    return Evaluation(total / len(x), sum(int(right) for _, right in sums) / len(x))
+def _evaluate(
+    model: Model,
+    x: Any,
+    y: np.ndarray,
+    batch_size: int,
+    loss_fn: LossFn,
+    views: tuple[View, ...],
+) -> Evaluation:
+    model, batches = _plain(model), _batches(len(x), batch_size)
+    sums = [_sums(model, x[b], y[b], loss_fn=loss_fn, views=views) for b in batches]
+    total, right = sum(float(value) for value, _ in sums), sum(int(count) for _, count in sums)
+    return Evaluation(total / len(x), right / len(x), max(1, len(views)))
+
+
+def _plain(model: Model) -> Model:
+    """A Model, also of a BestModel: one compiled program serves both."""
+    return Model(model.net, model.params, model.state, model.preprocess)
 
 
 def _batches(count: int, batch_size: int) -> Iterator[slice]:
@@ -510,9 +598,65 @@ def _num_classes(model: Model, x: Any) -> int:
     return jax.eval_shape(_scores, model, x[:1]).shape[-1]
 
 
+def _num_scores(net: Layer, params: Tree, state: Tree, inputs: jax.Array) -> int:
+    forward = partial(net.forward, key=None, train=False)
+    return jax.eval_shape(forward, params, state, inputs)[0].shape[-1]
+
+
+def _narrows(preprocess: Preprocess, x: jax.Array) -> bool:
+    """Whether preprocessed examples have fewer elements than raw ones."""
+    return jax.eval_shape(preprocess, x[:1]).size < x[:1].size
+
+
 def _check_model(model: Any) -> None:
     if not isinstance(model, Model):
         raise TypeError(f"model must be a Model, such as fit(...).best, got {type(model).__name__}")
+
+
+def _check_views(views: Any) -> tuple[View, ...]:
+    if views is None:
+        return ()
+    if callable(views):
+        raise TypeError("views must be a sequence of functions, such as flips_and_shifts()")
+    for view in views:
+        _check.function("every view", view)
+    return tuple(views)
+
+
+@lru_cache(maxsize=16)
+def _averaging_concrete(optimizer: Optimizer, decay: float) -> Optimizer:
+    return with_average(optimizer, decay)
+
+
+def _averaging(optimizer: Optimizer, decay: Any) -> Optimizer:
+    """`with_average`, the same object for the same arguments, so that nothing compiles again."""
+    if isinstance(decay, (int, float)):
+        return _averaging_concrete(optimizer, decay)
+    return with_average(optimizer, decay)
+
+
+_in_turn = lru_cache(maxsize=16)(in_turn)  # the same object, so that nothing compiles again
+
+
+def _program(net: Layer, optimizer: Any, loss_fn: LossFn, augment: Any) -> _Program:
+    if not isinstance(net, Layer):
+        raise TypeError(f"net must be a Layer, such as mlp([100], 10), got {net!r}")
+    optimizer = _as_optimizer(optimizer)
+    _check.function("loss_fn", loss_fn)
+    if augment is not None and not callable(augment):
+        if isinstance(augment, str) or not isinstance(augment, Sequence):
+            raise TypeError(
+                f"augment must be a function such as random_flip, or several, got {augment!r}"
+            )
+        augment = _in_turn(tuple(augment))
+    return _Program(net, optimizer, loss_fn, augment)
+
+
+def _numbers(reg: Any, label_smoothing: Any, mixup_alpha: Any) -> _Numbers:
+    _check.number("label_smoothing", label_smoothing, at_least=0, at_most=1)
+    _check.number("mixup_alpha", mixup_alpha, at_least=0)
+    given = (reg, label_smoothing, mixup_alpha)
+    return _Numbers(*(None if is_zero(value) else jnp.asarray(value, float) for value in given))
 
 
 def _as_optimizer(optimizer: Any) -> Optimizer:
@@ -529,3 +673,30 @@ def _check_classes(model: Model, dataset: Dataset) -> None:
     classes = _num_classes(model, dataset.x_train)
     for name, y in (("y_train", dataset.y_train), ("y_val", dataset.y_val)):
         _check.labels(y, num_examples=len(y), num_classes=classes, name=name)
+
+
+def _check_step(
+    program: _Program,
+    numbers: _Numbers,
+    preprocess: Preprocess,
+    train_state: TrainState,
+    dataset: Dataset,
+    batch_size: int,
+) -> None:
+    """Trace a step, so that whatever does not fit is known before anything is compiled."""
+
+    def trace(count: int) -> None:
+        x, y = dataset.x_train[:count], dataset.y_train[:count]
+        jax.eval_shape(partial(_step, program, numbers, preprocess), train_state, x, y)
+
+    trace(batch_size)
+    rest = len(dataset.x_train) % batch_size
+    if rest == 1:
+        try:
+            trace(rest)
+        except ValueError as error:
+            raise ValueError(
+                f"batches of {batch_size} leave one of the "
+                f"{_check.plural(len(dataset.x_train), 'training example')} over: choose "
+                f"another batch_size ({error})"
+            ) from None

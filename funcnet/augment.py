@@ -1,0 +1,243 @@
+"""Random changes of images that leave their class as it is, as pure functions of (key, images).
+
+    augment = (random_flip, partial(random_shift, max_shift=4))
+    fit(..., augment=augment)
+
+Images are [N, ..., H, W], pixels of any dtype, which they keep; each example draws for
+itself. `fit` applies them to the raw pixels, inside the compiled epoch.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import _check
+from funcnet.layers import Array
+
+Augmentation = Callable[[Any, Any], jax.Array]
+
+
+def random_flip(key: Any, images: Array) -> jax.Array:
+    """Each image as it is or mirrored left to right, with equal probability.
+
+    Args:
+      key: a random key.
+      images: [N, ..., H, W].
+    Returns:
+      Images of the same shape and dtype.
+    """
+    images = _images("random_flip", images)
+    flipped = jax.random.bernoulli(key, shape=(len(images),))
+    return jnp.where(_to_rank(flipped, images.ndim), images[..., ::-1], images)
+
+
+def random_shift(key: Any, images: Array, *, max_shift: int = 4) -> jax.Array:
+    """Each image moved by -max_shift to max_shift pixels, up or down and left or right.
+
+    What comes in at an edge is the reflection of the image there, without the edge itself
+    twice.
+
+    Args:
+      key: a random key.
+      images: [N, ..., H, W], of more than max_shift pixels in both directions.
+      max_shift: the largest shift in pixels, 0 or more.
+    Returns:
+      Images of the same shape and dtype.
+    """
+    images = _images("random_shift", images)
+    padded = _reflected("random_shift", images, max_shift)
+    rows, columns = jax.random.randint(key, (2, len(images)), 0, 2 * max_shift + 1)
+
+    def window(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+        starts = [jnp.zeros_like(row)] * (image.ndim - 2) + [row, column]
+        return jax.lax.dynamic_slice(image, starts, images.shape[1:])
+
+    return jax.vmap(window)(padded, rows, columns)
+
+
+def random_resized_crop(
+    key: Any, images: Array, *, min_area: Any = 0.5, max_aspect: Any = 4 / 3
+) -> jax.Array:
+    """A rectangle out of each image, stretched to the size of the image (Szegedy et al. 2015).
+
+    Its area is uniform between min_area and 1 of the image's, the logarithm of its aspect
+    ratio uniform between those of 1 / max_aspect and max_aspect; a side longer than
+    the image is cut to it; its place is uniform. Pixels are interpolated linearly.
+
+    Args:
+      key: a random key.
+      images: [N, ..., H, W].
+      min_area: above 0, at most 1; may be traced.
+      max_aspect: 1 or more; may be traced.
+    Returns:
+      Images of the same shape and dtype; integers are rounded.
+    """
+    images = _images("random_resized_crop", images)
+    _check.number("min_area", min_area, above=0, at_most=1)
+    _check.number("max_aspect", max_aspect, at_least=1)
+    area_key, aspect_key, row_key, column_key = jax.random.split(key, 4)
+    count = (len(images),)
+    area = jax.random.uniform(area_key, count, minval=min_area, maxval=1.0)
+    limit = jnp.log(jnp.asarray(max_aspect, float))
+    aspect = jnp.exp(jax.random.uniform(aspect_key, count, minval=-limit, maxval=limit))
+    height = jnp.minimum(jnp.sqrt(area / aspect), 1)
+    width = jnp.minimum(jnp.sqrt(area * aspect), 1)
+    top = jax.random.uniform(row_key, count) * (1 - height)
+    left = jax.random.uniform(column_key, count) * (1 - width)
+    rows = _resize_matrix(top, height, images.shape[-2])  # [N, H, H]
+    columns = _resize_matrix(left, width, images.shape[-1])  # [N, W, W]
+    flat = images.astype(rows.dtype).reshape(len(images), -1, *images.shape[-2:])
+    out = jnp.einsum("nih,nchw,njw->ncij", rows, flat, columns).reshape(images.shape)
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        limits = jnp.iinfo(images.dtype)
+        out = jnp.clip(jnp.round(out), limits.min, limits.max)
+    return out.astype(images.dtype)
+
+
+def cutout(key: Any, images: Array, *, size: int = 8) -> jax.Array:
+    """A square of each image painted over with the image's mean (after DeVries and Taylor 2017).
+
+    The centre of the square is any pixel, so that at the edges part of it is outside
+    (arXiv 1708.04552). The mean is that of each channel.
+
+    Args:
+      key: a random key.
+      images: [N, ..., H, W].
+      size: the side of the square in pixels, 1 or more.
+    Returns:
+      Images of the same shape and dtype.
+    """
+    images = _images("cutout", images)
+    size = _check.integer("size", size, at_least=1)
+    height, width = images.shape[-2:]
+    row_key, column_key = jax.random.split(key)
+    top = jax.random.randint(row_key, (len(images), 1), 0, height) - size // 2
+    left = jax.random.randint(column_key, (len(images), 1), 0, width) - size // 2
+    in_rows = (jnp.arange(height) >= top) & (jnp.arange(height) < top + size)  # [N, H]
+    in_columns = (jnp.arange(width) >= left) & (jnp.arange(width) < left + size)  # [N, W]
+    inside = in_rows[:, :, None] & in_columns[:, None, :]  # [N, H, W]
+    inside = inside.reshape(len(images), *(1,) * (images.ndim - 3), height, width)
+    mean = images.mean(axis=(-2, -1), keepdims=True, dtype=jnp.float32)
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        mean = jnp.round(mean)
+    return jnp.where(inside, mean.astype(images.dtype), images)
+
+
+AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
+    "flip": random_flip,
+    "shift": random_shift,
+    "crop": random_resized_crop,
+    "cutout": cutout,
+}
+
+
+def mixup(key: Any, x: Array, targets: Array, alpha: Any) -> tuple[jax.Array, jax.Array]:
+    """Mixtures of pairs of examples and of their targets (Zhang et al. 2018, arXiv 1710.09412).
+
+        x' = lam x + (1 - lam) x[pair],   targets' = lam targets + (1 - lam) targets[pair]
+
+    with lam from Beta(alpha, alpha) and another partner drawn for each example.
+
+    Args:
+      key: a random key.
+      x: [N, ...] floating point inputs.
+      targets: [N, C] probabilities of the classes.
+      alpha: above 0, usually 0.1 to 1; may be traced.
+    Returns:
+      x' and targets', of the same shapes and dtypes.
+    """
+    _check.number("alpha", alpha, above=0)
+    x, targets = jnp.asarray(x), jnp.asarray(targets)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"mixup: x must be floating point, got {x.dtype}")
+    if targets.ndim != 2 or len(targets) != len(x):
+        raise ValueError(f"mixup: targets must be [N, C], N = {len(x)}, got {list(targets.shape)}")
+    pair_key, share_key = jax.random.split(key)
+    pair = jax.random.permutation(pair_key, len(x))
+    share = jax.random.beta(share_key, alpha, alpha, (len(x),))
+
+    def mixed(values: jax.Array) -> jax.Array:
+        lam = _to_rank(share, values.ndim).astype(values.dtype)
+        return values[pair] + lam * (values - values[pair])
+
+    return mixed(x), mixed(targets)
+
+
+@lru_cache(maxsize=16)  # the same functions each time, so that nothing compiles again
+def flips_and_shifts(max_shift: int = 2) -> tuple[Callable[[Array], jax.Array], ...]:
+    """Ten views of images to average predictions over: `evaluate(model, x, y, views=...)`.
+
+    As it is, and moved by max_shift pixels up, down, left and right with reflection; each of
+    them mirrored left to right, too. With max_shift=0, the two of the flip alone.
+
+    Args:
+      max_shift: in pixels.
+    Returns:
+      Functions of images [N, ..., H, W].
+    """
+    max_shift = _check.integer("max_shift", max_shift, at_least=0)
+    moves: list[tuple[int, int]] = [(0, 0)]
+    if max_shift:
+        moves += [(-max_shift, 0), (max_shift, 0), (0, -max_shift), (0, max_shift)]
+
+    def view(down: int, right: int, flip: bool, images: Array) -> jax.Array:
+        images = _images("flips_and_shifts", images)
+        padded = _reflected("flips_and_shifts", images, max_shift)
+        top, left = max_shift - down, max_shift - right
+        height, width = images.shape[-2:]
+        moved = padded[..., top : top + height, left : left + width]
+        return moved[..., ::-1] if flip else moved
+
+    return tuple(partial(view, *move, flip) for move in moves for flip in (False, True))
+
+
+def in_turn(augmentations: Augmentation | Sequence[Augmentation]) -> Augmentation:
+    """One augmentation of several, each on what the one before it gave, with keys of their own."""
+    if callable(augmentations):
+        return augmentations
+    functions = tuple(augmentations)
+    for function in functions:
+        _check.function("every augmentation", function)
+
+    def augment(key: Any, images: Any) -> jax.Array:
+        for function, part in zip(functions, jax.random.split(key, len(functions)), strict=True):
+            images = function(part, images)
+        return images
+
+    return augment
+
+
+def _images(name: str, images: Array) -> jax.Array:
+    images = jnp.asarray(images)
+    if images.ndim < 3:
+        raise ValueError(f"{name}: images must be [N, ..., H, W], got {list(images.shape)}")
+    return images
+
+
+def _reflected(name: str, images: jax.Array, margin: int) -> jax.Array:
+    margin = _check.integer("max_shift", margin, at_least=0)
+    if margin >= min(images.shape[-2:]):
+        raise ValueError(
+            f"{name}: max_shift is {margin}, but the images have only "
+            f"{' x '.join(map(str, images.shape[-2:]))} pixels"
+        )
+    margins = [(0, 0)] * (images.ndim - 2) + [(margin, margin)] * 2
+    return jnp.pad(images, margins, mode="reflect")
+
+
+def _resize_matrix(start: jax.Array, length: jax.Array, size: int) -> jax.Array:
+    """[N, size, size] weights: row i takes output pixel i from the pixels of an interval.
+
+    The interval is [start, start + length] of the unit interval; weights of linear interpolation.
+    """
+    centres = (jnp.arange(size) + 0.5) / size  # of the output pixels, in the interval
+    places = (start[:, None] + length[:, None] * centres) * size - 0.5  # in input pixels
+    places = jnp.clip(places, 0, size - 1)
+    return jnp.maximum(1 - jnp.abs(places[:, :, None] - jnp.arange(size)), 0)
+
+
+def _to_rank(values: jax.Array, rank: int) -> jax.Array:
+    return values.reshape(len(values), *(1,) * (rank - 1))
