@@ -53,7 +53,7 @@ def test_rate_and_decay_may_be_traced(x64):
     np.testing.assert_allclose(got, [0.81, 0.125], rtol=1e-14)
 
 
-@pytest.mark.parametrize("make", [fn.sgd, fn.adam, fn.rmsprop, fn.sgd_momentum])
+@pytest.mark.parametrize("make", [fn.sgd, fn.adam, fn.rmsprop, fn.sgd_momentum, fn.adamw])
 def test_an_optimizer_takes_it(make, x64):
     """Six steps, two an epoch, in one compiled loop, against a rate set by hand."""
     scheduled = make(fn.exponential_decay(0.1, 0.5, 2))
@@ -90,3 +90,195 @@ def test_an_optimizer_takes_it(make, x64):
 def test_errors(arguments, kind, text):
     with pytest.raises(kind, match=text):
         fn.exponential_decay(*arguments)
+
+
+# The other schedules, by their formulas
+
+TABLE = {
+    "constant": (fn.constant(0.3), {0: 0.3, 1: 0.3, 10**6: 0.3}),
+    "step_decay": (
+        fn.step_decay(0.3, 0.1, 5),
+        {0: 0.3, 4: 0.3, 5: 0.03, 9: 0.03, 10: 0.003, 50: 3e-11},
+    ),
+    "cosine_decay": (
+        fn.cosine_decay(0.3, 12),
+        {0: 0.3, 2: 0.15 * (1 + 3**0.5 / 2), 4: 0.225, 6: 0.15, 8: 0.075, 12: 0, 13: 0, 999: 0},
+    ),
+    "cosine_decay to a tenth": (
+        fn.cosine_decay(0.3, 12, final_fraction=0.1),
+        {0: 0.3, 4: 0.03 + 0.27 * 0.75, 6: 0.165, 12: 0.03, 13: 0.03, 999: 0.03},
+    ),
+    "cosine_decay in one step": (fn.cosine_decay(0.3, 1), {0: 0.3, 1: 0, 2: 0}),
+    "cosine_decay nowhere": (fn.cosine_decay(0.3, 4, final_fraction=1), {0: 0.3, 3: 0.3, 9: 0.3}),
+    "warmup": (fn.warmup(0.3, 4), {0: 0.075, 1: 0.15, 2: 0.225, 3: 0.3, 4: 0.3, 999: 0.3}),
+    "warmup in one step": (fn.warmup(0.3, 1), {0: 0.3, 1: 0.3}),
+    "warmup of a decay": (
+        fn.warmup(fn.step_decay(0.4, 0.5, 3), 4),
+        {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.2, 5: 0.2, 6: 0.1, 9: 0.05},
+    ),
+    "warmup of a function": (
+        fn.warmup(lambda step: 0.1 * (step + 1), 2),
+        {0: 0.05, 1: 0.2, 2: 0.3},
+    ),
+    "one_cycle": (
+        fn.one_cycle(0.6, 15, warmup_fraction=0.2),
+        {0: 0.15, 1: 0.3, 2: 0.45, 3: 0.6, 7: 0.45, 9: 0.3, 11: 0.15, 15: 0, 16: 0, 999: 0},
+    ),
+    "one_cycle between fractions": (
+        fn.one_cycle(0.6, 15, warmup_fraction=0.2, first_fraction=0.5, final_fraction=0.1),
+        {0: 0.375, 1: 0.45, 2: 0.525, 3: 0.6, 7: 0.06 + 0.54 * 0.75, 9: 0.33, 15: 0.06, 999: 0.06},
+    ),
+    "one_cycle with a rounded peak": (
+        fn.one_cycle(0.6, 10, warmup_fraction=0.16),
+        {0: 0.2, 1: 0.4, 2: 0.6, 6: 0.3, 10: 0, 11: 0},
+    ),
+    "one_cycle without a rise": (
+        fn.one_cycle(0.6, 12, warmup_fraction=0),
+        {0: 0.6, 4: 0.45, 6: 0.3, 8: 0.15, 12: 0, 13: 0},
+    ),
+    "one_cycle without a fall": (
+        fn.one_cycle(0.6, 5, warmup_fraction=1, final_fraction=0.5),
+        {0: 0.1, 1: 0.2, 4: 0.5, 5: 0.6, 6: 0.3, 7: 0.3},
+    ),
+    "one_cycle in one step": (fn.one_cycle(0.6, 1), {0: 0.6, 1: 0, 2: 0}),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_formulas(name, x64):
+    schedule, rates = TABLE[name]
+    for step, rate in rates.items():
+        for count in (step, np.int64(step), jnp.int32(step)):
+            np.testing.assert_allclose(schedule(count), rate, rtol=1e-12, atol=1e-17)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_formulas_in_float32(name, unoptimized):
+    """The default: compiled, mapped over the steps, in float32."""
+    schedule, rates = TABLE[name]
+    if "function" not in name:
+        assert schedule(0).dtype == np.float32
+    got = jax.jit(jax.vmap(schedule))(jnp.array(list(rates), jnp.int32))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, list(rates.values()), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("total", [1, 2, 7, 100, 1001])
+@pytest.mark.parametrize("fraction", [0, 0.2, 0.35, 0.5, 1])
+def test_one_cycle_has_one_peak(fraction, total, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        schedule = fn.one_cycle(0.3, total, warmup_fraction=fraction, final_fraction=0.01)
+        rates = np.asarray(schedule(jnp.arange(total + 3)))
+        assert rates.dtype == dtype
+        peak = round(fraction * total)
+        assert rates[peak] == np.asarray(0.3, dtype)
+        assert rates.argmax() == peak
+        assert (np.diff(rates[: peak + 1]) > 0).all()
+        assert (np.diff(rates[peak : max(total, peak + 1) + 1]) < 0).all()
+        # No jump: no step is longer than the steepest of the line and of the cosine.
+        steepest = max(1 / (peak + 1), np.pi / 2 / max(1, total - peak))
+        assert np.abs(np.diff(rates)).max() <= 0.3 * min(1, steepest) * 1.0001
+        assert (rates[:total] > 0).all()
+        np.testing.assert_allclose(rates[max(total, peak + 1) :], 0.003, rtol=1e-6)
+
+
+TRACED = {
+    "constant": (fn.constant, {"rate": 0.2}, {}),
+    "step_decay": (fn.step_decay, {"rate": 0.2, "decay": 0.5}, {"every": 2}),
+    "cosine_decay": (fn.cosine_decay, {"rate": 0.2, "final_fraction": 0.1}, {"total_steps": 9}),
+    "warmup": (fn.warmup, {"schedule": 0.2}, {"warmup_steps": 6}),
+    "one_cycle": (
+        fn.one_cycle,
+        {"rate": 0.2, "warmup_fraction": 0.5, "first_fraction": 0.1, "final_fraction": 0.3},
+        {"total_steps": 8},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_numbers_may_be_traced(name, x64, unoptimized):
+    make, numbers, fixed = TRACED[name]
+    steps = jnp.arange(10)
+    rates = jax.jit(lambda numbers: jax.vmap(make(**numbers, **fixed))(steps))
+    first = rates(numbers)
+    np.testing.assert_allclose(first, jax.vmap(make(**numbers, **fixed))(steps), rtol=1e-12)
+    for number, value in numbers.items():
+        other = numbers | {number: 0.7 * value}
+        expected = jax.vmap(make(**other, **fixed))(steps)
+        np.testing.assert_allclose(rates(other), expected, rtol=1e-12)
+        assert not np.allclose(first, expected)  # it matters
+
+
+def test_a_sweep_of_schedules_in_a_compiled_loop(x64):
+    """Rates and shares swept by vmap, each the walk of its own: what a sweep does."""
+    grads = jnp.asarray(np.random.default_rng(3).normal(size=(6, 3)))
+
+    def walk(rate, fraction):
+        schedule = fn.one_cycle(rate, 6, warmup_fraction=fraction)
+        optimizer = fn.sgd(fn.warmup(schedule, 3))
+
+        def step(carry, dw):
+            updates, opt_state = optimizer.update(dw, carry[1], carry[0])
+            return (fn.apply_updates(carry[0], updates), opt_state), None
+
+        start = jnp.zeros(3)
+        return jax.lax.scan(step, (start, optimizer.init(start)), grads)[0][0]
+
+    swept = jax.jit(jax.vmap(walk))(jnp.array([0.1, 0.2]), jnp.array([0.5, 0.0]))
+    up, down = [1 / 4, 2 / 4, 3 / 4, 1, 3 / 4, 1 / 4], (1 + np.cos(np.pi * np.arange(6) / 6)) / 2
+    warm = np.minimum(np.arange(1, 7) / 3, 1)
+    for got, rates in zip(swept, (0.1 * np.array(up), 0.2 * down), strict=True):
+        np.testing.assert_allclose(got, -(warm * rates) @ grads, rtol=1e-12)
+
+
+ERRORS = {
+    "constant 0": (lambda: fn.constant(0), ValueError, "rate must be > 0, got 0"),
+    "constant text": (lambda: fn.constant("a"), TypeError, "rate must be a number"),
+    "step rate": (lambda: fn.step_decay(-1, 0.5, 3), ValueError, "rate must be > 0"),
+    "step decay": (lambda: fn.step_decay(1, 0, 3), ValueError, "decay must be > 0"),
+    "step every 0": (lambda: fn.step_decay(1, 0.5, 0), ValueError, "every must be at least 1"),
+    "step every 1.5": (lambda: fn.step_decay(1, 0.5, 1.5), TypeError, "every must be an integer"),
+    "cosine rate": (lambda: fn.cosine_decay(NaN, 9), ValueError, "rate must be finite and > 0"),
+    "cosine steps 0": (lambda: fn.cosine_decay(1, 0), ValueError, "total_steps must be at least 1"),
+    "cosine steps 9.0": (lambda: fn.cosine_decay(1, 9.0), TypeError, "total_steps must be an int"),
+    "cosine fraction above": (
+        lambda: fn.cosine_decay(1, 9, final_fraction=1.1),
+        ValueError,
+        "final_fraction must be >= 0 and <= 1, got 1.1",
+    ),
+    "cosine fraction below": (
+        lambda: fn.cosine_decay(1, 9, final_fraction=-0.1),
+        ValueError,
+        "final_fraction must be >= 0",
+    ),
+    "warmup rate": (lambda: fn.warmup(0, 3), ValueError, "rate must be > 0"),
+    "warmup nothing": (lambda: fn.warmup(None, 3), TypeError, "rate must be a number"),
+    "warmup steps 0": (lambda: fn.warmup(1, 0), ValueError, "warmup_steps must be at least 1"),
+    "warmup steps True": (lambda: fn.warmup(1, True), TypeError, "warmup_steps must be an integer"),
+    "cycle rate": (lambda: fn.one_cycle(0, 9), ValueError, "rate must be > 0"),
+    "cycle steps 0": (lambda: fn.one_cycle(1, 0), ValueError, "total_steps must be at least 1"),
+    "cycle steps text": (lambda: fn.one_cycle(1, "9"), TypeError, "total_steps must be an integer"),
+    **{
+        f"cycle {name} {value}": (
+            lambda name=name, value=value: fn.one_cycle(1, 9, **{name: value}),
+            kind,
+            f"{name} must be",
+        )
+        for name in ("warmup_fraction", "first_fraction", "final_fraction")
+        for value, kind in (
+            (-0.1, ValueError),
+            (1.1, ValueError),
+            (NaN, ValueError),
+            ("a", TypeError),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_bad_arguments(case):
+    make, kind, text = ERRORS[case]
+    with pytest.raises(kind, match=text) as caught:
+        make()
+    assert "\n" not in str(caught.value)
