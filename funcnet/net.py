@@ -355,10 +355,10 @@ def mlp(
     if normalization is not None:
         normalize = _check.choose("normalization", normalization, NORMALIZATIONS)
     options = {"weight_scale": weight_scale, "matmul_dtype": matmul_dtype}
-    children: list[Layer] = []
-    if input_keep_prob is not None:
-        _check.number("input_keep_prob", input_keep_prob, above=0, at_most=1)
-        children += [dropout(input_keep_prob)]
+    for name, share in (("keep_prob", keep_prob), ("input_keep_prob", input_keep_prob)):
+        if share is not None:
+            _check.number(name, share, above=0, at_most=1)
+    children: list[Layer] = [] if input_keep_prob is None else [dropout(input_keep_prob)]
     for dim in hidden_dims:
         dim = _check.integer("every size in hidden_dims", dim, at_least=1, at_most=MAX_DIM)
         children += [affine(dim, **options)]

@@ -3,6 +3,7 @@
 A new layer is one more row of LAYERS: everything in the first part runs over it.
 """
 
+import math
 import re
 from functools import partial
 from typing import NamedTuple
@@ -14,9 +15,14 @@ import pytest
 
 import funcnet as fn
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 class Row(NamedTuple):
-    """A layer: its pair, a slow forward pass in NumPy, and shapes to try, one tuple an input."""
+    """A layer: its pair, a slow forward pass in NumPy, and shapes to try, one tuple an input.
+
+    What is no input of `forward(*inputs)`, such as a random key, is bound to it.
+    """
 
     forward: object
     backward: object
@@ -28,6 +34,61 @@ def flat(x):
     return x.reshape(len(x), -1)
 
 
+def erf(x):
+    return np.vectorize(math.erf, otypes=[float])(x)
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def statistics(shape, dtype="float32"):
+    """Running statistics of some training: other means than 0, other variances than 1."""
+    size = math.prod(shape)
+    moments = {"mean": np.linspace(-1, 2, size), "var": np.linspace(3, 0.4, size)}
+    return {name: value.reshape(shape).astype(dtype) for name, value in moments.items()}
+
+
+def batchnorm(x, gamma, beta, *, train):
+    running = fn.freeze(statistics(x.shape[1:], x.dtype))
+    return fn.batchnorm_forward(x, gamma, beta, running, train=train)[:2]
+
+
+def normalized(x, gamma, beta, mean, var):
+    return gamma * (x - mean) / np.sqrt(var + 1e-5) + beta
+
+
+def np_batchnorm(x, gamma, beta):
+    return normalized(x, gamma, beta, x.mean(axis=0), x.var(axis=0))
+
+
+def np_batchnorm_evaluated(x, gamma, beta):
+    return normalized(x, gamma, beta, **statistics(x.shape[1:], "float64"))
+
+
+def np_layernorm(x, gamma, beta):
+    moments = [f(flat(x), axis=1).reshape(-1, *[1] * (x.ndim - 1)) for f in (np.mean, np.var)]
+    return normalized(x, gamma, beta, *moments)
+
+
+def dropout(x, *, train):
+    return fn.dropout_forward(x, DROPOUT_KEY, 0.7, train=train)
+
+
+def np_dropout(x):
+    mask, _ = dropout(jnp.ones(x.shape), train=True)
+    return x * np.asarray(mask)
+
+
+DROPOUT_KEY = jax.random.key(7)
+ELEMENTWISE_SHAPES = (((4, 5),), ((3, 2, 4),), ((2, 3, 4, 5),), ((7,),))
+# A batch of two would do, but its outputs are all but signs: the gradients are tiny differences.
+NORM_SHAPES = (
+    ((4, 5), (5,), (5,)),
+    ((5, 2, 3), (2, 3), (2, 3)),
+    ((3, 2, 4, 5), (2, 4, 5), (2, 4, 5)),
+    ((6, 1), (1,), (1,)),
+)
 AFFINE_SHAPES = (
     ((4, 5), (5, 3), (3,)),
     ((5, 2, 3), (6, 4), (4,)),
@@ -53,6 +114,41 @@ LAYERS = {
         fn.affine_relu_backward,
         lambda x, w, b: np.maximum(flat(x) @ w + b, 0),
         AFFINE_SHAPES,
+    ),
+    "leaky_relu": Row(
+        partial(fn.leaky_relu_forward, negative_slope=0.3),
+        fn.leaky_relu_backward,
+        lambda x: np.where(x > 0, x, 0.3 * x),
+        ELEMENTWISE_SHAPES,
+    ),
+    "gelu": Row(
+        fn.gelu_forward,
+        fn.gelu_backward,
+        lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2))),
+        ELEMENTWISE_SHAPES,
+    ),
+    "gelu_tanh": Row(fn.gelu_tanh_forward, fn.gelu_tanh_backward, gelu_tanh, ELEMENTWISE_SHAPES),
+    "tanh": Row(fn.tanh_forward, fn.tanh_backward, np.tanh, ELEMENTWISE_SHAPES),
+    "batchnorm": Row(
+        partial(batchnorm, train=True), fn.batchnorm_backward, np_batchnorm, NORM_SHAPES
+    ),
+    "batchnorm evaluated": Row(
+        partial(batchnorm, train=False),
+        fn.batchnorm_backward,
+        np_batchnorm_evaluated,
+        (*NORM_SHAPES[:3], ((1, 6), (6,), (6,))),
+    ),
+    "layernorm": Row(
+        fn.layernorm_forward,
+        fn.layernorm_backward,
+        np_layernorm,
+        (*NORM_SHAPES, ((1, 6), (6,), (6,))),
+    ),
+    "dropout": Row(
+        partial(dropout, train=True), fn.dropout_backward, np_dropout, ELEMENTWISE_SHAPES
+    ),
+    "dropout evaluated": Row(
+        partial(dropout, train=False), fn.dropout_backward, lambda x: x, ELEMENTWISE_SHAPES
     ),
 }
 CASES = [
@@ -237,6 +333,394 @@ def test_a_dead_unit_passes_no_gradient(rng, x64):
     assert np.all(np.asarray(db[:3]) != 0)
 
 
+# Leaky ReLU
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_leaky_relu_at_zero_nan_and_infinity(dtype):
+    x = jnp.array([0.0, -0.0, jnp.nan, jnp.inf, -jnp.inf, 2.0, -2.0], dtype)
+    out, cache = fn.leaky_relu_forward(x, 0.25)
+    np.testing.assert_array_equal(
+        np.asarray(out, "f"), np.array([0, 0, np.nan, np.inf, -np.inf, 2, -0.5], "f")
+    )
+    dout = jnp.array([1.5, -2.5, 3.5, -4.5, 5.5, 6.5, 7.5], dtype)
+    dx = fn.leaky_relu_backward(dout, cache)
+    expected = np.array([0.375, -0.625, 3.5, -4.5, 1.375, 6.5, 1.875], "f")
+    np.testing.assert_array_equal(np.asarray(dx, "f"), expected)
+    (auto,) = jax.vjp(lambda x: fn.leaky_relu_forward(x, 0.25)[0], x)[1](dout)
+    np.testing.assert_array_equal(np.asarray(auto, "f"), expected)
+
+
+def test_leaky_relu_has_a_slope_of_a_hundredth_and_takes_a_traced_one():
+    x = jnp.array([-3.0, 2.0])
+    np.testing.assert_allclose(fn.leaky_relu_forward(x)[0], [-0.03, 2], rtol=1e-6)
+    slopes = jnp.array([0.0, 0.5, 1.0])
+    out, caches = jax.jit(jax.vmap(fn.leaky_relu_forward, in_axes=(None, 0)))(x, slopes)
+    np.testing.assert_array_equal(out, [[0, 2], [-1.5, 2], [-3, 2]])
+    dx = jax.vmap(fn.leaky_relu_backward, in_axes=(None, 0))(jnp.ones(2), caches)
+    np.testing.assert_array_equal(dx, [[0, 1], [0.5, 1], [1, 1]])
+
+
+# GELU and tanh
+
+GELUS = {
+    "gelu": (fn.gelu_forward, fn.gelu_backward),
+    "gelu_tanh": (fn.gelu_tanh_forward, fn.gelu_tanh_backward),
+}
+
+
+def test_gelu_keeps_its_digits_in_the_tail(x64):
+    x = np.array([-30.0, -20.0, -8.0, -3.0, -1.0, 0.0, 0.5, 1.0, 3.0, 20.0])
+    cdf = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x])
+    out, cache = fn.gelu_forward(x)
+    dx = fn.gelu_backward(np.ones(len(x)), cache)
+    np.testing.assert_allclose(out, x * cdf, rtol=1e-12)
+    density = np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
+    np.testing.assert_allclose(dx, cdf + x * density, rtol=1e-12)
+    assert np.all(out[:5] < 0)
+    assert np.all(dx[:5] < 0)
+
+
+def test_gelu_of_one():
+    np.testing.assert_allclose(fn.gelu_forward(jnp.ones(1))[0], 0.8413447, rtol=1e-6)
+    np.testing.assert_allclose(fn.gelu_tanh_forward(jnp.ones(1))[0], 0.8411920, rtol=1e-6)
+
+
+def test_gelu_by_tanh_is_within_5e_4_of_the_exact_one(x64):
+    x = jnp.linspace(-10, 10, 2001)
+    gap = jnp.abs(fn.gelu_tanh_forward(x)[0] - fn.gelu_forward(x)[0]).max()
+    assert 1e-4 < gap < 5e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("pair", GELUS)
+def test_gelu_of_huge_inputs(pair, dtype):
+    forward, backward = GELUS[pair]
+    x = jnp.array([1e13, 1e20, 1e30, 3e38, -1e13, -1e20, -1e30, -3e38], dtype)
+    out, cache = forward(x)
+    np.testing.assert_array_equal(out, jnp.where(x > 0, x, 0))
+    dx = backward(jnp.full(8, 1.5, dtype), cache)
+    np.testing.assert_array_equal(np.asarray(dx, "f"), np.repeat([1.5, 0], 4))
+
+
+@pytest.mark.parametrize("layer", ["gelu", "gelu_tanh", "tanh", "dropout"])
+def test_a_nan_survives_an_elementwise_layer(layer):
+    row = LAYERS[layer]
+    x = jnp.array([1.0, jnp.nan, -1.0, 0.0])
+    if layer == "dropout":
+        row = row._replace(forward=lambda x: fn.dropout_forward(x, DROPOUT_KEY, 1, train=True))
+    out, cache = row.forward(x)
+    np.testing.assert_array_equal(np.isnan(out), np.isnan(x))
+    if layer != "dropout":  # its gradient is the same everywhere
+        dx = row.backward(jnp.ones(4), cache)
+        np.testing.assert_array_equal(np.isnan(dx), np.isnan(x))
+
+
+# Normalization
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (5, 2, 3), (4, 3, 2, 5)], ids=str)
+@pytest.mark.parametrize("layer", ["batchnorm", "layernorm"])
+def test_outputs_have_the_mean_beta_and_the_spread_gamma(layer, shape, rng, x64):
+    x = 5 + 3 * rng.normal(size=shape)
+    axes = 0 if layer == "batchnorm" else tuple(range(1, len(shape)))
+    var = x.var(axis=axes)
+    ones, zeros = np.ones(shape[1:]), np.zeros(shape[1:])
+    out, _ = LAYERS[layer].forward(x, ones, zeros)
+    np.testing.assert_allclose(out.mean(axis=axes), 0, atol=1e-14)
+    np.testing.assert_allclose(out.var(axis=axes), var / (var + 1e-5), rtol=1e-13)
+    gamma, beta = draw(rng, [shape[1:], shape[1:]])
+    scaled, _ = LAYERS[layer].forward(x, gamma, beta)
+    np.testing.assert_allclose(scaled, gamma * out + beta, rtol=1e-12, atol=1e-12)
+    if layer == "batchnorm":
+        np.testing.assert_allclose(scaled.mean(axis=0), beta, rtol=1e-12)
+        spread = np.sqrt(var / (var + 1e-5))
+        np.testing.assert_allclose(scaled.std(axis=0), np.abs(gamma) * spread, rtol=1e-12)
+
+
+def test_eps_is_added_to_the_variance(rng, x64):
+    x, gamma, beta = draw(rng, [(6, 4), (4,), (4,)])
+    for eps in (0.0, 0.5):
+        out, *_ = fn.batchnorm_forward(x, gamma, beta, statistics((4,)), train=True, eps=eps)
+        expected = gamma * (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + eps) + beta
+        np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-13)
+        out, _ = fn.layernorm_forward(x, gamma, beta, eps=eps)
+        centred = x - x.mean(axis=1, keepdims=True)
+        expected = gamma * centred / np.sqrt(x.var(axis=1, keepdims=True) + eps) + beta
+        np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("momentum", [None, 0.6, 0.0, 1.0])
+def test_running_statistics_follow_the_batches(momentum, rng, x64):
+    shape = (2, 3)
+    running = statistics(shape, "float64")
+    mean, var = (np.array(running[name]) for name in ("mean", "var"))
+    kept = 0.9 if momentum is None else momentum
+    options = {} if momentum is None else {"momentum": momentum}
+    for n in (5, 2, 7, 4):
+        x, gamma, beta = draw(rng, [(n, *shape), shape, shape])
+        _, _, running = fn.batchnorm_forward(x, gamma, beta, running, train=True, **options)
+        x = np.asarray(x)
+        mean = kept * mean + (1 - kept) * x.sum(axis=0) / n
+        var = kept * var + (1 - kept) * ((x - x.mean(axis=0)) ** 2).sum(axis=0) / n  # biased
+    np.testing.assert_allclose(running["mean"], mean, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(running["var"], var, rtol=1e-13)
+
+
+@pytest.mark.parametrize("layer", ["batchnorm evaluated", "layernorm"])
+def test_an_example_is_normalized_alone_as_in_company(layer, rng, x64):
+    x, gamma, beta = draw(rng, [(5, 2, 3), (2, 3), (2, 3)])
+    out, _ = LAYERS[layer].forward(x, gamma, beta)
+    for i in range(5):
+        alone, _ = LAYERS[layer].forward(x[i : i + 1], gamma, beta)
+        np.testing.assert_allclose(alone[0], out[i], rtol=1e-15, atol=1e-15)
+    company, _ = LAYERS[layer].forward(jnp.concatenate([x[3:], 100 * x, x[:3]]), gamma, beta)
+    np.testing.assert_allclose(company[-3:], out[:3], rtol=1e-15, atol=1e-15)
+
+
+RUNNING = {
+    "dict": lambda r: jax.tree.map(jnp.asarray, r),
+    "FrozenDict": fn.freeze,
+    "NumPy": lambda r: r,
+    "bfloat16": lambda r: jax.tree.map(lambda v: jnp.asarray(v, "bfloat16"), r),
+    "float64": lambda r: jax.tree.map(lambda v: v.astype("float64"), r),
+}
+
+
+@pytest.mark.parametrize("kind", RUNNING)
+def test_running_statistics_keep_structure_and_dtype_and_stay_in_evaluation(kind, rng, x64):
+    x, gamma, beta = draw(rng, [(4, 3), (3,), (3,)], "float32")
+    running = RUNNING[kind](statistics((3,)))
+    _, _, trained = fn.batchnorm_forward(x, gamma, beta, running, train=True)
+    _, _, evaluated = fn.batchnorm_forward(x, gamma, beta, running, train=False)
+    for new in (trained, evaluated):
+        assert jax.tree.structure(new) == jax.tree.structure(running)
+        for name in ("mean", "var"):
+            assert new[name].dtype == running[name].dtype
+            assert new[name].shape == (3,)
+    for name in ("mean", "var"):
+        assert np.all(trained[name] != running[name])
+        np.testing.assert_array_equal(evaluated[name], running[name])
+
+
+def test_a_batch_of_one_is_refused_in_training_only(rng):
+    x, gamma, beta = draw(rng, [(1, 3), (3,), (3,)], "float32")
+    with pytest.raises(ValueError, match="batchnorm: a batch of one example has no variance"):
+        fn.batchnorm_forward(x, gamma, beta, statistics((3,)), train=True)
+    out, *_ = fn.batchnorm_forward(x, gamma, beta, statistics((3,)), train=False)
+    expected = np_batchnorm_evaluated(*map(np.asarray, (x, gamma, beta)))
+    np.testing.assert_allclose(out, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["batchnorm", "layernorm"])
+def test_a_large_mean_costs_no_more_digits_than_it_must(layer, rng):
+    x = (1e4 + rng.normal(size=(60, 50))).astype("f")
+    ones, zeros = np.ones(50, "f"), np.zeros(50, "f")
+    out, _ = LAYERS[layer].forward(x, ones, zeros)
+    exact = LAYERS[layer].numpy(x.astype(np.float64), ones, zeros)
+    np.testing.assert_allclose(out, exact, atol=5e-3)
+
+
+def test_statistics_of_half_precision_are_summed_in_single(rng):
+    x, gamma, beta = draw(rng, [(300, 3), (3,), (3,)], "bfloat16")
+    _, _, running = fn.batchnorm_forward(x, gamma, beta, statistics((3,)), train=True, momentum=0)
+    x = np.asarray(x, np.float64)
+    np.testing.assert_allclose(running["mean"], x.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(running["var"], x.var(axis=0), rtol=1e-5)
+
+
+def test_momentum_and_eps_are_traced(rng, x64):
+    x, gamma, beta = draw(rng, [(4, 3), (3,), (3,)])
+
+    def forward(momentum, eps):
+        running = statistics((3,), "float64")
+        options = {"train": True, "momentum": momentum, "eps": eps}
+        out, _, running = fn.batchnorm_forward(x, gamma, beta, running, **options)
+        return out, running, fn.layernorm_forward(x, gamma, beta, eps=eps)[0]
+
+    settings = jnp.array([0.5, 0.8]), jnp.array([1e-3, 0.2])
+    swept = jax.jit(jax.vmap(forward))(*settings)
+    expected = forward(0.8, 0.2)
+    assert fn.scaled_error(jax.tree.map(lambda v: v[1], swept), expected) <= 1e-14
+
+
+# Dropout
+
+KEEP_PROBS = [0.1, 1 / 3, 0.5, 0.8, 0.999, 1.0]
+
+
+def rounded(keep_prob):
+    return round(keep_prob * 2**16) / 2**16
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
+@pytest.mark.parametrize("keep_prob", KEEP_PROBS)
+def test_dropout_keeps_a_share_and_the_mean(keep_prob, wide):
+    n, p = 40_001, rounded(keep_prob)
+    with jax.enable_x64(wide):
+        x = jnp.ones(n, jnp.result_type(float))
+        out, _ = fn.dropout_forward(x, jax.random.key(0), keep_prob, train=True)
+        out = np.asarray(out)
+    kept = out != 0
+    sigma = math.sqrt(p * (1 - p) / n)  # of the binomial law
+    assert abs(kept.mean() - p) <= 5 * sigma
+    assert abs(out.mean(dtype=np.float64) - 1) <= 5 * sigma / p + 1e-7
+    np.testing.assert_array_equal(out[kept], np.asarray(1 / p, out.dtype))
+
+
+def test_dropout_of_a_tiny_keep_prob_is_finite():
+    out, _ = fn.dropout_forward(jnp.ones(1000), jax.random.key(0), 1e-9, train=True)
+    assert np.all(np.isin(out, [0, 2**16]))
+
+
+def test_dropout_has_the_same_mask_forward_and_backward(rng):
+    x, dout = draw(rng, [(9, 5), (9, 5)], "float32")
+    out, cache = fn.dropout_forward(x, DROPOUT_KEY, 0.6, train=True)
+    dx = fn.dropout_backward(dout, cache)
+    kept = np.asarray(out) != 0
+    assert 0 < kept.sum() < kept.size
+    scale = np.float32(1 / rounded(0.6))
+    np.testing.assert_array_equal(out, np.where(kept, x * scale, 0))
+    np.testing.assert_array_equal(dx, np.where(kept, dout * scale, 0))
+
+
+@pytest.mark.parametrize(("keep_prob", "train"), [(0.3, False), (1, True), (1.0, False)])
+def test_dropout_as_the_identity(keep_prob, train, rng):
+    x, dout = draw(rng, [(4, 3), (4, 3)], "float32")
+    key = DROPOUT_KEY if train else None
+    out, cache = fn.dropout_forward(x, key, keep_prob, train=train)
+    np.testing.assert_array_equal(out, x)
+    np.testing.assert_array_equal(fn.dropout_backward(dout, cache), dout)
+
+
+def test_dropout_is_a_function_of_the_key():
+    def mask(key, n=64):
+        return np.asarray(fn.dropout_forward(jnp.ones(n), key, 0.5, train=True)[0])
+
+    a, b = jax.random.split(jax.random.key(0))
+    np.testing.assert_array_equal(mask(a), mask(a))
+    assert np.any(mask(a) != mask(b))
+    raw = jax.random.PRNGKey(3)  # uint32
+    np.testing.assert_array_equal(mask(raw), mask(jax.random.key(3)))
+
+
+def test_dropout_with_a_traced_keep_prob():
+    x = jnp.arange(1.0, 51.0)
+    rates = jnp.array([0.25, 0.75, 1.0])
+
+    def forward(keep_prob):
+        return fn.dropout_forward(x, DROPOUT_KEY, keep_prob, train=True)
+
+    out, caches = jax.jit(jax.vmap(forward))(rates)
+    dx = jax.vmap(fn.dropout_backward, in_axes=(None, 0))(jnp.ones(50), caches)
+    for i, keep_prob in enumerate((0.25, 0.75, 1.0)):
+        expected, cache = forward(keep_prob)
+        np.testing.assert_array_equal(out[i], expected)
+        np.testing.assert_array_equal(dx[i], fn.dropout_backward(jnp.ones(50), cache))
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 3)], ids=str)
+def test_elements_are_kept_each_on_its_own(shape):
+    # Two elements share a random word, and an odd size leaves half of the last one unused.
+    n, p = 10_000, 0.7
+    keys = jax.random.split(jax.random.key(1), n)
+
+    @jax.jit
+    @jax.vmap
+    def masks(key):
+        return fn.dropout_forward(jnp.ones(shape), key, p, train=True)[0] != 0
+
+    kept = np.asarray(masks(keys)).reshape(n, -1).astype(float)
+    np.testing.assert_allclose(kept.mean(axis=0), p, atol=5 * math.sqrt(p * (1 - p) / n))
+    correlation = np.corrcoef(kept.T).reshape(kept.shape[1], -1)
+    np.testing.assert_allclose(correlation, np.eye(len(correlation)), atol=5 / math.sqrt(n))
+
+
+def test_neighbours_in_a_large_array_are_uncorrelated():
+    out, _ = fn.dropout_forward(jnp.ones(60_000), jax.random.key(2), 0.5, train=True)
+    kept = np.asarray(out) / 2 - 0.5
+    for lag in (1, 2, 3):
+        for start in (0, 1):
+            products = kept[start:-lag:2] * kept[start + lag :: 2][: len(kept[start:-lag:2])]
+            assert abs(4 * products.mean()) <= 5 / math.sqrt(len(products))
+
+
+BAD_KEEP_PROBS = [
+    (0, ValueError),
+    (-0.1, ValueError),
+    (1.5, ValueError),
+    (np.nan, ValueError),
+    ("0.5", TypeError),
+    (None, TypeError),
+    (True, TypeError),
+    (np.ones(2), TypeError),
+]
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(("keep_prob", "kind"), BAD_KEEP_PROBS, ids=str)
+def test_bad_keep_probs(keep_prob, kind, train):
+    with pytest.raises(kind, match="keep_prob must be"):
+        fn.dropout_forward(jnp.ones(3), DROPOUT_KEY, keep_prob, train=train)
+
+
+def test_dropout_in_training_wants_a_key():
+    with pytest.raises(ValueError, match=r"dropout: training needs a random key"):
+        fn.dropout_forward(jnp.ones(3), None, 0.5, train=True)
+
+
+# Mixed precision
+
+PRECISIONS = {  # of the parameters, of the products, agreement, and what rounding costs
+    "bfloat16": ("float32", jnp.bfloat16, 1e-5, 1e-4),
+    "float16": ("float32", "float16", 1e-5, 1e-5),
+    "float32": ("float64", np.float32, 1e-12, 1e-9),
+}
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_products_of_rounded_factors_are_summed_in_the_dtype_of_the_parameters(name, rng, x64):
+    dtype, matmul_dtype, tol, cost = PRECISIONS[name]
+    x, w, b, dout = draw(rng, [(70, 8, 75), (600, 4), (4,), (70, 4)], dtype)
+
+    def rounded(v):
+        return np.asarray(jnp.asarray(v).astype(matmul_dtype), np.float64)
+
+    out, cache = fn.affine_forward(x, w, b, matmul_dtype=matmul_dtype)
+    grads = fn.affine_backward(dout, cache)
+    rows = flat(rounded(x))
+    expected = (
+        rows @ rounded(w) + np.asarray(b),
+        (rounded(dout) @ rounded(w).T).reshape(x.shape),
+        rows.T @ rounded(dout),
+        np.asarray(dout, np.float64).sum(axis=0),
+    )
+    for a, e in zip((out, *grads), expected, strict=True):
+        assert a.dtype == dtype
+        assert fn.scaled_error(a, e) <= tol
+    exact = flat(np.asarray(x, np.float64)) @ np.asarray(w, np.float64) + np.asarray(b)
+    assert fn.scaled_error(out, exact) > cost
+
+
+def test_without_a_matmul_dtype_nothing_is_rounded(rng):
+    x, w, b, dout = draw(rng, [(7, 5, 6), (30, 4), (4,), (7, 4)], "float32")
+    for options in ({}, {"matmul_dtype": None}, {"matmul_dtype": "float32"}):
+        out, cache = fn.affine_forward(x, w, b, **options)
+        np.testing.assert_array_equal(out, flat(x) @ w + b)
+        dx, dw, db = fn.affine_backward(dout, cache)
+        np.testing.assert_array_equal(dx, (dout @ w.T).reshape(x.shape))
+        np.testing.assert_array_equal(dw, flat(x).T @ dout)
+        np.testing.assert_array_equal(db, dout.sum(axis=0))
+
+
+def test_a_cache_with_a_matmul_dtype_passes_between_compiled_functions(rng):
+    x, w, b, dout = draw(rng, [(7, 6), (6, 4), (4,), (7, 4)], "float32")
+    forward = partial(fn.affine_forward, matmul_dtype=jnp.bfloat16)
+    _, cache = jax.jit(forward)(x, w, b)
+    expected = fn.affine_backward(dout, forward(x, w, b)[1])
+    check_close(jax.jit(fn.affine_backward)(dout, cache), expected, 1e-6)
+
+
 # Integer inputs
 
 
@@ -320,6 +804,56 @@ def test_affine_refuses(pair, name):
     assert "\n" not in str(caught.value)
 
 
+v = np.ones((2, 3), "f")
+NORM_ERRORS = {
+    "x of rank 1": ((np.ones(6, "f"), v, v), ValueError, "x must be [N, ...]"),
+    "gamma too short": ((x, v[:, :2], v), ValueError, "gamma must have the shape of one example"),
+    "gamma flat": ((x, v.reshape(6), v), ValueError, "of x, [2, 3], got [6]"),
+    "gamma scalar": ((x, np.float32(1), v), ValueError, "[2, 3], got []"),
+    "beta transposed": ((x, v, v.T), ValueError, "beta must have the shape of one example"),
+    "beta broadcastable": ((x, v, v[:1]), ValueError, "[2, 3], got [1, 3]"),
+    "integer x": ((x.astype("int32"), v, v), TypeError, "x int32, gamma float32"),
+    "x half": ((x.astype("float16"), v, v), TypeError, "x float16"),
+    "gamma half": ((x, v.astype("float16"), v), TypeError, "gamma float16"),
+    "beta half": ((x, v, v.astype("float16")), TypeError, "beta float16"),
+}
+
+
+@pytest.mark.parametrize("name", NORM_ERRORS)
+@pytest.mark.parametrize("pair", ["batchnorm", "batchnorm evaluated", "layernorm"])
+def test_normalization_refuses(pair, name):
+    inputs, kind, text = NORM_ERRORS[name]
+    with pytest.raises(kind, match=re.escape(text)) as caught:
+        LAYERS[pair].forward(*inputs)
+    assert str(caught.value).startswith(f"{pair.split()[0]}: ")
+    assert "\n" not in str(caught.value)
+
+
+BAD_RUNNING = {
+    "without var": ({"mean": v}, "running must have mean and var, got ['mean']"),
+    "empty": ({}, "running must have mean and var, got []"),
+    "with another": ({"mean": v, "var": v, "std": v}, "got ['mean', 'std', 'var']"),
+    "mean flat": ({"mean": v.reshape(6), "var": v}, "running mean must have the shape of one"),
+    "var scalar": ({"mean": v, "var": np.float32(1)}, "running var must have the shape of one"),
+}
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("name", BAD_RUNNING)
+def test_batchnorm_refuses_other_running_statistics(name, train):
+    running, text = BAD_RUNNING[name]
+    with pytest.raises(ValueError, match=re.escape(text)) as caught:
+        fn.batchnorm_forward(x, v, v, running, train=train)
+    assert str(caught.value).startswith("batchnorm: ")
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "complex64"])
+@pytest.mark.parametrize("pair", ["leaky_relu", "gelu", "gelu_tanh", "tanh", "dropout"])
+def test_elementwise_layers_want_floating_point(pair, dtype):
+    with pytest.raises(TypeError, match=rf"^{pair}: .*one floating point dtype, got x {dtype}$"):
+        LAYERS[pair].forward(np.ones(3, dtype))
+
+
 BACKWARD_ERRORS = {
     "rank": ((4,), "float32", ValueError),
     "batch": ((3, 5), "float32", ValueError),
@@ -336,7 +870,9 @@ BACKWARD_ERRORS = {
 @pytest.mark.parametrize("pair", LAYERS)
 def test_backward_refuses_a_dout_unlike_out(pair, name):
     shape, dtype, kind = BACKWARD_ERRORS[name]
-    inputs = [x, w, b] if "affine" in pair else [np.ones((4, 5), "f")]
+    inputs = [x, w, b]
+    if "affine" not in pair:
+        inputs = [np.ones(shape, "f") for shape in LAYERS[pair].shapes[0]]
     _, cache = LAYERS[pair].forward(*inputs)
     with pytest.raises(kind, match=r"dout must have the (shape|dtype) of out"):
         LAYERS[pair].backward(np.ones(shape, dtype), cache)
