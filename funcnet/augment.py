@@ -153,6 +153,8 @@ def mixup(key: Any, x: Array, targets: Array, alpha: Any) -> tuple[jax.Array, ja
     x, targets = jnp.asarray(x), jnp.asarray(targets)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"mixup: x must be floating point, got {x.dtype}")
+    if not jnp.issubdtype(targets.dtype, jnp.floating):
+        raise TypeError(f"mixup: targets must be floating point, got {targets.dtype}")
     if targets.ndim != 2 or len(targets) != len(x):
         raise ValueError(f"mixup: targets must be [N, C], N = {len(x)}, got {list(targets.shape)}")
     pair_key, share_key = jax.random.split(key)
@@ -166,7 +168,6 @@ def mixup(key: Any, x: Array, targets: Array, alpha: Any) -> tuple[jax.Array, ja
     return mixed(x), mixed(targets)
 
 
-@lru_cache(maxsize=16)  # the same functions each time, so that nothing compiles again
 def flips_and_shifts(max_shift: int = 2) -> tuple[Callable[[Array], jax.Array], ...]:
     """Ten views of images to average predictions over: `evaluate(model, x, y, views=...)`.
 
@@ -178,7 +179,11 @@ def flips_and_shifts(max_shift: int = 2) -> tuple[Callable[[Array], jax.Array], 
     Returns:
       Functions of images [N, ..., H, W].
     """
-    max_shift = _check.integer("max_shift", max_shift, at_least=0)
+    return _flips_and_shifts(_check.integer("max_shift", max_shift, at_least=0))
+
+
+@lru_cache(maxsize=16)  # the same functions each time, so that nothing compiles again
+def _flips_and_shifts(max_shift: int) -> tuple[Callable[[Array], jax.Array], ...]:
     moves: list[tuple[int, int]] = [(0, 0)]
     if max_shift:
         moves += [(-max_shift, 0), (max_shift, 0), (0, -max_shift), (0, max_shift)]

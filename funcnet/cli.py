@@ -73,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parse(sys.argv[1:] if argv is None else list(argv))
     try:
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         _close_output()
         return 0
@@ -472,7 +474,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
-        if default is None or default is False or default is argparse.SUPPRESS or not action.help:
+        unsaid = default is None or default is False or default == []
+        if unsaid or default is argparse.SUPPRESS or not action.help:
             return action.help
         shown = " ".join(map(str, default)) if isinstance(default, list) else f"{default}"
         return f"{action.help} (default: {shown})".replace("%", "%%")
@@ -563,21 +566,22 @@ def _add_train(commands: Any) -> Any:
             "train --dataset cifar10 --hidden 100 100 100 100 100 --weight-scale 5e-2 \\\n"
             "      --batch-size 200 --epochs 30",
             "train --dataset measurements.csv --label species --weight-scale he",
+            "train --recipe cifar10-cpu --epochs 20",
         ),
     )
     parser.add_argument(
         "--recipe",
         type=_name("recipe", recipes.list_recipes()),
         metavar="NAME",
-        help=f"start from the options of a recipe: {_known(recipes.list_recipes())}; the options "
-        "that are given go before its own",
+        help=f"start from the options of a recipe: {_known(recipes.list_recipes())}; an option "
+        "that is given as well takes the place of the recipe's",
     )
     _add_data_options(parser).add_argument(
         "--num-train",
         type=int,
         metavar="N",
-        help="train on the first N training examples only (the mean that is subtracted stays "
-        "that of all)",
+        help="train on the first N training examples only (preprocessing is fitted to all of them "
+        "all the same)",
     )
     _add_net_options(parser)
     group = parser.add_argument_group("training")
@@ -593,14 +597,14 @@ def _add_train(commands: Any) -> Any:
         "--augment",
         nargs="*",
         metavar="STEP",
-        help="change images at random: flip, shift=PIXELS, crop=MIN_AREA, cutout=SIZE; none if "
-        "nothing follows",
+        help="change images at random: flip, shift[=PIXELS], crop[=MIN_AREA], cutout[=SIZE], in "
+        "this order or another; without a STEP, not at all",
     )
     add(
         "--label-smoothing",
         type=float,
         metavar="S",
-        help="probability that targets spread over all classes",
+        help="the share of a target's probability that is spread over all classes",
     )
     add(
         "--mixup",
@@ -608,7 +612,20 @@ def _add_train(commands: Any) -> Any:
         metavar="ALPHA",
         help="train on mixtures of pairs, with shares from Beta(ALPHA, ALPHA); 0 is none",
     )
-    add("--average-decay", type=float, metavar="D", help="evaluate an average of the parameters")
+    add(
+        "--matmul-dtype",
+        type=_name("dtype", recipes.MATMUL_DTYPES),
+        metavar="DTYPE",
+        help=f"{_known(recipes.MATMUL_DTYPES)}: of the factors of matrix products; sums and "
+        "parameters are float32",
+    )
+    add(
+        "--average-decay",
+        type=float,
+        metavar="D",
+        help="evaluate and keep an exponential average of the parameters, 0.999 say, in place of "
+        "the last ones",
+    )
     add("--eval-every", type=int, metavar="N", help="measure accuracies every N epochs; 0 never")
     add(
         "--tta",
@@ -657,7 +674,12 @@ def _add_train(commands: Any) -> Any:
         metavar="D",
         help=_of("weight_decay", "0.01 of adamw, else 0") + "; of the weights alone",
     )
-    add("--clip-norm", type=float, metavar="C", help="largest global norm of the gradient")
+    add(
+        "--clip-norm",
+        type=float,
+        metavar="C",
+        help="scale gradients of a larger global norm down to C",
+    )
     group = parser.add_argument_group("output")
     add = group.add_argument
     add("--out", metavar="DIR", help="run directory; runs/NAME, numbered, if not given")
@@ -819,8 +841,8 @@ def _add_data_options(parser: Any) -> Any:
         nargs="+",
         metavar="STEP",
         help="mean: subtract the mean of the training data; standardize: divide by the standard "
-        "deviation, too; contrast: mean 0 and variance 1 for each example; whiten=DIM: principal "
-        "components of variance 1; shuffle: the features in another order; none",
+        "deviation, too; contrast[=EPSILON]: mean 0 and variance 1 for each example; whiten[=DIM]: "
+        "principal components of variance 1; shuffle[=SEED]: the features in another order; none",
     )
     return group
 
@@ -862,14 +884,8 @@ def _add_net_options(parser: Any) -> None:
         type=_weight_scale,
         metavar="SCALE",
         help="standard deviation of the initial weights; or he, sqrt(2 / fan_in), or glorot, "
-        "sqrt(2 / (fan_in + fan_out)), which are for inputs of unit size; pixels are larger",
-    )
-    add(
-        "--matmul-dtype",
-        type=_name("dtype", recipes.MATMUL_DTYPES),
-        metavar="DTYPE",
-        help=f"{_known(recipes.MATMUL_DTYPES)}: of the factors of matrix products; sums and "
-        "parameters are float32",
+        "sqrt(2 / (fan_in + fan_out)), which are for inputs of unit size: pixels are larger, "
+        "standardize them",
     )
     add("--loss", type=_name("loss", LOSSES), metavar="NAME", help=_known(LOSSES))
     add("--reg", type=float, metavar="R", help="L2 strength: 0.5 R sum(w^2) is added to the loss")

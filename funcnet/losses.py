@@ -95,7 +95,7 @@ def svm_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
     if np.ndim(y) == 2:
         raise ValueError(
             "svm_loss takes labels, not the soft targets of label smoothing or mixup: "
-            "use softmax_loss"
+            f"use softmax_loss; y must be [N], got {list(np.shape(y))}"
         )
     scores, y = _check_scores(scores, y)
     correct = _one_hot(y, scores.shape[1])  # [N, C]

@@ -39,12 +39,9 @@ class Preprocess:
         Raises:
           ValueError: the examples have another shape.
         """
-        kinds = self.kind.split("+")
-        if len(kinds) == 1:
-            return KINDS[self.kind](self.stats, jnp.asarray(x))
-        for i, kind in enumerate(kinds, start=1):
-            part = self.stats[str(i)] if str(i) in self.stats else FrozenDict()
-            x = KINDS[kind](part, jnp.asarray(x))
+        x = jnp.asarray(x)
+        for part in _parts_of(self):
+            x = KINDS[part.kind](part.stats, x)
         return x
 
 
@@ -81,7 +78,7 @@ def standardize(x: Any, *, epsilon: float = 1e-6) -> Preprocess:
     """
     _check.number("epsilon", epsilon, at_least=0)
     x = np.asarray(_check.inputs(x))
-    mean = x.mean(axis=0, dtype=np.float64)
+    mean = _mean(x)
     squares = np.zeros(x.shape[1:])
     for part in _parts(x):
         squares += np.square(part - mean).sum(axis=0)
@@ -130,7 +127,7 @@ def whiten(x: Any, *, dim: int | None = None, epsilon: float = 1e-3) -> Preproce
     x = np.asarray(_check.inputs(x))
     features = math.prod(x.shape[1:])
     dim = features if dim is None else _check.integer("dim", dim, at_least=1, at_most=features)
-    mean = x.mean(axis=0, dtype=np.float64)
+    mean = _mean(x)
     covariance = np.zeros((features, features))
     for part in _parts(x):
         rows = (part - mean).reshape(len(part), features).astype(_working_dtype(x))
@@ -184,6 +181,7 @@ def chain(*fitters: Callable[[Any], Preprocess]) -> Callable[[Any], Preprocess]:
             parts.append(fit(x))
             if len(parts) < len(fitters):
                 x = np.concatenate([np.asarray(parts[-1](part)) for part in _parts(x)])
+        parts = [part for several in parts for part in _parts_of(several)]  # chains may be nested
         kind = "+".join(part.kind for part in parts) or "no_preprocess"
         if len(parts) == 1:
             return parts[0]
@@ -244,6 +242,24 @@ def _centred(mean: jax.Array, x: jax.Array) -> jax.Array:
             f"subtracted has {list(mean.shape)}"
         )
     return x.astype(jnp.promote_types(mean.dtype, jnp.float32)) - mean
+
+
+def _parts_of(preprocess: Preprocess) -> list[Preprocess]:
+    """Those that it is made of, in turn: itself alone, if it is not of `chain`."""
+    kinds = preprocess.kind.split("+")
+    if len(kinds) == 1:
+        return [preprocess]
+    stats = preprocess.stats
+    numbers = (str(i) for i in range(1, len(kinds) + 1))
+    return [
+        Preprocess(kind, stats[i] if i in stats else FrozenDict())
+        for kind, i in zip(kinds, numbers, strict=True)
+    ]
+
+
+def _mean(x: np.ndarray) -> np.ndarray:
+    """The mean example in float64; exactly the value of a feature that never varies."""
+    return np.clip(x.mean(axis=0, dtype=np.float64), x.min(axis=0), x.max(axis=0))
 
 
 def _parts(x: Any) -> Iterator[Any]:

@@ -182,14 +182,17 @@ def experiment(config: Mapping[str, Any], dataset: Dataset) -> Experiment:
     """
     config = {**DEFAULTS, **config}
     check_config(config)
-    fitted = fit_preprocess(build_preprocess(config), dataset.x_train)
+    inputs = dataset.x_train
     dataset = first(dataset, config["num_train"], "--num-train")
     count, batch_size = len(dataset.x_train), config["batch_size"]
     if batch_size is None:
         batch_size = min(BATCH_SIZE, count)
+    net = build_net(config, len(dataset.class_names))
+    optimizer = build_optimizer(config, math.ceil(count / batch_size))
+    fitted = fit_preprocess(build_preprocess(config), inputs)  # last: it may take a minute
     return Experiment(
-        build_net(config, len(dataset.class_names)),
-        build_optimizer(config, math.ceil(count / batch_size)),
+        net,
+        optimizer,
         dataset,
         {
             "key": jax.random.key(config["seed"]),
@@ -214,6 +217,9 @@ def check_config(config: Mapping[str, Any]) -> None:
     _check.integer("--seed", config["seed"], at_least=0, at_most=2**32 - 1)
     if config["batch_size"] is not None:
         _check.integer("--batch-size", config["batch_size"], at_least=1)
+    for name in ("hidden", "preprocess", "augment"):
+        if not isinstance(config[name], (list, tuple)):
+            raise TypeError(f"{option(name)} must be a list, got {config[name]!r}")
     for dim in config["hidden"]:
         _check.integer("every size in --hidden", dim, at_least=1, at_most=2**31 - 1)
     if config["weight_scale"] is not None and not isinstance(config["weight_scale"], str):
@@ -234,9 +240,13 @@ def check_config(config: Mapping[str, Any]) -> None:
             _check.number(option(name), config[name], **limits)
     for name, known in NAMED.items():
         _check.choose(name.replace("_", " "), config[name], dict.fromkeys(known))
+    if config["schedule"] is not None:
+        _check.choose("schedule", config["schedule"], dict.fromkeys(SCHEDULES))
     for name, steps in (("preprocess", PREPROCESS), ("augment", AUGMENT)):
         for text in config[name]:
             parse_step(option(name), text, steps)
+    if config["decay_every"] != 1 and config["schedule"] != "step":
+        raise ValueError("--decay-every is for the schedule step")
     if config["loss"] != "softmax" and (config["label_smoothing"] or config["mixup"]):
         raise ValueError("--label-smoothing and --mixup are for the softmax loss")
     if config["dataset"] == "digits" and config["data_dir"] is not None:
@@ -268,6 +278,8 @@ def build_optimizer(config: Mapping[str, Any], steps_per_epoch: int) -> Optimize
     make = OPTIMIZERS[config["optimizer"]]
     takes = inspect.signature(make).parameters
     given = {name: config[name] for name in HYPER_PARAMETERS if config[name] is not None}
+    if config["weight_decay"] == 0 and "weight_decay" not in takes:
+        del given["weight_decay"]  # none is what the others have, and how a recipe's is undone
     for name in given:
         if name not in takes:
             users = [o for o, f in OPTIMIZERS.items() if name in inspect.signature(f).parameters]
@@ -324,9 +336,16 @@ def build_augment(config: Mapping[str, Any]) -> tuple[augment.Augmentation, ...]
 def _step(table: str, text: str) -> Callable[..., Any]:
     name, _, value = text.partition("=")
     step = {"--preprocess": PREPROCESS, "--augment": AUGMENT}[table][name]
-    if step.argument is None or not value:
-        return step.function
-    return partial(step.function, **{step.argument: step.kind(value)})
+    given = {step.argument: step.kind(value)} if step.argument and value else {}
+    function = partial(step.function, **given)
+
+    def named(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except ValueError as error:
+            raise ValueError(f"{table} {text}: {error}") from None
+
+    return named
 
 
 def parse_step(name: str, text: str, table: Mapping[str, Step]) -> Callable[..., Any]:

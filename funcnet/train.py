@@ -14,7 +14,13 @@ from funcnet.augment import Augmentation, in_turn, mixup
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.losses import is_zero, smooth_labels, softmax_loss
 from funcnet.net import Layer, LossFn, as_input, loss_and_grads
-from funcnet.optim import Optimizer, apply_updates, averaged_params, with_average
+from funcnet.optim import (
+    Optimizer,
+    apply_updates,
+    as_optimizer,
+    averaged_params,
+    with_average,
+)
 from funcnet.preprocess import Preprocess, no_preprocess, subtract_mean
 
 Tree = Any
@@ -249,7 +255,7 @@ def fit(
       ValueError, TypeError: an argument is wrong; before anything is compiled.
     """
     if average_decay is not None:
-        optimizer = _averaging(_as_optimizer(optimizer), average_decay)
+        optimizer = _averaging(as_optimizer(optimizer), average_decay)
     program = _program(net, optimizer, loss_fn, augment)
     optimizer = program.optimizer
     if callback is not None:
@@ -616,7 +622,7 @@ def _check_model(model: Any) -> None:
 def _check_views(views: Any) -> tuple[View, ...]:
     if views is None:
         return ()
-    if callable(views):
+    if callable(views) or not isinstance(views, Sequence):
         raise TypeError("views must be a sequence of functions, such as flips_and_shifts()")
     for view in views:
         _check.function("every view", view)
@@ -641,7 +647,7 @@ _in_turn = lru_cache(maxsize=16)(in_turn)  # the same object, so that nothing co
 def _program(net: Layer, optimizer: Any, loss_fn: LossFn, augment: Any) -> _Program:
     if not isinstance(net, Layer):
         raise TypeError(f"net must be a Layer, such as mlp([100], 10), got {net!r}")
-    optimizer = _as_optimizer(optimizer)
+    optimizer = as_optimizer(optimizer)
     _check.function("loss_fn", loss_fn)
     if augment is not None and not callable(augment):
         if isinstance(augment, str) or not isinstance(augment, Sequence):
@@ -657,16 +663,6 @@ def _numbers(reg: Any, label_smoothing: Any, mixup_alpha: Any) -> _Numbers:
     _check.number("mixup_alpha", mixup_alpha, at_least=0)
     given = (reg, label_smoothing, mixup_alpha)
     return _Numbers(*(None if is_zero(value) else jnp.asarray(value, float) for value in given))
-
-
-def _as_optimizer(optimizer: Any) -> Optimizer:
-    """An Optimizer, or anything with `init` and `update`; a bare pair of them becomes one."""
-    pair = optimizer if type(optimizer) is tuple else ()
-    if len(pair) == 2 and all(map(callable, pair)):
-        return Optimizer(*pair)
-    if not (callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update")):
-        raise TypeError(f"optimizer must be a pair (init, update), got {optimizer!r}")
-    return optimizer
 
 
 def _check_classes(model: Model, dataset: Dataset) -> None:

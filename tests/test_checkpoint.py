@@ -2,6 +2,7 @@
 
 import errno
 import os
+from functools import partial
 
 import jax
 import numpy as np
@@ -43,6 +44,54 @@ def test_round_trip_of_other_dtypes(tmp_path, dtype):
         fn.save_model(tmp_path / "m.safetensors", model)
         again = fn.load_model(tmp_path / "m.safetensors", NET)
         assert again.params == model.params
+
+
+PREPROCESSINGS = {
+    "no_preprocess": fn.no_preprocess,
+    "standardize": fn.standardize,
+    "shuffle_features": fn.shuffle_features,
+    "normalize_contrast+whiten": fn.chain(fn.normalize_contrast, partial(fn.whiten, dim=7)),
+    "no_preprocess+whiten": fn.chain(fn.no_preprocess, fn.whiten),
+}
+
+
+def preprocessed(kind):
+    x = np.random.default_rng(0).integers(256, size=(30, 2, 5)).astype(np.uint8)
+    preprocess = PREPROCESSINGS[kind](x)
+    params, state, _ = NET.init(jax.random.key(0), preprocess(x).shape[1:])
+    return fn.Model(NET, params, state, preprocess), x
+
+
+@pytest.mark.parametrize("kind", PREPROCESSINGS)
+def test_round_trip_of_preprocessing(tmp_path, kind):
+    model, x = preprocessed(kind)
+    fn.save_model(tmp_path / "m.safetensors", model)
+    again = fn.load_model(tmp_path / "m.safetensors", NET)
+    assert again.preprocess == model.preprocess
+    assert again.preprocess.kind == kind
+    np.testing.assert_array_equal(fn.predict_scores(again, x), fn.predict_scores(model, x))
+
+
+def test_a_preprocessing_that_was_tampered_with_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    fn.save_model(path, preprocessed("normalize_contrast+whiten")[0])
+    data = path.read_bytes()
+    for other in (b"normalize_contrast+whitan", b"whiten+normalize_contrast"):
+        damaged = data.replace(b"normalize_contrast+whiten", other)
+        assert damaged != data
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="checksum"):
+            fn.load_model(path, NET)
+
+
+@pytest.mark.parametrize("kind", ["whitan", "", "whiten+", "subtract_mean+mean"])
+def test_unknown_preprocessings_are_refused(tmp_path, kind):
+    model, _ = preprocessed("standardize")
+    odd = fn.Preprocess(kind, model.preprocess.stats)
+    fn.save_model(tmp_path / "m.safetensors", fn.Model(NET, model.params, model.state, odd))
+    with pytest.raises(ValueError, match="unknown preprocessing") as error:
+        fn.load_model(tmp_path / "m.safetensors", NET)
+    assert "\n" not in str(error.value)
 
 
 def test_plain_dicts_can_be_saved(tmp_path):

@@ -10,8 +10,11 @@ import subprocess
 import sys
 import tarfile
 import time
+from functools import cache, partial
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -111,8 +114,6 @@ def test_the_command_does_what_fit_does():
     run("train", *SMALL, "--seed", 3, "--reg", 0.1, "--out", "r", "--optimizer", "sgd_momentum")
     digits = fn.load_digits()
     few = digits._replace(x_train=digits.x_train[:200], y_train=digits.y_train[:200])
-    import jax
-
     net = fn.mlp([8], 10, weight_scale=2e-2)
     result = fn.fit(
         net,
@@ -129,40 +130,134 @@ def test_the_command_does_what_fit_does():
     assert fn.load_model("r/last.safetensors", net).params == result.model.params
 
 
+def test_the_command_does_what_fit_does_with_all_that_it_has():
+    code, _, err = run(
+        *("train", *SMALL, "--batch-size", 64, "--out", "r", "--preprocess", "contrast=5"),
+        *("whiten=20", "--augment", "flip", "shift=1", "crop=0.8", "cutout=2"),
+        *("--normalization", "layernorm", "--activation", "gelu", "--keep-prob", 0.8),
+        *("--input-keep-prob", 0.9, "--weight-scale", "glorot", "--matmul-dtype", "bfloat16"),
+        *("--label-smoothing", 0.1, "--mixup", 0.3, "--average-decay", 0.5),
+        *("--optimizer", "muon", "--momentum", 0.8, "--beta1", 0.7, "--beta2", 0.95),
+        *("--epsilon", 1e-6, "--weight-decay", 0.3, "--learning-rate", 0.02),
+        *("--schedule", "one_cycle", "--warmup", 0.5, "--clip-norm", 0.5),
+    )
+    assert (code, err) == (0, "")
+    digits = fn.load_digits()
+    few = digits._replace(x_train=digits.x_train[:200], y_train=digits.y_train[:200])
+    net = fn.mlp(
+        [8],
+        10,
+        normalization="layernorm",
+        activation="gelu",
+        keep_prob=0.8,
+        input_keep_prob=0.9,
+        weight_scale="glorot",
+        matmul_dtype=jnp.bfloat16,
+    )
+    optimizer = fn.muon(
+        fn.one_cycle(0.02, 8, warmup_fraction=0.5),
+        *(0.8, 0.7, 0.95, 1e-6, 0.3),
+        decay_names=("w",),
+        adam_names=("affine2",),
+    )
+    fitter = fn.chain(partial(fn.normalize_contrast, epsilon=5), partial(fn.whiten, dim=20))
+    result = fn.fit(
+        net,
+        fn.clip_by_global_norm(optimizer, 0.5),
+        few,
+        key=jax.random.key(0),
+        epochs=2,
+        batch_size=64,
+        preprocess=fitter(digits.x_train),
+        augment=(
+            fn.random_flip,
+            partial(fn.random_shift, max_shift=1),
+            partial(fn.random_resized_crop, min_area=0.8),
+            partial(fn.cutout, size=2),
+        ),
+        label_smoothing=0.1,
+        mixup_alpha=0.3,
+        average_decay=0.5,
+    )
+    losses = [float(row["loss"]) for row in rows("r/losses.csv")]
+    np.testing.assert_allclose(losses, result.history.loss, rtol=1e-6)
+    val_losses = [float(row["val_loss"]) for row in rows("r/history.csv")]
+    np.testing.assert_allclose(val_losses, result.history.val_loss, rtol=1e-6)
+
+
+# An option, and the others beside which it is to make a difference.
 OPTIONS = {
-    "optimizer": ["--optimizer", "sgd"],
-    "momentum": ["--optimizer", "sgd_momentum", "--momentum", "0.5"],
-    "decay_rate": ["--optimizer", "rmsprop", "--decay-rate", "0.5"],
-    "beta1": ["--beta1", "0.5"],
-    "beta2": ["--beta2", "0.5"],
-    "epsilon": ["--epsilon", "0.1"],
-    "learning_rate": ["--learning-rate", "0.01"],
-    "learning_rate_decay": ["--learning-rate-decay", "0.5"],
-    "loss": ["--loss", "svm"],
-    "reg": ["--reg", "0.5"],
-    "seed": ["--seed", "1"],
-    "hidden": ["--hidden", "9", "3"],
-    "no hidden": ["--hidden"],
-    "weight_scale": ["--weight-scale", "he"],
-    "preprocess": ["--preprocess", "none"],
-    "batch_size": ["--batch-size", "64"],
-    "num_train": ["--num-train", "150"],
-    "epochs": ["--epochs", "3"],
+    "optimizer": ([], ["--optimizer", "sgd"]),
+    "momentum": (["--optimizer", "sgd_momentum"], ["--momentum", "0.5"]),
+    "decay_rate": (["--optimizer", "rmsprop"], ["--decay-rate", "0.5"]),
+    "beta1": ([], ["--beta1", "0.5"]),
+    "beta2": ([], ["--beta2", "0.5"]),
+    "epsilon": ([], ["--epsilon", "0.1"]),
+    "weight_decay": (["--optimizer", "lion"], ["--weight-decay", "0.9"]),
+    "clip_norm": (["--optimizer", "sgd"], ["--clip-norm", "0.5"]),
+    "learning_rate": ([], ["--learning-rate", "0.01"]),
+    "learning_rate_decay": ([], ["--learning-rate-decay", "0.5"]),
+    "schedule": ([], ["--schedule", "cosine"]),
+    "decay_every": (
+        ["--schedule", "step", "--learning-rate-decay", "0.5"],
+        ["--decay-every", "2"],
+    ),
+    "warmup": ([], ["--warmup", "0.5"]),
+    "warmup of one_cycle": (["--schedule", "one_cycle"], ["--warmup", "0.5"]),
+    "loss": ([], ["--loss", "svm"]),
+    "reg": ([], ["--reg", "0.5"]),
+    "label_smoothing": ([], ["--label-smoothing", "0.1"]),
+    "mixup": ([], ["--mixup", "0.2"]),
+    "average_decay": ([], ["--average-decay", "0.9"]),
+    "seed": ([], ["--seed", "1"]),
+    "hidden": ([], ["--hidden", "9", "3"]),
+    "no hidden": ([], ["--hidden"]),
+    "normalization": ([], ["--normalization", "batchnorm"]),
+    "activation": ([], ["--activation", "gelu_tanh"]),
+    "keep_prob": ([], ["--keep-prob", "0.5"]),
+    "input_keep_prob": ([], ["--input-keep-prob", "0.9"]),
+    "weight_scale": ([], ["--weight-scale", "0.03"]),
+    "weight_scale of he": ([], ["--weight-scale", "he"]),
+    "weight_scale of glorot": (["--weight-scale", "he"], ["--weight-scale", "Glorot"]),
+    "matmul_dtype": ([], ["--matmul-dtype", "bfloat16"]),
+    "preprocess": ([], ["--preprocess", "none"]),
+    "preprocess in steps": (["--preprocess", "contrast"], ["--preprocess", "contrast", "mean"]),
+    "preprocess with a value": (["--preprocess", "shuffle"], ["--preprocess", "shuffle=1"]),
+    "augment": ([], ["--augment", "flip"]),
+    "augment in steps": (["--augment", "flip"], ["--augment", "flip", "crop"]),
+    "augment with a value": (["--augment", "shift"], ["--augment", "shift=1"]),
+    "batch_size": ([], ["--batch-size", "64"]),
+    "num_train": ([], ["--num-train", "150"]),
+    "epochs": ([], ["--epochs", "3"]),
 }
 
 
+def course(path):
+    """All that was measured in the course of a run."""
+    tables = rows(path / "losses.csv"), rows(path / "history.csv")
+    return [float(value) for table in tables for row in table for value in row.values()]
+
+
 @pytest.fixture(scope="module")
-def plain_losses(tmp_path_factory):
-    out = tmp_path_factory.mktemp("plain") / "run"
-    assert run("train", *SMALL, "--quiet", "--out", out)[0] == 0
-    return (out / "losses.csv").read_bytes()
+def plain_course(tmp_path_factory):
+    """The course of a run with a few options, once for all that are compared with it."""
+
+    @cache
+    def of(*options):
+        out = tmp_path_factory.mktemp("plain") / "run"
+        assert run("train", *SMALL, "--quiet", "--out", out, *options)[0] == 0
+        return course(out)
+
+    return of
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_does_something(option, plain_losses):
-    code, _, err = run("train", *SMALL, "--quiet", "--out", "r", *OPTIONS[option])
+def test_every_option_does_something(option, plain_course, unoptimized):
+    beside, given = OPTIONS[option]
+    code, _, err = run("train", *SMALL, "--quiet", "--out", "r", *beside, *given)
     assert (code, err) == (0, "")
-    assert Path("r/losses.csv").read_bytes() != plain_losses
+    plain, found = plain_course(*beside), course(Path("r"))
+    assert len(found) != len(plain) or not np.allclose(found, plain, rtol=1e-5)
     assert run("evaluate", "r")[0] == 0
 
 
@@ -324,6 +419,52 @@ def test_evaluate_splits_and_models():
     assert f"{100 * float(last['train_accuracy']):.2f} %" in out
 
 
+def test_predictions_averaged_over_views(unoptimized):
+    code, out, err = run("train", *SMALL, "--tta", "--out", "r")
+    assert (code, err) == (0, "")
+    model = fn.load_model("r/best.safetensors", fn.mlp([8], 10))
+    digits, views = fn.load_digits(), fn.flips_and_shifts()
+    plain, averaged = (
+        fn.evaluate(model, digits.x_test, digits.y_test, views=v) for v in (None, views)
+    )
+    assert averaged.loss != plain.loss
+    results = json.loads(Path("r/config.json").read_text())["results"]
+    assert results["tta_views"] == 10
+    assert results["tta_test_accuracy"] == averaged.accuracy
+    assert results["test_accuracy"] == plain.accuracy
+    assert f"averaged over 10 views {100 * averaged.accuracy:.2f} %" in out
+    assert run("evaluate", "r", "--tta")[1].startswith(
+        f"test accuracy {100 * averaged.accuracy:.2f} %, averaged over 10 views, "
+        f"loss {averaged.loss:.4f} "
+    )
+    assert f"loss {plain.loss:.4f} " in run("evaluate", "r")[1]
+    np.save("x.npy", digits.x_test)
+    code, out, _ = run("predict", "r", "x.npy", "--tta")
+    scores = fn.predict_scores(model, digits.x_test, views=views)
+    table = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert [int(row["label"]) for row in table] == list(scores.argmax(axis=1))
+    found = [float(row["probability"]) for row in table]
+    expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected.max(axis=1), rtol=1e-4)
+
+
+def test_a_run_of_an_earlier_version():
+    """Its configuration lacks what came later, and has null for he."""
+    run("train", *SMALL, "--weight-scale", "he", "--preprocess", "standardize", "--out", "r")
+    config = json.loads(Path("r/config.json").read_text())
+    assert config["weight_scale"] == "he"
+    before = run("evaluate", "r")
+    later = ("normalization", "activation", "keep_prob", "input_keep_prob", "matmul_dtype")
+    later += ("recipe", "augment", "mixup", "label_smoothing", "average_decay", "schedule", "tta")
+    older = {name: value for name, value in config.items() if name not in later}
+    assert len(older) == len(config) - len(later)
+    older |= {"weight_scale": None, "preprocess": "standardize"}
+    Path("r/config.json").write_text(json.dumps(older))
+    assert run("evaluate", "r") == before
+    assert before[0] == 0
+
+
 @pytest.mark.parametrize("loss", ["softmax", "svm"])
 def test_predict(loss):
     run("train", *SMALL, "--epochs", 6, "--out", "r", "--loss", loss)
@@ -385,7 +526,7 @@ def test_few_examples():
     options = ["--val-fraction", 0, "--test-fraction", 0]
     code, out, _ = run("train", "--dataset", "few.npz", "--hidden", 4, "--out", "r", *options)
     assert code == 0
-    assert "the data are too few for a val split" in out
+    assert "the data have no val split: too few, or its fraction is 0" in out
     assert len(rows("r/losses.csv")) == 20
     assert run("evaluate", "r", "--split", "train")[0] == 0
     assert run("evaluate", "r", "--split", "test")[0] == 2
@@ -413,8 +554,17 @@ def test_ones_own_npz():
         ["--hidden", "20", "30", "--reg", "3.14"],
         ["--hidden", "5", "--num-examples", "1248", "--max-elements", "2"],
         ["--hidden", "20", "--weight-scale", "100"],
+        ["--hidden", "9", "7", "--normalization", "batchnorm", "--activation", "gelu"],
+        [
+            *("--hidden", "9", "--normalization", "layernorm", "--activation", "leaky_relu"),
+            *("--keep-prob", "0.6", "--input-keep-prob", "0.7", "--weight-scale", "glorot"),
+            *("--preprocess", "contrast", "standardize"),
+        ],
     ],
-    ids=["default", "linear svm", "narrow", "svm", "reg", "many examples", "large"],
+    ids=[
+        *("default", "linear svm", "narrow", "svm", "reg", "many examples", "large"),
+        *("batch norm", "layer norm and dropout"),
+    ],
 )
 def test_gradcheck_passes(options):
     code, out, err = run("gradcheck", *options)
@@ -454,13 +604,38 @@ def test_download_says_where_the_data_are(no_data):
     assert re.search(r"^cifar10 .* in data/cifar-10-batches-bin$", out, re.M)
 
 
-@pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "gradcheck", "datasets"])
+COMMANDS = ("train", "evaluate", "predict", "gradcheck", "datasets", "recipes")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help(command):
     code, out, _ = run(*command.split(), "--help")
     assert code == 0
     assert out.startswith(f"usage: funcnet {command}".strip())
-    assert "None" not in out
-    assert "False" not in out
+    for nothing in ("None", "False", "[]", "default: )"):
+        assert nothing not in out
+    if not command:
+        assert all(re.search(rf"^ +{name} ", out, re.M) for name in COMMANDS)
+
+
+def test_help_names_everything_that_can_be_chosen():
+    text = " ".join(run("train", "--help")[1].split())
+    chosen = ("sgd", "sgd_momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw", "lion")
+    chosen += ("muon", "constant", "exponential", "step", "cosine", "one_cycle", "softmax", "svm")
+    chosen += ("relu", "leaky_relu", "gelu", "gelu_tanh", "tanh", "batchnorm", "layernorm", "none")
+    chosen += ("he", "glorot", "float32", "bfloat16", "float16", "mean", "standardize", "contrast")
+    chosen += ("whiten", "shuffle", "flip", "shift", "crop", "cutout", *fn.list_recipes())
+    for name in chosen:
+        assert re.search(rf"(?<![\w-]){name}(?![\w-])", text), name
+
+
+def test_help_shows_the_defaults():
+    text = " ".join(run("train", "--help")[1].split())
+    for shown in ("(default: 256 256)", "(default: 0.001)", "(default: mean)", "(default: 0.02)"):
+        assert shown in text
+    text = " ".join(run("train", "--recipe", "cs231n", "--help")[1].split())
+    for shown in ("(default: 100 100 100 100 100)", "(default: cifar10)", "(default: 0.05)"):
+        assert shown in text
 
 
 def test_version():
@@ -514,6 +689,11 @@ def a_run(damage=lambda: None):
         damage()
 
     return make
+
+
+def a_plain_run():
+    bad_csv("a,b,y\n" + "1,2,0\n2,1,1\n" * 10)()
+    assert run(*TRAIN_CSV, "--quiet", "--out", "p")[0] == 0
 
 
 def truncate(path, keep):
@@ -574,6 +754,18 @@ BAD = {
     "unknown optimizer": (NOTHING, ["train", "--optimizer", "adm"], "did you mean 'adam'"),
     "unknown loss": (NOTHING, ["train", "--loss", "sofmax"], "did you mean 'softmax'"),
     "unknown preprocessing": (NOTHING, ["train", "--preprocess", "maen"], "did you mean 'mean'"),
+    "unknown recipe": (NOTHING, ["train", "--recipe", "digit"], "did you mean 'digits'"),
+    "no recipe": (NOTHING, ["train", "--recipe"], "--recipe: expected one argument"),
+    "unknown recipe to show": (NOTHING, ["recipes", "cifar-cpu"], "did you mean 'cifar10-cpu'"),
+    "unknown normalization": (
+        NOTHING,
+        ["train", "--normalization", "bathcnorm"],
+        "did you mean 'batchnorm'",
+    ),
+    "unknown activation": (NOTHING, ["train", "--activation", "rellu"], "did you mean 'relu'"),
+    "unknown schedule": (NOTHING, ["train", "--schedule", "cosin"], "did you mean 'cosine'"),
+    "unknown dtype": (NOTHING, ["train", "--matmul-dtype", "bfloat"], "did you mean 'bfloat16'"),
+    "unknown augmentation": (NOTHING, ["train", "--augment", "flop"], "did you mean 'flip'"),
     "unknown split": (NOTHING, ["evaluate", "r", "--split", "tset"], "did you mean 'test'"),
     "unknown model": (NOTHING, ["evaluate", "r", "--model", "lst"], "did you mean 'last'"),
     "unknown action": (NOTHING, ["datasets", "downlod"], "did you mean 'download'"),
@@ -599,6 +791,88 @@ BAD = {
     "momentum for adam": (NOTHING, ["train", "--momentum", "0.9"], "--momentum is for sgd_mom"),
     "beta2 2": (NOTHING, ["train", "--beta2", "2"], "beta2 must be"),
     "epsilon 0": (NOTHING, ["train", "--epsilon", "0"], "epsilon must be"),
+    "weight decay for adam": (
+        NOTHING,
+        ["train", "--weight-decay", "0.1"],
+        "--weight-decay is for adamw and lion and muon, not for adam",
+    ),
+    "weight decay negative": (
+        NOTHING,
+        ["train", "--optimizer", "adamw", "--weight-decay", "-1"],
+        "weight_decay must be >= 0",
+    ),
+    "clip norm 0": (NOTHING, ["train", "--clip-norm", "0"], "--clip-norm must be > 0"),
+    "average decay 1": (NOTHING, ["train", "--average-decay", "1"], "--average-decay must be"),
+    "warmup 2": (NOTHING, ["train", "--warmup", "2"], "--warmup must be >= 0 and <= 1"),
+    "decay for cosine": (
+        NOTHING,
+        ["train", "--schedule", "cosine", "--learning-rate-decay", "0.5"],
+        "--learning-rate-decay is for the schedules exponential and step, not for cosine",
+    ),
+    "step without decay": (
+        NOTHING,
+        ["train", "--schedule", "step"],
+        "--schedule step needs --learning-rate-decay",
+    ),
+    "decay-every 0": (NOTHING, ["train", "--decay-every", "0"], "--decay-every must be at least 1"),
+    "decay-every for nothing": (
+        NOTHING,
+        ["train", "--decay-every", "3"],
+        "--decay-every is for the schedule step",
+    ),
+    "keep-prob 0": (NOTHING, ["train", "--keep-prob", "0"], "--keep-prob must be > 0 and <= 1"),
+    "keep-prob 1.5": (NOTHING, ["train", "--keep-prob", "1.5"], "--keep-prob must be"),
+    "keep-prob nan": (NOTHING, ["train", "--keep-prob", "nan"], "--keep-prob must be finite"),
+    "input-keep-prob 0": (NOTHING, ["train", "--input-keep-prob", "0"], "--input-keep-prob must"),
+    "label smoothing 2": (
+        NOTHING,
+        ["train", "--label-smoothing", "2"],
+        "--label-smoothing must be >= 0 and <= 1",
+    ),
+    "mixup negative": (NOTHING, ["train", "--mixup", "-1"], "--mixup must be >= 0"),
+    "mixup for svm": (NOTHING, ["train", "--loss", "svm", "--mixup", "0.2"], "softmax loss"),
+    "smoothing for svm": (
+        NOTHING,
+        ["train", "--loss", "svm", "--label-smoothing", "0.1"],
+        "softmax loss",
+    ),
+    "shift too large": (
+        NOTHING,
+        ["train", "--augment", "shift=8"],
+        "--augment shift=8: random_shift: max_shift is 8, but the images have only 8 x 8 pixels",
+    ),
+    "shift a word": (NOTHING, ["train", "--augment", "shift=x"], "needs an integer, got 'shift=x'"),
+    "shift nothing": (NOTHING, ["train", "--augment", "shift="], "needs an integer, got 'shift='"),
+    "crop a word": (NOTHING, ["train", "--augment", "crop=x"], "needs a number, got 'crop=x'"),
+    "crop 2": (NOTHING, ["train", "--augment", "crop=2"], "--augment crop=2: min_area must be"),
+    "cutout 0": (NOTHING, ["train", "--augment", "cutout=0"], "--augment cutout=0: size must be"),
+    "flip 3": (NOTHING, ["train", "--augment", "flip=3"], "flip takes no value, got 'flip=3'"),
+    "whiten too many": (
+        NOTHING,
+        ["train", "--preprocess", "contrast", "whiten=100000"],
+        "--preprocess whiten=100000: dim must be at most 64",
+    ),
+    "no preprocessing step": (NOTHING, ["train", "--preprocess"], "--preprocess: expected"),
+    "one left over for batch norm": (
+        NOTHING,
+        ["train", "--normalization", "batchnorm", "--num-train", "101"],
+        "batches of 50 leave one of the 101 training examples over",
+    ),
+    "batch norm of one": (
+        NOTHING,
+        ["train", "--normalization", "batchnorm", "--batch-size", "1"],
+        "a batch of one example has no variance",
+    ),
+    "augmentation of what is no image": (
+        bad_npz(x=np.ones((20, 3)), y=np.arange(20) % 2),
+        [*TRAIN_NPZ, "--augment", "flip"],
+        "--augment flip: random_flip: images must be [N, ..., H, W], got [4, 3]",
+    ),
+    "tta of what is no image": (
+        bad_csv("a,b,y\n" + "1,2,0\n2,1,1\n" * 20),
+        [*TRAIN_CSV, "--tta"],
+        "images must be [N, ..., H, W], got [1, 2]",
+    ),
     "reg negative": (NOTHING, ["train", "--reg", "-1"], "--reg must be"),
     "hidden 0": (NOTHING, ["train", "--hidden", "10", "0"], "--hidden"),
     "hidden a word": (NOTHING, ["train", "--hidden", "ten"], "--hidden"),
@@ -680,6 +954,21 @@ BAD = {
         ["evaluate", "r"],
         "dataset is 3",
     ),
+    "config with an unknown normalization": (
+        a_run(change_config(normalization="batch")),
+        ["evaluate", "r"],
+        "normalization is 'batch'",
+    ),
+    "config with an impossible keep_prob": (
+        a_run(change_config(keep_prob=2)),
+        ["evaluate", "r"],
+        "keep_prob is 2",
+    ),
+    "config with an unknown weight scale": (
+        a_run(change_config(weight_scale="hey")),
+        ["evaluate", "r"],
+        "weight_scale is 'hey'",
+    ),
     "config with other sizes": (a_run(change_config(hidden=[9])), ["evaluate", "r"], "9 outputs"),
     "data-dir for a run on digits": (
         a_run(),
@@ -707,6 +996,26 @@ BAD = {
         a_run(lambda: np.save("x.npy", np.full((4, 8, 8), np.nan))),
         ["predict", "r", "x.npy"],
         "nan",
+    ),
+    "evaluate tta of what is no image": (
+        a_plain_run,
+        ["evaluate", "p", "--tta"],
+        "images must be [N, ..., H, W], got [2, 2]",
+    ),
+    "predict tta of what is no image": (
+        a_plain_run,
+        ["predict", "p", "bad.csv", "--label", "y", "--tta"],
+        "images must be [N, ..., H, W], got [20, 2]",
+    ),
+    "gradcheck in another dtype": (
+        NOTHING,
+        ["gradcheck", "--matmul-dtype", "bfloat16"],
+        "unknown option --matmul-dtype",
+    ),
+    "gradcheck of batch norm with one example": (
+        NOTHING,
+        ["gradcheck", "--normalization", "batchnorm", "--num-examples", "1"],
+        "a batch of one example has no variance",
     ),
     "gradcheck 0 examples": (NOTHING, ["gradcheck", "--num-examples", "0"], "--num-examples"),
     "gradcheck too many": (

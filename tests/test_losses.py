@@ -279,7 +279,6 @@ ERRORS = {
     "too few labels": (s, y[:4], ValueError, "y must be [N] = [5]"),
     "one label": (s, 0, ValueError, "y must be [N] = [5]"),
     "labels in a column": (s, y[:, None], ValueError, "got [5, 1]"),
-    "one-hot labels": (s, s.astype(int), ValueError, "got [5, 4]"),
     "float labels": (s, y.astype("f"), TypeError, "y must hold integer class labels"),
     "bool labels": (s, y.astype(bool), TypeError, "y must hold integer class labels"),
 }
@@ -291,6 +290,190 @@ def test_errors(name, case):
     scores, labels, kind, text = ERRORS[case]
     with pytest.raises(kind, match=re.escape(text)) as caught:
         UNCOMPILED[name](scores, labels)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_softmax_takes_targets_of_each_class():
+    text = "soft targets must be floating point probabilities, got int32"
+    with pytest.raises(TypeError, match=text):
+        fn.softmax_loss(s, s.astype("int32"))
+    for targets in (s, s.astype(int)):
+        with pytest.raises(ValueError, match=r"svm_loss takes labels.* softmax_loss.*\[5, 4\]"):
+            fn.svm_loss(s, targets)
+
+
+# Soft targets
+
+
+def slow_soft(scores, targets):
+    """Row by row, in plain Python."""
+    total, dscores = 0.0, np.zeros_like(scores)
+    for i, row in enumerate(scores):
+        top = max(row)
+        exps = [math.exp(s - top) for s in row]
+        for j, e in enumerate(exps):
+            total += targets[i, j] * (math.log(sum(exps)) + top - row[j])
+            dscores[i, j] = (e / sum(exps) * sum(targets[i]) - targets[i, j]) / len(scores)
+    return total / len(scores), dscores
+
+
+def draw_soft(rng, shape, dtype="float64", scale=3.0):
+    scores, _ = draw(rng, shape, dtype, scale)
+    return scores, rng.dirichlet(np.full(shape[1], 0.5), size=shape[0])
+
+
+softmax, softmax_grad = LOSSES["softmax"][0], AUTODIFF["softmax"]
+
+
+@pytest.mark.parametrize("total", [1, 0.3, "any"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_soft_targets(shape, total, rng, x64):
+    """Probabilities, or weights: rows that do not sum to 1 are taken as they are."""
+    scores, targets = draw_soft(rng, shape)
+    targets = targets * (rng.uniform(0, 2, size=(shape[0], 1)) if total == "any" else total)
+    loss, dscores = softmax(scores, targets)
+    slow_loss, slow_dscores = slow_soft(np.asarray(scores), targets)
+    assert (loss.shape, loss.dtype, dscores.dtype) == ((), np.float64, np.float64)
+    np.testing.assert_allclose(loss, slow_loss, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(dscores, slow_dscores, rtol=1e-12, atol=1e-15)
+    assert fn.scaled_error(dscores, softmax_grad(scores, targets)) <= 1e-12
+
+
+def test_the_gradient_of_soft_targets_is_the_numerical_one(rng, x64):
+    scores, targets = draw_soft(rng, (7, 10))
+    _, dscores = softmax(scores, 0.7 * targets)
+    numerical = fn.numerical_gradient(lambda s: softmax(s, 0.7 * targets)[0], scores)
+    assert fn.scaled_error(dscores, numerical) <= 1e-7
+
+
+def test_soft_targets_in_float32(rng):
+    scores, targets = draw_soft(rng, (7, 10), "float32")
+    loss, dscores = softmax(scores, targets.astype("float32"))
+    assert loss.dtype == dscores.dtype == np.float32
+    exact, exact_dscores = slow_soft(np.asarray(scores, np.float64), targets)
+    np.testing.assert_allclose(loss, exact, rtol=1e-5)
+    assert fn.scaled_error(dscores, exact_dscores) <= 1e-5
+
+
+@pytest.mark.parametrize("scale", [0.01, 1, 5])
+def test_one_hot_targets_are_labels(scale, rng, x64):
+    scores, y = draw(rng, (7, 10), scale=scale)
+    loss, dscores = softmax(scores, y)
+    soft_loss, soft_dscores = softmax(scores, np.eye(10)[y])
+    np.testing.assert_allclose(soft_loss, loss, rtol=1e-12)
+    assert fn.scaled_error(soft_dscores, dscores) <= 1e-12
+    assert softmax(scores, fn.smooth_labels(y, 10, 0.0))[0] == soft_loss
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_huge_scores_with_soft_targets_stay_finite(dtype, rng, x64):
+    scores = jnp.asarray(1e4 * rng.choice([-1.0, 1.0], size=(12, 5)), dtype)
+    for targets in (np.eye(5)[rng.integers(5, size=12)], draw_soft(rng, (12, 5))[1]):
+        loss, dscores = softmax(scores, targets)
+        exact, exact_dscores = slow_soft(np.asarray(scores, np.float64), targets)
+        np.testing.assert_allclose(loss, exact, rtol=1e-6)
+        found = np.asarray(dscores, np.float64)
+        np.testing.assert_allclose(found, exact_dscores, rtol=8e-3, atol=1e-8)
+        grad = np.asarray(softmax_grad(scores, targets), np.float64)
+        np.testing.assert_allclose(grad, exact_dscores, rtol=8e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("targets_dtype", ["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_dtypes_with_soft_targets(dtype, targets_dtype, rng, x64):
+    scores, targets = draw_soft(rng, (5, 4), dtype)
+    loss, dscores = softmax(scores, jnp.asarray(targets, targets_dtype))
+    assert loss.dtype == ("float64" if dtype == "float64" else "float32")
+    assert dscores.dtype == dtype
+
+
+def test_a_nan_target_gives_nan(rng):
+    scores, targets = draw_soft(rng, (5, 4), "float32")
+    targets[2, 1] = np.nan
+    loss, dscores = softmax(scores, targets.astype("float32"))
+    assert np.isnan(loss)
+    assert np.isnan(dscores[2]).all()
+    assert np.isfinite(dscores[:2]).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "kind", "text"),
+    [
+        (s, s[:4], ValueError, "soft targets must be [N, C] = [5, 4], the shape of scores"),
+        (s, s[:, :3], ValueError, "got [5, 3]"),
+        (s, s.astype(bool), TypeError, "got bool"),
+        (s[0], s, ValueError, "scores must be [N, C] and not empty, got [4]"),
+        (s.astype(int), s, TypeError, "scores must be floating point"),
+        (s, s[None], ValueError, "got [1, 5, 4]"),
+    ],
+)
+def test_errors_of_soft_targets(scores, targets, kind, text):
+    with pytest.raises(kind, match=re.escape(text)) as caught:
+        fn.softmax_loss(scores, targets)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_whole_net_on_soft_targets(train, rng):
+    net = fn.mlp([6, 5], 4, normalization="batchnorm", activation="gelu")
+    params, state, _ = net.init(jax.random.key(1), (2, 3))
+    x = rng.normal(size=(7, 2, 3))
+    targets = rng.dirichlet(np.ones(4), size=7) * rng.uniform(0.5, 1.5, size=(7, 1))
+    check = fn.check_gradients(net, params, state, x, targets, reg=0.1, train=train)
+    assert check.passed, check
+
+
+# Smoothed labels
+
+
+@pytest.mark.parametrize("smoothing", [0, 0.1, 0.5, 1])
+def test_smooth_labels(smoothing, rng, x64):
+    y = rng.integers(4, size=9)
+    targets = np.asarray(fn.smooth_labels(y, 4, smoothing))
+    right = np.arange(4) == y[:, None]
+    np.testing.assert_allclose(targets[right], 1 - smoothing + smoothing / 4, rtol=1e-15)
+    np.testing.assert_allclose(targets[~right], smoothing / 4, rtol=1e-15)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-15)
+
+
+def test_smooth_labels_of_traced_smoothing(rng):
+    y = rng.integers(4, size=9).astype(np.uint8)
+    values = np.array([0.0, 0.3, 1.0], "f")
+    targets = jax.jit(jax.vmap(lambda smoothing: fn.smooth_labels(y, 4, smoothing)))(values)
+    for i, smoothing in enumerate(values):
+        expected = fn.smooth_labels(y, 4, float(smoothing))
+        assert expected.dtype == np.float32
+        np.testing.assert_allclose(targets[i], expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("label", [-1, 4, 100, 2**32])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_smooth_labels_of_no_class_are_nan(label, smoothing, rng):
+    targets = np.asarray(fn.smooth_labels(np.array([0, label, 3]), 4, smoothing))
+    assert np.isnan(targets[1]).all()
+    assert np.isfinite(targets[[0, 2]]).all()
+
+
+def test_smooth_labels_of_one_class():
+    np.testing.assert_allclose(fn.smooth_labels(np.zeros(3, int), 1, 0.3), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "smoothing", "text"),
+    [
+        (y, 4, -0.1, "smoothing must be >= 0"),
+        (y, 4, 1.1, "smoothing must be .*<= 1"),
+        (y, 4, np.nan, "smoothing must be finite"),
+        (y, 4, "much", "smoothing must be a number"),
+        (y, 0, 0.1, "num_classes must be at least 1"),
+        (y, 2.5, 0.1, "num_classes must be an integer"),
+        (y[:, None], 4, 0.1, r"y must be \[N\], one label per example, got \[5, 1\]"),
+        (y.astype("f"), 4, 0.1, "y must hold integer class labels"),
+    ],
+)
+def test_smooth_labels_refuses(labels, classes, smoothing, text):
+    with pytest.raises((ValueError, TypeError), match=text) as caught:
+        fn.smooth_labels(labels, classes, smoothing)
     assert "\n" not in str(caught.value)
 
 

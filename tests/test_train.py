@@ -1,6 +1,7 @@
 """The training step, the loop around it, prediction and evaluation."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +42,35 @@ def quick(**changes):
     return fn.fit(net, options.pop("optimizer", ADAM), data, **options)
 
 
+@pytest.fixture
+def compiles():
+    """A list that grows whenever anything is compiled."""
+    events = []
+
+    def listen(event, duration, **_):
+        if event.endswith("backend_compile_duration"):
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
 NET = fn.mlp([8, 5], 3)
+DROPPING = fn.mlp([8], 3, keep_prob=0.8)
+NORMALIZED = fn.mlp([4], 3, normalization="batchnorm")
 ADAM = fn.adam(1e-2)
+SHIFT = partial(fn.random_shift, max_shift=1)
+EVERYTHING = {
+    "net": DROPPING,
+    "augment": (fn.random_flip, SHIFT),
+    "label_smoothing": 0.1,
+    "mixup_alpha": 0.3,
+    "average_decay": 0.9,
+}
+PLAIN = {"plain": {}, "everything": EVERYTHING}
+
+either = pytest.mark.parametrize("options", PLAIN.values(), ids=PLAIN)
 
 
 def assert_trees_equal(a, b):
@@ -99,6 +127,32 @@ def test_train_step_preprocesses():
     np.testing.assert_allclose(raw["loss"], metrics["loss"], rtol=1e-5)
 
 
+def test_train_step_augments_the_raw_inputs():
+    data = blobs()
+    mean = data.x_train.mean(axis=0)
+    options = {"preprocess": fn.subtract_mean(data.x_train)}
+    step = fn.make_train_step(
+        NET, ADAM, augment=lambda key, x: jnp.broadcast_to(mean, x.shape), **options
+    )
+    state = fn.init_train_state(NET, ADAM, (2, 3), key=KEY)
+    _, metrics = step(state, data.x_train, data.y_train)
+    np.testing.assert_allclose(metrics["loss"], np.log(3), rtol=1e-5)  # of inputs that are 0
+
+
+def test_train_step_smooths_the_labels():
+    data = blobs()
+    state = fn.init_train_state(NET, ADAM, (2, 3), key=KEY)
+    x, y = data.x_train, data.y_train
+    after, metrics = fn.make_train_step(NET, ADAM, label_smoothing=0.3, reg=0.1)(state, x, y)
+    targets = 0.7 * np.eye(3)[y] + 0.1
+    loss, grads = jax.value_and_grad(fn.loss, argnums=1)(
+        NET, state.params, state.state, x, targets, reg=0.1
+    )
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    _, opt_state = ADAM.update(grads, state.opt_state, state.params)
+    assert fn.scaled_error(after.opt_state, opt_state) < 1e-4
+
+
 # The loop
 
 
@@ -149,44 +203,57 @@ def test_short_last_batch_is_a_step_of_its_own():
         assert int(result.state.step) == 2 * steps
 
 
-def test_fit_compiles_its_epoch_once():
+@either
+def test_fit_compiles_its_epoch_once(options, compiles):
     net, traces = counting(NET)
+    options = {**options, "net": net}
     counts = []
-    quick(net=net, epochs=6, callback=lambda *_: counts.append(len(traces)))
+    quick(**options, epochs=4, callback=lambda *_: counts.append(len(traces)))
     assert counts[1] > counts[0] > 0
     assert len(set(counts[1:])) == 1
     # A second run with the same parts compiles nothing.
-    quick(net=net, epochs=6, key=jax.random.key(8))
-    assert len(traces) == counts[-1]
+    assert compiles
+    compiles.clear()
+    quick(**options, epochs=4, key=jax.random.key(8))
+    assert not compiles
 
 
-def test_fit_is_a_function_of_its_arguments():
-    a, b = quick(), quick()
+@either
+def test_fit_is_a_function_of_its_arguments(options):
+    a, b = quick(**options), quick(**options)
     assert_trees_equal(a.state._replace(key=0), b.state._replace(key=0))
+    assert_trees_equal(a.model, b.model)
     np.testing.assert_array_equal(a.history.loss, b.history.loss)
-    c = quick(key=jax.random.key(8))
+    c = quick(**options, key=jax.random.key(8))
     assert not np.array_equal(a.history.loss, c.history.loss)
 
 
-def test_looking_does_not_change_the_run():
-    a = quick(eval_every=None)
-    b = quick(eval_every=2, callback=lambda *_: None)
+@either
+def test_looking_does_not_change_the_run(options):
+    a = quick(**options, eval_every=None)
+    b = quick(**options, eval_every=2, callback=lambda *_: None)
     assert_trees_equal(a.state.params, b.state.params)
+    assert_trees_equal(a.model, b.model)
     np.testing.assert_array_equal(a.history.loss, b.history.loss)
     assert a.best is None
     assert len(a.history.epoch) == 0
     np.testing.assert_array_equal(b.history.epoch, [0, 2, 3])
 
 
-def test_fit_goes_on_from_a_train_state_exactly():
-    whole = quick(epochs=5)
-    half = quick(epochs=2)
-    rest = quick(key=None, train_state=half.state, epochs=5)
+@either
+def test_fit_goes_on_from_a_train_state_exactly(options):
+    whole = quick(**options, epochs=5)
+    half = quick(**options, epochs=2)
+    rest = quick(**options, key=None, train_state=half.state, epochs=5)
     assert_trees_equal(whole.state.params, rest.state.params)
     assert_trees_equal(whole.state.opt_state, rest.state.opt_state)
+    assert_trees_equal(whole.model, rest.model)
     assert (int(rest.state.step), int(rest.state.epoch)) == (5 * 6, 5)
     np.testing.assert_array_equal(whole.history.loss[12:], rest.history.loss)
     np.testing.assert_array_equal(rest.history.epoch, [2, 3, 4, 5])
+    for name in ("val_loss", "train_accuracy"):
+        rows = getattr(whole.history, name)[2:], getattr(rest.history, name)
+        np.testing.assert_array_equal(*rows)
 
 
 def test_fit_matches_steps_taken_one_by_one():
@@ -203,6 +270,169 @@ def test_fit_matches_steps_taken_one_by_one():
             losses.append(float(metrics["loss"]))
         assert fn.scaled_error(result.state.params, state.params) < 1e-11
         np.testing.assert_allclose(result.history.loss, losses, rtol=1e-11)
+
+
+def test_fit_matches_steps_taken_one_by_one_with_everything():
+    """Steps on the very batches that fit took, as an augmentation saw them."""
+    data = blobs(train=12)
+    seen = []
+
+    def remember(key, x):
+        jax.debug.callback(lambda x: seen.append(np.array(x)), x)
+        return x
+
+    options = {"augment": (remember, *EVERYTHING["augment"]), "reg": 0.2}
+    options |= {name: EVERYTHING[name] for name in ("label_smoothing", "mixup_alpha")}
+    result = quick(dataset=data, net=DROPPING, batch_size=12, epochs=3, **options)
+    jax.effects_barrier()
+    label_of = dict(zip(map(bytes, data.x_train), data.y_train, strict=True))
+    batches = list(seen)
+    assert len(batches) == 3
+    state = fn.init_train_state(DROPPING, ADAM, (2, 3), key=KEY)
+    preprocess = fn.subtract_mean(data.x_train)
+    step = fn.make_train_step(DROPPING, ADAM, preprocess=preprocess, **options)
+    losses = []
+    for x in batches:
+        state, metrics = step(state, x, np.array([label_of[bytes(image)] for image in x]))
+        losses.append(float(metrics["loss"]))
+    np.testing.assert_allclose(result.history.loss, losses, rtol=1e-4)
+    assert fn.scaled_error(result.state.params, state.params) < 1e-3
+
+
+@pytest.mark.parametrize("option", ["augment", "label_smoothing", "mixup_alpha"])
+def test_each_option_changes_the_run_and_nothing_before_it(option, unoptimized):
+    changed, plain = quick(**{option: EVERYTHING[option]}, epochs=1), quick(epochs=1)
+    assert np.all(changed.history.loss != plain.history.loss)
+    np.testing.assert_allclose(changed.history.val_loss[0], plain.history.val_loss[0], rtol=1e-5)
+    assert changed.history.val_loss[1] != plain.history.val_loss[1]
+
+
+def test_options_of_zero_are_none():
+    plain, zero = quick(), quick(label_smoothing=0.0, mixup_alpha=0, augment=None)
+    assert_trees_equal(plain.state._replace(key=0), zero.state._replace(key=0))
+    np.testing.assert_array_equal(plain.history.loss, zero.history.loss)
+
+
+def test_labels_that_are_smoothed_away_teach_nothing():
+    """With a smoothing of 1 all classes are right, and the labels do not matter."""
+    data = blobs()
+    others = data._replace(y_train=(data.y_train + 1) % 3)
+    a, b = (quick(dataset=d, label_smoothing=1.0, epochs=2) for d in (data, others))
+    np.testing.assert_array_equal(a.history.loss, b.history.loss)
+
+
+def test_no_random_key_is_used_twice(monkeypatch, unoptimized):
+    used = []
+
+    def note(name, key):
+        keys = [key, *jax.random.split(key, 4)]  # and those that are split off it
+        data = jnp.stack([jax.random.key_data(each) for each in keys])
+        jax.debug.callback(lambda data: used.append((name, data.tobytes())), data)
+
+    def augmentation(name):
+        def augment(key, x):
+            note(name, key)
+            return x
+
+        return augment
+
+    def mixed(key, x, targets, alpha):
+        note("mixup", key)
+        return x, targets
+
+    def forward(params, state, x, *, key, train):
+        if train:
+            note("layer", key)
+        return DROPPING.forward(params, state, x, key=key, train=train)
+
+    monkeypatch.setattr("funcnet.train.mixup", mixed)
+    quick(
+        net=DROPPING._replace(forward=forward),
+        augment=[augmentation("first"), augmentation("second")],
+        mixup_alpha=0.2,
+        epochs=2,
+    )
+    jax.effects_barrier()
+    names = [name for name, _ in used]
+    assert {name: names.count(name) for name in names} == dict.fromkeys(
+        ("first", "second", "mixup", "layer"), 12
+    )
+    keys = [data[i : i + 8] for _, data in used for i in range(0, len(data), 8)]
+    assert len(set(keys)) == len(keys) == 4 * 12 * 5
+
+
+def test_preprocessing_that_narrows_is_the_same_done_once():
+    """Without augmentation it is applied before training; with one, in every step."""
+    preprocess = partial(fn.whiten, dim=4)
+    once = quick(preprocess=preprocess)
+    each_time = quick(preprocess=preprocess, augment=lambda key, x: x)
+    np.testing.assert_allclose(once.history.loss, each_time.history.loss, rtol=1e-4)
+    assert once.model.preprocess == each_time.model.preprocess
+    assert once.state.params["affine1"]["w"].shape == (4, 8)
+    data = blobs()
+    measured = fn.evaluate(once.model, data.x_val, data.y_val)  # of raw inputs
+    np.testing.assert_allclose(measured.loss, once.history.val_loss[-1], rtol=1e-6)
+
+
+# Averaged parameters
+
+
+def visited(**options):
+    """A run of a step an epoch, and the parameters after each."""
+    seen = []
+    options = {"batch_size": 53, "epochs": 6, **options}
+    result = quick(callback=lambda epoch, state, _: seen.append(state.params), **options)
+    return result, seen[1:]
+
+
+@pytest.mark.parametrize("decay", [0, 0.5, 0.9])
+def test_the_model_is_the_average_of_the_parameters_visited(decay):
+    result, seen = visited(average_decay=decay)
+    assert_trees_equal(result.state.params, seen[-1])
+    weights = np.array([decay**age for age in reversed(range(6))], float)
+    weights /= weights.sum()
+    mean = jax.tree.map(lambda *leaves: np.tensordot(weights, leaves, 1), *seen)
+    assert fn.scaled_error(result.model.params, mean) < 1e-5
+    assert (fn.scaled_error(result.model.params, result.state.params) < 1e-6) == (decay == 0)
+
+
+def test_averaging_does_not_change_the_steps():
+    (averaged, _), (plain, _) = visited(average_decay=0.9), visited()
+    np.testing.assert_allclose(averaged.history.loss, plain.history.loss, rtol=1e-5)
+    assert fn.scaled_error(averaged.state.params, plain.state.params) < 1e-4
+    rows = averaged.history.val_loss, plain.history.val_loss
+    np.testing.assert_allclose(rows[0][:2], rows[1][:2], rtol=1e-5)  # the start, one step
+    assert np.all(rows[0][2:] != rows[1][2:])
+
+
+def test_the_average_is_what_is_measured():
+    data = blobs()
+    result, _ = visited(average_decay=0.9)
+    measured = fn.evaluate(result.model, data.x_val, data.y_val)
+    assert measured.loss == result.history.val_loss[-1]
+    best = fn.evaluate(result.best, data.x_val, data.y_val)
+    assert (best.loss, best.accuracy) == (result.best.loss, result.best.accuracy)
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 0.9), (0.9, None)])
+def test_going_on_with_or_without_an_average_is_refused(before, after):
+    done = quick(epochs=1, average_decay=before)
+    with pytest.raises(ValueError, match="opt_state") as error:
+        quick(key=None, train_state=done.state, average_decay=after)
+    assert "\n" not in str(error.value)
+
+
+# Batch norm
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(3, 18), (53, 1)])
+def test_batch_norm_with_a_remainder_of_two_or_none(batch_size, steps, unoptimized):
+    result = quick(net=NORMALIZED, batch_size=batch_size, epochs=1)
+    assert np.isfinite(result.history.loss).all()
+    assert len(result.history.loss) == steps
+
+
+# Numbers and kinds
 
 
 def test_reg_shrinks_the_weights():
@@ -418,13 +648,6 @@ def test_preprocess_fitted_elsewhere():
     )
 
 
-def test_mean_is_exact_for_many_pixels():
-    x = np.full((70_000, 4), 255, np.uint8)  # a float32 sum of these is off by more than 1
-    x[::2, 0] = 254
-    mean = fn.subtract_mean(x).stats["mean"]
-    np.testing.assert_array_equal(mean, np.array([254.5, 255, 255, 255], np.float32))
-
-
 def test_model_is_a_pytree():
     model = quick().model
     x = blobs().x_test
@@ -433,6 +656,62 @@ def test_model_is_a_pytree():
     doubled = jax.tree.map(lambda leaf: 2 * leaf, model)
     assert isinstance(doubled, fn.Model)
     assert doubled.net is model.net
+
+
+# Views
+
+
+VIEWS = {"ten": fn.flips_and_shifts(1), "two": fn.flips_and_shifts(0), "one": (jnp.negative,)}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_scores_are_the_mean_over_views(name):
+    data, views = blobs(), VIEWS[name]
+    model = quick().model
+    x, y = data.x_test, data.y_test
+    by_hand = np.mean([fn.predict_scores(model, np.asarray(view(x))) for view in views], axis=0)
+    scores = fn.predict_scores(model, x, views=views)
+    np.testing.assert_allclose(scores, by_hand, rtol=1e-5, atol=1e-5)
+    assert not np.allclose(scores, fn.predict_scores(model, x), atol=1e-3)
+    np.testing.assert_array_equal(
+        fn.predict(model, x, views=list(views), batch_size=7), scores.argmax(axis=1)
+    )
+    result = fn.evaluate(model, x, y, views=views, batch_size=6)
+    assert result.views == len(views)
+    np.testing.assert_allclose(result.loss, fn.softmax_loss(by_hand, y)[0], rtol=1e-5)
+    assert result.accuracy == np.mean(scores.argmax(axis=1) == y)
+
+
+def test_one_view_of_the_example_itself():
+    data = blobs()
+    model = quick().model
+    plain = fn.evaluate(model, data.x_test, data.y_test)
+    assert plain.views == 1
+    assert fn.evaluate(model, data.x_test, data.y_test, views=()) == plain
+    assert fn.evaluate(model, data.x_test, data.y_test, views=[lambda x: x]).views == 1
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        (jnp.negative, "views must be a sequence of functions, such as"),
+        (10, "views must be a sequence of functions, such as"),
+        ([1], "every view must be a function"),
+        (fn.flips_and_shifts(2), "max_shift is 2, but the images have only 2 x 3 pixels"),
+    ],
+    ids=["a function", "a number", "numbers", "too far"],
+)
+def test_wrong_views_are_refused(views, message):
+    data = blobs()
+    model = quick().model
+    for call in (
+        lambda: fn.predict(model, data.x_test, views=views),
+        lambda: fn.predict_scores(model, data.x_test, views=views),
+        lambda: fn.evaluate(model, data.x_test, data.y_test, views=views),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message) as error:
+            call()
+        assert "\n" not in str(error.value)
 
 
 # Wrong input
@@ -489,6 +768,44 @@ BAD_FIT = {
     "x beyond float32": (lambda: with_bad(x_train=put((0, 0, 0), 1e300)), "finite in float32"),
     "no key": (lambda: {"key": None}, "give either key"),
     "key a number": (lambda: {"key": 0}, "key must be a random key"),
+    "one left over with batch norm": (
+        lambda: {"net": NORMALIZED, "batch_size": 4},
+        "batches of 4 leave one of the 53 training examples over: choose another batch_size",
+    ),
+    "one at a time with batch norm": (
+        lambda: {"net": NORMALIZED, "batch_size": 1},
+        "a batch of one example has no variance",
+    ),
+    "svm with mixup": (
+        lambda: {"loss_fn": fn.svm_loss, "mixup_alpha": 0.2},
+        "svm_loss takes labels.*use softmax_loss",
+    ),
+    "svm with label smoothing": (
+        lambda: {"loss_fn": fn.svm_loss, "label_smoothing": 0.2},
+        "svm_loss takes labels.*use softmax_loss",
+    ),
+    "smoothing above 1": (lambda: {"label_smoothing": 1.1}, "label_smoothing must be .*<= 1"),
+    "smoothing negative": (lambda: {"label_smoothing": -0.1}, "label_smoothing must be >= 0"),
+    "smoothing nothing": (lambda: {"label_smoothing": None}, "label_smoothing must be a number"),
+    "mixup negative": (lambda: {"mixup_alpha": -0.1}, "mixup_alpha must be >= 0"),
+    "mixup nothing": (lambda: {"mixup_alpha": None}, "mixup_alpha must be a number"),
+    "average of 1": (lambda: {"average_decay": 1.0}, "decay must be .*< 1"),
+    "average a name": (lambda: {"average_decay": "long"}, "decay must be a number"),
+    "average of no optimizer": (
+        lambda: {"average_decay": 0.9, "optimizer": None},
+        "optimizer must be a pair",
+    ),
+    "augment a name": (lambda: {"augment": "flip"}, "augment must be a function such as"),
+    "augment a number": (lambda: {"augment": 1}, "augment must be a function such as"),
+    "augment names": (lambda: {"augment": ["flip"]}, "every augmentation must be a function"),
+    "augment too far": (
+        lambda: {"augment": partial(fn.random_shift, max_shift=2)},
+        "max_shift is 2, but the images have only 2 x 3 pixels",
+    ),
+    "augment another shape": (
+        lambda: {"augment": lambda key, x: x[:, :, :2]},
+        r"\[2, 2\].*\[2, 3\]",
+    ),
     "mean of another shape": (
         lambda: {"preprocess": fn.subtract_mean(np.ones((4, 2, 2)))},
         r"\[2, 3\].*\[2, 2\]",

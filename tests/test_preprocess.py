@@ -1,0 +1,297 @@
+"""Preprocessing that is fitted on training data. A new one is one more row of FITTERS."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import funcnet as fn
+
+FITTERS = {
+    "subtract_mean": fn.subtract_mean,
+    "no_preprocess": fn.no_preprocess,
+    "standardize": fn.standardize,
+    "normalize_contrast": fn.normalize_contrast,
+    "whiten": fn.whiten,
+    "shuffle_features": fn.shuffle_features,
+    "standardize+shuffle_features": fn.chain(fn.standardize, fn.shuffle_features),
+    "normalize_contrast+whiten": fn.chain(fn.normalize_contrast, partial(fn.whiten, dim=5)),
+    "no_preprocess+standardize": fn.chain(fn.no_preprocess, fn.standardize),
+}
+
+apply = jax.jit(lambda fitted, x: fitted(x))  # op by op, each shape would compile many times
+
+each = pytest.mark.parametrize("kind", FITTERS)
+
+
+def pixels(rng, *shape):
+    return rng.integers(256, size=shape).astype(np.uint8)
+
+
+def correlated(rng, count, features):
+    """Data with a full covariance, far from the origin."""
+    return 5 + rng.normal(size=(count, features)) @ rng.normal(size=(features, features))
+
+
+def covariance(x):
+    x = np.asarray(x, np.float64)
+    return (x - x.mean(axis=0)).T @ (x - x.mean(axis=0)) / len(x)
+
+
+# All of them
+
+
+@each
+def test_a_pytree_that_keeps_its_kind(kind, rng):
+    x = pixels(rng, 30, 2, 3)
+    fitted = FITTERS[kind](x)
+    assert fitted.kind == kind
+    np.testing.assert_allclose(apply(fitted, x), fitted(x), rtol=1e-4, atol=1e-4)
+    leaves, structure = jax.tree.flatten(fitted)
+    assert jax.tree.unflatten(structure, leaves) == fitted
+
+
+@each
+def test_the_same_bits_each_time(kind, rng):
+    x = pixels(rng, 30, 2, 3)
+    before = x.copy()
+    first, second = FITTERS[kind](x), FITTERS[kind](x.copy())
+    assert first == second
+    np.testing.assert_array_equal(apply(first, x), apply(second, x))
+    np.testing.assert_array_equal(x, before)
+
+
+@each
+def test_an_example_does_not_see_its_batch(kind, rng):
+    x = pixels(rng, 30, 2, 3)
+    fitted = FITTERS[kind](x)
+    others = np.concatenate([x[:5], pixels(rng, 25, 2, 3)])
+    np.testing.assert_array_equal(apply(fitted, x)[:5], apply(fitted, others)[:5])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bfloat16"])
+@each
+def test_the_dtype_of_pixels_does_not_matter(kind, dtype, rng):
+    x = pixels(rng, 30, 2, 3)
+    wide = x.astype(jnp.dtype(dtype))
+    a = np.asarray(apply(FITTERS[kind](x), x), np.float64)
+    b = np.asarray(apply(FITTERS[kind](wide), wide), np.float64)
+    # The sign of a principal component is anyone's choice.
+    np.testing.assert_allclose(np.abs(a), np.abs(b), rtol=1e-3, atol=1e-3)
+
+
+@each
+def test_float64_stays_float64(kind, rng, x64):
+    x = rng.normal(size=(30, 2, 3))
+    assert apply(FITTERS[kind](x), x).dtype == np.float64
+
+
+@pytest.mark.parametrize("value", [0, 77, 0.1])
+@each
+def test_examples_that_are_all_the_same(kind, value):
+    x = np.full((7, 2, 3), value)
+    out = np.asarray(apply(FITTERS[kind](x), x))
+    assert np.isfinite(out).all()
+    if "no_preprocess" != kind != "shuffle_features":
+        np.testing.assert_allclose(out, 0, atol=1e-6)
+
+
+BAD = {
+    "no examples": (lambda x: x[:0], "x is empty"),
+    "no features": (lambda x: x[:, :0], "x is empty"),
+    "nan": (lambda x: np.where(np.arange(3) == 2, np.nan, x), r"x\[0, 0, 2\] is nan"),
+    "one example": (lambda x: x[0, 0], r"x must be \[N, ...\]"),
+    "strings": (lambda x: x.astype(str), "x must hold real numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("kind", [kind for kind in FITTERS if "no_preprocess" not in kind])
+def test_fitting_refuses(kind, case):
+    change, message = BAD[case]
+    with pytest.raises(ValueError, match=message) as error:
+        FITTERS[kind](change(np.ones((4, 2, 3))))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "kind", ["subtract_mean", "standardize", "whiten", "shuffle_features", "no_preprocess+whiten"]
+)
+def test_examples_of_another_shape_are_refused(kind, rng):
+    fit = fn.chain(*(FITTERS[part] for part in kind.split("+")))
+    with pytest.raises(ValueError, match=r"examples of shape \[2, 4\].* (\[2, 3\]|6 features)"):
+        fit(pixels(rng, 9, 2, 3))(np.ones((5, 2, 4)))
+
+
+# Each of them
+
+
+def test_the_mean_of_many_pixels_is_exact():
+    x = np.full((70_000, 4), 255, np.uint8)  # a float32 sum of these is off by more than 1
+    x[::2, 0] = 254
+    mean = np.array([254.5, 255, 255, 255], np.float32)
+    np.testing.assert_array_equal(fn.subtract_mean(x).stats["mean"], mean)
+    np.testing.assert_array_equal(fn.standardize(x).stats["mean"], mean)
+    np.testing.assert_array_equal(fn.whiten(x).stats["mean"], mean)
+
+
+def test_standardize(rng, x64):
+    x = 5 + rng.normal(size=(9000, 2, 3)) * np.array([1.0, 10, 0.1])  # in three parts
+    x[:, 1, 1] = 0.1  # its mean is not quite 0.1
+    out = np.asarray(fn.standardize(x, epsilon=0)(x))
+    np.testing.assert_allclose(out.mean(axis=0), 0, atol=1e-12)
+    expected = np.ones((2, 3))
+    expected[1, 1] = 0
+    np.testing.assert_allclose(out.std(axis=0), expected, rtol=1e-12)
+    np.testing.assert_array_equal(out[:, 1, 1], 0)
+
+
+def test_epsilon_of_standardize_is_a_share_of_the_largest_deviation(rng, x64):
+    x = rng.normal(size=(50, 3)) * np.array([1.0, 10, 0.1])
+    std = x.std(axis=0)
+    expected = (x - x.mean(axis=0)) / (std + 0.5 * std.max())
+    np.testing.assert_allclose(fn.standardize(x, epsilon=0.5)(x), expected, rtol=1e-12)
+    again = fn.standardize(1e3 * x, epsilon=0.5)(1e3 * x)
+    np.testing.assert_allclose(again, expected, rtol=1e-12)
+
+
+def test_normalize_contrast(rng, x64):
+    x = rng.normal(size=(7, 2, 3)) * np.arange(1, 8)[:, None, None] + 100
+    out = np.asarray(apply(fn.normalize_contrast(x, epsilon=0), x))
+    np.testing.assert_allclose(out.mean(axis=(1, 2)), 0, atol=1e-12)
+    np.testing.assert_allclose(out.var(axis=(1, 2)), 1, rtol=1e-12)
+    centred = x - x.mean(axis=(1, 2), keepdims=True)
+    variance = x.var(axis=(1, 2), keepdims=True)
+    out = apply(fn.normalize_contrast(np.ones((1, 1))), x)  # nothing is fitted; 10 is for pixels
+    np.testing.assert_allclose(out, centred / np.sqrt(variance + 10), rtol=1e-12)
+
+
+def test_normalize_contrast_of_one_batch_without_examples_axis():
+    with pytest.raises(ValueError, match=r"x must be \[N, ...\]"):
+        fn.normalize_contrast(np.ones((2, 3)))(np.ones(3))
+
+
+@pytest.mark.parametrize("dim", [None, 1, 4])
+def test_whitened_data_have_the_identity_as_covariance(dim, rng, x64):
+    x = correlated(rng, 500, 6).reshape(500, 2, 3)
+    fitted = fn.whiten(x, dim=dim, epsilon=0)
+    out = np.asarray(fitted(x))
+    assert out.shape == (500, dim or 6)
+    np.testing.assert_allclose(out.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(covariance(out), np.eye(dim or 6), atol=1e-10)
+
+
+def test_whiten_keeps_the_directions_of_largest_variance(rng, x64):
+    x = correlated(rng, 500, 6)
+    variances = np.linalg.eigvalsh(covariance(x))[::-1]
+    epsilon = 0.7
+    fitted = fn.whiten(x, dim=4, epsilon=epsilon)
+    shrunk = variances / (variances + epsilon)
+    np.testing.assert_allclose(covariance(fitted(x)), np.diag(shrunk[:4]), atol=1e-10)
+    # Undone, they give the data but for the directions left out: PCA's own error.
+    matrix = np.asarray(fitted.stats["matrix"])
+    back = np.asarray(fitted(x)) @ np.linalg.pinv(matrix) + x.mean(axis=0)
+    lost = np.square(x - back).sum(axis=1).mean()
+    np.testing.assert_allclose(lost, variances[4:].sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("count", [4, 60, 5000])
+def test_directions_without_variance_give_zero(dtype, count, rng):
+    """A constant feature, one that is the sum of others, one twice; few examples."""
+    x = pixels(rng, count, 8) // 2
+    x[:, 2] = 77
+    x[:, 5] = x[:, 4]
+    x[:, 6] = x[:, 0] + x[:, 1]
+    rank = min(5, count - 1)
+    fitted = fn.whiten(x.astype(dtype), epsilon=0)
+    out = np.asarray(fitted(x.astype(dtype)))
+    np.testing.assert_array_equal(out[:, rank:], 0)
+    np.testing.assert_allclose(covariance(out)[:rank, :rank], np.eye(rank), atol=2e-3)
+    anywhere = np.asarray(fitted(rng.uniform(0, 255, size=(50, 8))))  # off the data's plane
+    assert np.abs(anywhere).max() < 1e3
+
+
+def test_whiten_in_parts_equals_whole(rng, x64):
+    """More examples than are looked at at once; what is fitted is a mean over all."""
+    x = correlated(rng, 4096 + 4096 + 5, 4)
+    x[4096:] *= 3
+    whole = fn.whiten(x, epsilon=0.1)
+    variances, directions = np.linalg.eigh(covariance(x))
+    expected = (x - x.mean(axis=0)) @ (directions / np.sqrt(variances + 0.1))[:, ::-1]
+    np.testing.assert_allclose(np.abs(whole(x)), np.abs(expected), rtol=1e-8, atol=1e-9)
+
+
+def test_shuffle_features_is_one_permutation_for_all(rng):
+    x = pixels(rng, 9, 3, 4, 5)
+    fitted = fn.shuffle_features(x)
+    order = np.asarray(fitted.stats["order"])
+    assert order.dtype == np.int32
+    assert sorted(order) == list(range(60))
+    assert np.mean(order == np.arange(60)) < 0.2
+    out = fitted(x)
+    assert out.dtype == np.uint8
+    np.testing.assert_array_equal(out, x.reshape(9, 60)[:, order].reshape(x.shape))
+    assert fn.shuffle_features(x[:1], seed=0) == fitted
+    assert fn.shuffle_features(x, seed=1) != fitted
+
+
+# Chains
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("subtract_mean", "standardize"),
+        ("normalize_contrast", "whiten", "standardize"),
+        ("no_preprocess", "shuffle_features", "no_preprocess", "subtract_mean"),
+    ],
+    ids=" ".join,
+)
+def test_a_chain_is_each_in_turn(kinds, rng):
+    x = train = pixels(rng, 30, 2, 3)
+    fitted = fn.chain(*(FITTERS[kind] for kind in kinds))(train)
+    assert fitted.kind == "+".join(kinds)
+    for kind in kinds:
+        x = np.asarray(apply(FITTERS[kind](x), x))
+    np.testing.assert_allclose(apply(fitted, train), x, rtol=1e-4, atol=1e-4)
+
+
+def test_chains_in_chains(rng):
+    x = pixels(rng, 30, 2, 3)
+    inner = fn.chain(fn.normalize_contrast, partial(fn.whiten, dim=4))
+    straight = fn.chain(fn.subtract_mean, fn.normalize_contrast, partial(fn.whiten, dim=4))(x)
+    nested = fn.chain(fn.subtract_mean, inner)(x)
+    assert nested == straight
+
+
+def test_a_chain_of_one_is_that_one_and_of_none_is_nothing(rng):
+    x = pixels(rng, 30, 2, 3)
+    assert fn.chain(fn.standardize)(x) == fn.standardize(x)
+    assert fn.chain()(x) == fn.no_preprocess(x)
+    np.testing.assert_array_equal(fn.chain()(x)(x), x)
+
+
+def test_a_chain_of_many_examples_is_fitted_in_parts(rng):
+    x = pixels(rng, 5000, 6)
+    fitted = fn.chain(fn.subtract_mean, fn.standardize)(x)
+    whole = fn.standardize(np.asarray(apply(fn.subtract_mean(x), x)))
+    assert fn.scaled_error(fitted.stats["2"], whole.stats) < 1e-5
+
+
+def test_epsilon_and_dim():
+    x = np.ones((4, 2, 3))
+    for fit in (fn.standardize, fn.normalize_contrast, fn.whiten):
+        for epsilon in (-1e-3, np.nan, np.inf):
+            with pytest.raises(ValueError, match="epsilon must be"):
+                fit(x, epsilon=epsilon)
+    for dim, message in ((7, "dim must be .*6"), (0, "dim must be"), (2.5, "an integer")):
+        with pytest.raises((ValueError, TypeError), match=message) as error:
+            fn.whiten(x, dim=dim)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="seed must be at least 0"):
+        fn.shuffle_features(x, seed=-1)
+    with pytest.raises(TypeError, match="every preprocessing must be a function"):
+        fn.chain(fn.whiten, "standardize")

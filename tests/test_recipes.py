@@ -1,0 +1,441 @@
+"""Recipes: experiments as data, the same from the command line and from Python."""
+
+import contextlib
+import io
+import json
+import math
+import re
+import shlex
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import funcnet as fn
+from funcnet import recipes
+from funcnet.cli import main
+
+NAMES = tuple(fn.list_recipes())
+SMALL = {"hidden": [8], "epochs": 2, "num_train": 200}
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*argv):
+    """The exit code, standard output and standard error of a command."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([str(word) for word in argv])
+        except SystemExit as stop:
+            code = stop.code
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def configuration(monkeypatch):
+    """A function: the configuration that `funcnet train` makes of its options, which runs nothing.
+
+    In place of CIFAR-10 it has the digits.
+    """
+
+    class Made(Exception):
+        pass
+
+    def make(config, dataset):
+        raise Made(config)
+
+    monkeypatch.setattr(recipes, "experiment", make)
+    monkeypatch.setattr(fn, "load_cifar10", lambda root: fn.load_digits())
+
+    def of(*options):
+        with pytest.raises(Made) as made:
+            main(["train", *map(str, options)])
+        (config,) = made.value.args
+        assert set(config) == {*recipes.DEFAULTS, "recipe", "title", "versions", "class_names"}
+        return config
+
+    return of
+
+
+def options_of(config):
+    return {name: config[name] for name in recipes.DEFAULTS}
+
+
+# What is in recipes.toml
+
+
+def test_a_recipe_is_data():
+    text = resources.files("funcnet").joinpath("recipes.toml").read_text(encoding="utf-8")
+    for name, table in tomllib.loads(text).items():
+        assert set(table) == {"about", "cost", "reaches", "options"}
+        recipe = fn.list_recipes()[name]
+        assert recipe == (name, *(table[k] for k in ("about", "cost", "reaches", "options")))
+        for line in recipe[1:4]:
+            assert isinstance(line, str)
+            assert "\n" not in line
+        assert recipe.about
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_has_known_options(name):
+    options = fn.list_recipes()[name].options
+    assert set(options) <= set(recipes.DEFAULTS)
+    for own in ("data_dir", "seed"):  # which are for who runs it to say
+        assert own not in options
+    assert fn.load_recipe(name) == {**recipes.DEFAULTS, **options}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_builds(name):
+    config = fn.load_recipe(name)
+    recipes.check_config(config)
+    shape = {"digits": (8, 8), "cifar10": (3, 32, 32)}[config["dataset"]]
+    x = jax.ShapeDtypeStruct((4, *shape), jnp.uint8)
+    augmented = x
+    for step in recipes.build_augment(config) or ():
+        augmented = jax.eval_shape(step, jax.random.key(0), augmented)
+    assert (augmented.shape, augmented.dtype) == (x.shape, x.dtype)
+    features = math.prod(shape)
+    for step in config["preprocess"]:
+        if step.startswith("whiten="):
+            features = int(step.removeprefix("whiten="))
+            assert features <= math.prod(shape)
+    recipes.build_preprocess(config)
+    net = recipes.build_net(config, 10)
+    params, _, _ = jax.eval_shape(lambda key: net.init(key, (features,)), jax.random.key(0))
+    assert len(config["hidden"]) + 1 == sum(name.startswith("affine") for name in params)
+    recipes.build_optimizer(config, 10).init({"w": jnp.ones((2, 2))})
+    assert recipes.build_schedule(config, 10) is not None
+
+
+# What the command says of them
+
+
+def test_the_command_lists_them():
+    code, out, err = run("recipes")
+    assert (code, err) == (0, "")
+    for name, recipe in fn.list_recipes().items():
+        lines = [name, f"    {recipe.about}", f"    cost: {recipe.cost}"]
+        assert "\n".join([*lines, f"    reaches: {recipe.reaches}"]) in out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_that_is_shown_is_the_recipe(name, configuration):
+    code, out, err = run("recipes", name)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{name}: {fn.list_recipes()[name].about}\n")
+    funcnet, train, *options = shlex.split(out.splitlines()[-1])
+    assert (funcnet, train) == ("funcnet", "train")
+    shown, named = configuration(*options), configuration("--recipe", name)
+    assert options_of(shown) == options_of(named) == fn.load_recipe(name)
+    assert (shown["recipe"], named["recipe"]) == (None, name)
+    assert named["title"].startswith(f"{name}, ")
+
+
+def test_the_recipe_digits_is_what_is_run_without_options(configuration):
+    plain = configuration()
+    assert options_of(plain) == recipes.DEFAULTS
+    assert options_of(configuration("--recipe", "digits")) == options_of(plain)
+
+
+# Options in place of those of a recipe
+
+OVERRIDES = {
+    "epochs": (["--epochs", 2], {"epochs": 2}),
+    "seed": (["--seed", 3], {"seed": 3}),
+    "hidden": (["--hidden", 32, 16], {"hidden": [32, 16]}),
+    "no hidden": (["--hidden"], {"hidden": []}),
+    "no augmentation": (["--augment"], {"augment": []}),
+    "no tta": (["--no-tta"], {"tta": False}),
+    "back to a default": (["--keep-prob=1", "--mixup", 0], {"keep_prob": 1.0, "mixup": 0.0}),
+    "another optimizer": (
+        ["--optimizer", "sgd", "--weight-decay", 0],
+        {"optimizer": "sgd", "weight_decay": 0.0},
+    ),
+    "a scale": (["--weight-scale", "0.1"], {"weight_scale": 0.1}),
+    "preprocessing": (["--preprocess", "mean"], {"preprocess": ["mean"]}),
+}
+
+
+@pytest.mark.parametrize("case", OVERRIDES)
+def test_an_option_wins_over_the_recipe_wherever_it_stands(case, configuration):
+    options, changes = OVERRIDES[case]
+    expected = fn.load_recipe("cifar10-gpu", **changes)
+    assert expected != fn.load_recipe("cifar10-gpu")
+    for line in (
+        ["--recipe", "cifar10-gpu", *options],
+        [*options, "--recipe", "cifar10-gpu"],
+        [*options, "--recipe=cifar10-gpu"],
+        ["--recipe=cifar10-gpu", "--quiet", *options],
+        ["--recipe", "digits", *options, "--recipe", "cifar10-gpu"],  # the last one counts
+    ):
+        config = configuration(*line)
+        assert options_of(config) == expected
+        assert config["recipe"] == "cifar10-gpu"
+    recipes.build_optimizer(expected, 10)  # what a recipe has can be undone
+
+
+def test_a_recipe_of_one_command_is_none_of_the_next(configuration):
+    configuration("--recipe", "cifar10-gpu")
+    assert options_of(configuration()) == recipes.DEFAULTS
+
+
+# From Python
+
+
+def test_load_recipe_is_the_run_of_the_command(unoptimized):
+    options = ["--hidden", 8, "--epochs", 2, "--num-train", 200, "--seed", 4]
+    code, out, err = run("train", "--recipe", "digits", *options)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "saved in runs/digits"
+    config = fn.load_recipe("digits", **SMALL, seed=4)
+    written = json.loads(Path("runs/digits/config.json").read_text())
+    assert options_of(written) == {**config, "batch_size": 50}
+    assert written["recipe"] == "digits"
+    net, optimizer, dataset, options = fn.experiment(config, fn.load_digits())
+    assert len(dataset.x_train) == 200
+    result = fn.fit(net, optimizer, dataset, **options)
+    losses = np.loadtxt("runs/digits/losses.csv", delimiter=",", skiprows=1)[:, 1]
+    np.testing.assert_allclose(losses, result.history.loss, rtol=1e-6)
+    accuracy = fn.evaluate(result.best, dataset.x_test, dataset.y_test).accuracy
+    assert written["results"]["test_accuracy"] == accuracy
+
+
+def test_a_configuration_may_leave_out_what_is_default():
+    digits = fn.load_digits()
+    few = fn.experiment({"num_train": 30, "seed": 7}, digits)
+    assert few.options["batch_size"] == 30  # all, as they are fewer than 50
+    whole = fn.experiment({}, digits)
+    assert (whole.options["batch_size"], whole.options["epochs"]) == (50, 20)
+    assert len(whole.dataset.x_train) == len(digits.x_train)
+    assert fn.experiment({"eval_every": 0}, digits).options["eval_every"] is None
+    for experiment in (few, whole):  # fitted to all of the training data
+        mean = experiment.options["preprocess"].stats["mean"]
+        np.testing.assert_allclose(mean, digits.x_train.mean(axis=0), rtol=1e-6)
+
+
+def test_the_same_configuration_twice_is_compiled_once():
+    config = fn.load_recipe("digits", augment=["shift=1", "flip"])
+    once, again = recipes.build_augment(config), recipes.build_augment(dict(config))
+    assert once == again
+    assert len(once) == 2
+
+
+def test_recipes_are_copies():
+    before = fn.load_recipe("cifar10-cpu")
+    for spoiled in (fn.load_recipe("cifar10-cpu"), fn.list_recipes()["cifar10-cpu"].options):
+        for value in spoiled.values():
+            if isinstance(value, list):
+                value.append(1)
+        spoiled["epochs"] = 1
+    fn.list_recipes().clear()
+    fn.load_recipe("digits")["preprocess"].append("none")
+    fn.load_recipe("digits")["hidden"].clear()
+    assert fn.load_recipe("cifar10-cpu") == before
+    assert fn.load_recipe("digits")["preprocess"] == ["mean"]
+    assert fn.load_recipe("digits")["hidden"] == [256, 256]
+
+
+def test_wrong_names_in_python():
+    with pytest.raises(
+        ValueError, match="unknown recipe 'cifar10_cpu': did you mean 'cifar10-cpu'"
+    ):
+        fn.load_recipe("cifar10_cpu")
+    with pytest.raises(ValueError, match="unknown option 'epoch': did you mean 'epochs'"):
+        fn.load_recipe("digits", epoch=2)
+
+
+WRONG = {
+    "schedule": ({"schedule": "cosin"}, ValueError, "unknown schedule 'cosin': did you mean 'cos"),
+    "optimizer": ({"optimizer": "adm"}, ValueError, "unknown optimizer 'adm': did you mean 'adam'"),
+    "loss": ({"loss": "sofmax"}, ValueError, "did you mean 'softmax'"),
+    "normalization": ({"normalization": None}, ValueError, "did you mean 'none'"),
+    "scale": ({"weight_scale": "hee"}, ValueError, "unknown weight_scale 'hee': did you mean 'he'"),
+    "step": ({"augment": ["flop"]}, ValueError, "unknown step of --augment 'flop': did you mean"),
+    "no list of steps": ({"augment": "flip"}, TypeError, "--augment must be a list, got 'flip'"),
+    "no list of sizes": ({"hidden": 100}, TypeError, "--hidden must be a list, got 100"),
+    "a size": ({"hidden": [1.5]}, TypeError, "every size in --hidden must be an integer"),
+    "epochs": ({"epochs": 0}, ValueError, "--epochs must be at least 1"),
+    "rate": ({"learning_rate": "1e-3"}, TypeError, "--learning-rate must be a number"),
+    "average": ({"average_decay": 1.0}, ValueError, "--average-decay must be >= 0 and < 1"),
+    "too many": ({"num_train": 10**6}, ValueError, "--num-train is 1000000, but there are only 1,"),
+    # Before the data are preprocessed, which may take a minute.
+    "momentum": (
+        {"momentum": 0.9, "preprocess": ["whiten=99"]},
+        ValueError,
+        "--momentum is for sgd_momentum and nesterov and muon, not for adam",
+    ),
+    "whitening": ({"preprocess": ["whiten=99"]}, ValueError, "--preprocess whiten=99: dim must be"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_values_in_python(case):
+    changes, error, message = WRONG[case]
+    with pytest.raises(error, match=re.escape(message)):
+        fn.experiment(fn.load_recipe("digits", **changes), fn.load_digits())
+
+
+# The builders
+
+RATES = {
+    "constant": ({}, lambda: fn.constant(0.1)),
+    "exponential": ({"learning_rate_decay": 0.5}, lambda: fn.exponential_decay(0.1, 0.5, 5)),
+    "exponential by name": (
+        {"schedule": "exponential", "learning_rate_decay": 0.5},
+        lambda: fn.exponential_decay(0.1, 0.5, 5),
+    ),
+    "step": (
+        {"schedule": "step", "learning_rate_decay": 0.5, "decay_every": 2},
+        lambda: fn.step_decay(0.1, 0.5, 10),
+    ),
+    "cosine": ({"schedule": "cosine"}, lambda: fn.cosine_decay(0.1, 40)),
+    "one_cycle": ({"schedule": "one_cycle"}, lambda: fn.one_cycle(0.1, 40, warmup_fraction=0.2)),
+    "one_cycle, warm-up": (
+        {"schedule": "one_cycle", "warmup": 0.5},
+        lambda: fn.one_cycle(0.1, 40, warmup_fraction=0.5),
+    ),
+    "one_cycle, no warm-up": (
+        {"schedule": "one_cycle", "warmup": 0.0},
+        lambda: fn.one_cycle(0.1, 40, warmup_fraction=0.0),
+    ),
+    "warm-up": ({"warmup": 0.26}, lambda: fn.warmup(0.1, 11)),
+    "no warm-up": ({"warmup": 0.0}, lambda: fn.constant(0.1)),
+    "cosine, warm-up": (
+        {"schedule": "cosine", "warmup": 0.1},
+        lambda: fn.warmup(fn.cosine_decay(0.1, 40), 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RATES)
+def test_schedules(case):
+    changes, expected = RATES[case]
+    config = fn.load_recipe("digits", learning_rate=0.1, epochs=8, **changes)
+    schedule, steps = recipes.build_schedule(config, 5), np.arange(45)
+    schedule = schedule if callable(schedule) else fn.constant(schedule)
+    rates, right = ([float(s(step)) for step in steps] for s in (schedule, expected()))
+    np.testing.assert_allclose(rates, right, rtol=1e-6, atol=1e-9)
+
+
+W = ("w",)
+OPTIMIZERS = {
+    "sgd": ({}, lambda: fn.sgd(0.1)),
+    "sgd_momentum": ({"momentum": 0.5}, lambda: fn.sgd_momentum(0.1, 0.5)),
+    "nesterov": ({"momentum": 0.5}, lambda: fn.nesterov(0.1, 0.5)),
+    "rmsprop": ({"decay_rate": 0.5, "epsilon": 0.1}, lambda: fn.rmsprop(0.1, 0.5, 0.1)),
+    "adagrad": ({"epsilon": 0.1}, lambda: fn.adagrad(0.1, 0.1)),
+    "adam": ({"beta1": 0.5, "beta2": 0.6}, lambda: fn.adam(0.1, 0.5, 0.6)),
+    "adamw": ({"weight_decay": 0.5}, lambda: fn.adamw(0.1, weight_decay=0.5, decay_names=W)),
+    "lion": ({"weight_decay": 0.5}, lambda: fn.lion(0.1, weight_decay=0.5, decay_names=W)),
+    "muon": (
+        {"weight_decay": 0.5},
+        lambda: fn.muon(0.1, weight_decay=0.5, decay_names=W, adam_names=("affine2",)),
+    ),
+}
+
+
+def after_three_updates(optimizer):
+    rng = np.random.default_rng(0)
+    shapes = {"w": (3, 4), "b": (4,)}
+
+    def tree():
+        return {
+            layer: {name: jnp.asarray(rng.normal(size=s), float) for name, s in shapes.items()}
+            for layer in ("affine1", "affine2")
+        }
+
+    params = tree()
+    opt_state = optimizer.init(params)
+    for _ in range(3):
+        updates, opt_state = optimizer.update(tree(), opt_state, params)
+        params = fn.apply_updates(params, updates)
+    return params
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers(name, clip_norm, unoptimized):
+    assert set(OPTIMIZERS) == set(recipes.OPTIMIZERS)
+    changes, right = OPTIMIZERS[name]
+    config = fn.load_recipe("digits", optimizer=name, learning_rate=0.1, clip_norm=clip_norm)
+    built = recipes.build_optimizer({**config, **changes, "hidden": [4]}, 10)
+    right = right() if clip_norm is None else fn.clip_by_global_norm(right(), clip_norm)
+    found, expected = after_three_updates(built), after_three_updates(right)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
+
+
+# The recipes of CIFAR-10, scaled down to run in a moment
+
+
+@pytest.fixture
+def small_images():
+    """Colour images of 10 classes: CIFAR-10 but for their size and number."""
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 10
+    base = rng.integers(0, 256, (10, 3, 12, 12))
+    x = np.clip(base[y] + rng.integers(-40, 40, (200, 3, 12, 12)), 0, 255).astype(np.uint8)
+    np.savez("images.npz", x=x, y=y)
+
+
+@pytest.mark.usefixtures("small_images", "unoptimized")
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "digits"])
+def test_a_recipe_runs(name):
+    recipe = fn.list_recipes()[name].options
+    assert recipe["dataset"] == "cifar10"
+    preprocess = recipe.get("preprocess", ["mean"])
+    steps = ["whiten=40" if step.startswith("whiten") else step for step in preprocess]
+    hidden = [16] * len(recipe["hidden"])
+    code, out, err = run(
+        *("train", "--recipe", name, "--dataset", "images.npz", "--preprocess", *steps),
+        *("--hidden", *hidden, "--num-train", 100, "--batch-size", 50, "--epochs", 1),
+    )
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == f"saved in runs/{name}"
+    run_directory = Path("runs") / name
+    config = json.loads((run_directory / "config.json").read_text())
+    scaled = {"dataset": str(Path("images.npz").resolve()), "preprocess": steps, "hidden": hidden}
+    scaled |= {"num_train": 100, "batch_size": 50, "epochs": 1}
+    assert options_of(config) == fn.load_recipe(name, **scaled)
+    assert (config["recipe"], config["status"]) == (name, "finished")
+    losses = np.loadtxt(run_directory / "losses.csv", delimiter=",", skiprows=1)[:, 1]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+
+    results = config["results"]
+    plain = run("evaluate", run_directory)[1]
+    assert plain.startswith(f"test accuracy {100 * results['test_accuracy']:.2f} %, loss")
+    tta = run("evaluate", run_directory, "--tta")[1]
+    assert "averaged over 10 views" in tta
+    assert ("tta_test_accuracy" in results) == recipe.get("tta", False)
+    if recipe.get("tta"):
+        averaged = f"{100 * results['tta_test_accuracy']:.2f} %"
+        assert tta.startswith(f"test accuracy {averaged}, ")
+        assert f"averaged over 10 views {averaged}" in out
+
+
+def test_a_recipe_computes_in_the_dtype_that_it_says():
+    """The recipe for a GPU multiplies in bfloat16, and keeps its parameters in float32."""
+    config = fn.load_recipe("cifar10-gpu", hidden=[16])
+    net = recipes.build_net(config, 10)
+    assert config["matmul_dtype"] == "bfloat16"
+    params, state, _ = net.init(jax.random.key(0), (40,))
+    x = jnp.ones((2, 40))
+    text = str(jax.make_jaxpr(lambda p: net.forward(p, state, x, key=None, train=False)[0])(params))
+    products = re.findall(r"(\w+)\[[\d,]*\] = dot_general", text)
+    assert len(products) == 2
+    assert "bf16[2,40]" in text
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    plain = recipes.build_net({**config, "matmul_dtype": "float32"}, 10)
+    text = str(
+        jax.make_jaxpr(lambda p: plain.forward(p, state, x, key=None, train=False)[0])(params)
+    )
+    assert "bf16" not in text
