@@ -413,13 +413,12 @@ def test_errors_of_soft_targets(scores, targets, kind, text):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("train", [True, False])
-def test_a_whole_net_on_soft_targets(train, rng):
-    net = fn.mlp([6, 5], 4, normalization="batchnorm", activation="gelu")
+def test_a_whole_net_on_soft_targets(rng, unoptimized):
+    net = fn.mlp([5], 4, normalization="batchnorm")
     params, state, _ = net.init(jax.random.key(1), (2, 3))
     x = rng.normal(size=(7, 2, 3))
     targets = rng.dirichlet(np.ones(4), size=7) * rng.uniform(0.5, 1.5, size=(7, 1))
-    check = fn.check_gradients(net, params, state, x, targets, reg=0.1, train=train)
+    check = fn.check_gradients(net, params, state, x, targets, reg=0.1, max_elements=5)
     assert check.passed, check
 
 

@@ -325,8 +325,10 @@ def test_no_random_key_is_used_twice(monkeypatch, unoptimized):
     used = []
 
     def note(name, key):
-        keys = [key, *jax.random.split(key, 4)]  # and those that are split off it
-        data = jnp.stack([jax.random.key_data(each) for each in keys])
+        children = jax.random.split(key, 4)  # and those that are split off it, twice
+        grandchildren = jax.vmap(lambda child: jax.random.split(child, 4))(children).ravel()
+        keys = jnp.concatenate([key[None], children, grandchildren])
+        data = jax.random.key_data(keys)
         jax.debug.callback(lambda data: used.append((name, data.tobytes())), data)
 
     def augmentation(name):
@@ -358,14 +360,19 @@ def test_no_random_key_is_used_twice(monkeypatch, unoptimized):
         ("first", "second", "mixup", "layer"), 12
     )
     keys = [data[i : i + 8] for _, data in used for i in range(0, len(data), 8)]
-    assert len(set(keys)) == len(keys) == 4 * 12 * 5
+    assert len(set(keys)) == len(keys) == 4 * 12 * 21
 
 
 def test_preprocessing_that_narrows_is_the_same_done_once():
     """Without augmentation it is applied before training; with one, in every step."""
+
+    def unchanged(key, x):
+        assert x.shape[1:] == (2, 3)  # raw
+        return x
+
     preprocess = partial(fn.whiten, dim=4)
     once = quick(preprocess=preprocess)
-    each_time = quick(preprocess=preprocess, augment=lambda key, x: x)
+    each_time = quick(preprocess=preprocess, augment=unchanged)
     np.testing.assert_allclose(once.history.loss, each_time.history.loss, rtol=1e-4)
     assert once.model.preprocess == each_time.model.preprocess
     assert once.state.params["affine1"]["w"].shape == (4, 8)
