@@ -308,7 +308,7 @@ def check_gradients(
       params: its parameters, of any floating point dtype; the check casts them to float64.
       state: its state.
       x: [N, ...] inputs.
-      y: [N] integer labels.
+      y: [N] integer labels, or what else loss_fn takes, such as [N, C] soft targets.
       reg: L2 strength, as for `loss_and_grads`.
       key: for random layers.
       train: whether layers are in training mode.

@@ -389,7 +389,7 @@ def loss_and_grads(
       net: the network.
       params, state: its parameters and state; plain dicts, FrozenDicts or a mix.
       x: [N, ...] inputs, cast to the dtype of the parameters.
-      y: [N] integer labels.
+      y: [N] integer labels, or what else loss_fn takes, such as [N, C] soft targets.
       reg: L2 strength, `0.5 * reg * sum(w**2)` over the leaves named w is added; may be traced.
       key: for random layers in training; each call wants a new one.
       train: whether layers that behave differently in training do.
