@@ -126,14 +126,6 @@ def cutout(key: Any, images: Array, *, size: int = 8) -> jax.Array:
     return jnp.where(inside, mean.astype(images.dtype), images)
 
 
-AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
-    "flip": random_flip,
-    "shift": random_shift,
-    "crop": random_resized_crop,
-    "cutout": cutout,
-}
-
-
 def mixup(key: Any, x: Array, targets: Array, alpha: Any) -> tuple[jax.Array, jax.Array]:
     """Mixtures of pairs of examples and of their targets (Zhang et al. 2018, arXiv 1710.09412).
 

@@ -61,6 +61,8 @@ CONFIG: dict[str, Callable[[Any], bool]] = {
     "loss": lambda value: value in recipes.NAMED["loss"],
     "class_names": lambda value: isinstance(value, list) and len(value) > 0,
 }
+# A run of an earlier version does without these.
+LATER = ("normalization", "activation", "keep_prob", "input_keep_prob", "matmul_dtype")
 FILE_OPTIONS = ("label", "val_fraction", "test_fraction")
 
 
@@ -221,13 +223,14 @@ def gradcheck(args: argparse.Namespace) -> int:
     _check.integer("--max-elements", args.max_elements, at_least=1)
     config = _config(args)
     dataset = _load_dataset(config)
-    net, _, _, options = recipes.experiment(config, dataset)
+    net = recipes.build_net(config, len(dataset.class_names))
     batch = recipes.first(dataset, args.num_examples, "--num-examples")
     x, y = batch.x_train, batch.y_train
+    seed_key = jax.random.key(args.seed)
     with jax.enable_x64(True):
         preprocess = fit_preprocess(recipes.build_preprocess(config), dataset.x_train)
         inputs = preprocess(x)
-        init_key, noise_key, key = jax.random.split(options["key"], 3)
+        init_key, noise_key, key = jax.random.split(seed_key, 3)
         params, state, _ = net.init(init_key, inputs.shape[1:])
         params = _off_the_kinks(noise_key, params)
         check = fn.check_gradients(
@@ -316,8 +319,6 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
         for name in FILE_OPTIONS:
             if config[name] is not None:
                 raise ValueError(f"{recipes.option(name)} is for files, not for {args.dataset}")
-    if args.dataset != "cifar10" and args.data_dir is not None:
-        raise ValueError(f"--data-dir is for cifar10, not for {args.dataset}")
     config["recipe"] = getattr(args, "recipe", None)
     name = config["recipe"] or _dataset_name(args.dataset)
     config["title"] = f"{name}, hidden layers {args.hidden}"
@@ -336,7 +337,7 @@ def _load_dataset(config: dict[str, Any]) -> fn.Dataset:
 
 def _load_run(path: str, which: str) -> tuple[dict[str, Any], fn.Model]:
     config = runs.load_config(path)
-    for name in recipes.LATER & set(CONFIG):  # a run of an earlier version does without them
+    for name in LATER:
         config.setdefault(name, recipes.DEFAULTS[name])
     for name, holds in CONFIG.items():
         if name not in config or not holds(config[name]):

@@ -149,7 +149,7 @@ def gelu_forward(x: Array) -> tuple[jax.Array, Any]:
       out, of the shape and dtype of x, and the cache for `gelu_backward`.
     """
     x = _floating("gelu", x)
-    wide = _accumulator(x)
+    wide = accumulator(x)
     return (wide * _normal_cdf(wide)).astype(x.dtype), x
 
 
@@ -166,7 +166,7 @@ def gelu_backward(dout: Array, cache: Any) -> jax.Array:
     """
     x = cache
     dout = _like_output("gelu", dout, x.shape, x.dtype)
-    wide = _accumulator(x)
+    wide = accumulator(x)
     density = jnp.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
     return (dout * (_normal_cdf(wide) + wide * density)).astype(x.dtype)
 
@@ -184,7 +184,7 @@ def gelu_tanh_forward(x: Array) -> tuple[jax.Array, Any]:
       out, of the shape and dtype of x, and the cache for `gelu_tanh_backward`.
     """
     x = _floating("gelu_tanh", x)
-    wide = _accumulator(x)
+    wide = accumulator(x)
     t = jnp.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3))
     return (0.5 * wide * (1 + t)).astype(x.dtype), (x, t)
 
@@ -203,7 +203,7 @@ def gelu_tanh_backward(dout: Array, cache: Any) -> jax.Array:
     """
     x, t = cache
     dout = _like_output("gelu_tanh", dout, x.shape, x.dtype)
-    wide = _accumulator(x)
+    wide = accumulator(x)
     du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * wide * wide)
     slope = (1 - t * t) * wide
     bend = jnp.where(slope == 0, 0, slope * du)  # du is infinite where |x| is huge and slope 0
@@ -296,7 +296,7 @@ def batchnorm_forward(
             "batchnorm: a batch of one example has no variance to train on: use batches of two "
             "or more that leave no remainder of one, or train=False"
         )
-    wide = _accumulator(x)  # [N, D], float32 at least
+    wide = accumulator(x)  # [N, D], float32 at least
     if train:
         mean = wide.mean(axis=0)  # [D]
         var = jnp.square(wide - mean).mean(axis=0)  # [D]
@@ -355,7 +355,7 @@ def layernorm_forward(
     """
     x, gamma, beta = jnp.asarray(x), jnp.asarray(gamma), jnp.asarray(beta)
     _check_norm("layernorm", x, gamma=gamma, beta=beta)
-    wide, features = _accumulator(x), tuple(range(1, x.ndim))  # [N, D], float32 at least
+    wide, features = accumulator(x), tuple(range(1, x.ndim))  # [N, D], float32 at least
     mean = wide.mean(axis=features, keepdims=True)  # [N, 1]
     var = jnp.square(wide - mean).mean(axis=features, keepdims=True)  # [N, 1]
     std = jnp.sqrt(var + jnp.asarray(eps, wide.dtype))  # [N, 1]
@@ -460,6 +460,12 @@ def with_custom_vjp(
     return f
 
 
+def accumulator(x: Array) -> jax.Array:
+    """x in the dtype in which half precision is computed: float32 at least."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _matmul(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
     if dtype is None:
         return a @ b
@@ -474,11 +480,6 @@ def _follow(running: Array, batch: jax.Array, momentum: Any) -> jax.Array:
     running = jnp.asarray(running)
     kept = jnp.asarray(momentum, batch.dtype)
     return (kept * running.astype(batch.dtype) + (1 - kept) * batch).astype(running.dtype)
-
-
-def _accumulator(x: jax.Array) -> jax.Array:
-    """x in the dtype in which half precision is computed: float32 at least."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _floating(layer: str, x: Array) -> jax.Array:

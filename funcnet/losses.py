@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import _check
-from funcnet.layers import Array
+from funcnet.layers import Array, accumulator
 from funcnet.tree import path_name
 
 
@@ -44,7 +44,7 @@ def softmax_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
         return _soft_softmax_loss(scores, y)
     scores, y = _check_scores(scores, y)
     correct = _one_hot(y, scores.shape[1])  # [N, C]
-    t = _sum_dtype(scores)
+    t = accumulator(scores)
     t = t - _correct_scores(t, correct)  # [N, C]
     m = jax.lax.stop_gradient(t.max(axis=1, keepdims=True))  # [N, 1], the loss is constant in it
     others = jnp.where(correct, 0, jnp.exp(t - m))  # [N, C]
@@ -99,7 +99,7 @@ def svm_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
         )
     scores, y = _check_scores(scores, y)
     correct = _one_hot(y, scores.shape[1])  # [N, C]
-    s = _sum_dtype(scores)
+    s = accumulator(scores)
     margins = jnp.where(correct, 0, s - _correct_scores(s, correct) + 1)  # [N, C]
     loss = jnp.where(margins <= 0, 0, margins).sum(axis=1).mean()
 
@@ -123,7 +123,7 @@ def l2_penalty(params: Any, reg: Any) -> tuple[jax.Array, Any]:
     """
     _check.number("reg", reg, at_least=0)
     weights = [jnp.asarray(w) for path, w in _leaves_with_path(params) if _is_weight(path)]
-    squares = [jnp.sum(jnp.square(_sum_dtype(w))) for w in weights]
+    squares = [jnp.sum(jnp.square(accumulator(w))) for w in weights]
     penalty = sum(squares, start=jnp.zeros((), jnp.float32))
     penalty = 0.5 * jnp.asarray(reg, penalty.dtype) * penalty
 
@@ -148,10 +148,6 @@ def _is_weight(path: Any) -> bool:
     return bool(path) and path_name(path[-1:]) == "w"
 
 
-def _sum_dtype(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _one_hot(y: jax.Array, num_classes: int) -> jax.Array:
     return y[:, None] == jnp.arange(num_classes, dtype=y.dtype)
 
@@ -171,7 +167,7 @@ def _soft_softmax_loss(scores: Array, targets: Array) -> tuple[jax.Array, jax.Ar
         )
     if not jnp.issubdtype(targets.dtype, jnp.floating):
         raise TypeError(f"soft targets must be floating point probabilities, got {targets.dtype}")
-    s = _sum_dtype(scores)
+    s = accumulator(scores)
     q = targets.astype(s.dtype)
     s = s - jax.lax.stop_gradient(s.max(axis=1, keepdims=True))  # [N, C]
     exps = jnp.exp(s)  # [N, C]

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import _check
+from funcnet.layers import accumulator
 from funcnet.tree import FrozenDict, check_same_structure, path_name, structure_of
 
 Tree = Any
@@ -360,7 +361,7 @@ def with_average(optimizer: Optimizer, decay: Any) -> Optimizer:
 
     def init(params: Tree) -> FrozenDict:
         _check_floating("with_average", params)
-        average = jax.tree.map(lambda p: jnp.zeros_like(_wide(p)), params)
+        average = jax.tree.map(lambda p: jnp.zeros_like(accumulator(p)), params)
         entry = {"optimizer": optimizer.init(params), "average": average}
         return FrozenDict.shallow({**entry, "step": jnp.zeros((), jnp.int32)})
 
@@ -373,7 +374,7 @@ def with_average(optimizer: Optimizer, decay: Any) -> Optimizer:
 
         def follow(average: Any, param: Any) -> jax.Array:
             average = jnp.asarray(average)
-            return average + share.astype(average.dtype) * (_wide(param) - average)
+            return average + share.astype(average.dtype) * (accumulator(param) - average)
 
         average = jax.tree.map(follow, opt_state["average"], apply_updates(params, updates))
         entry = {"optimizer": inner, "average": average, "step": step}
@@ -508,11 +509,6 @@ def _apply(
 
 def _paths(tree: Tree) -> list[str]:
     return [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
-
-
-def _wide(param: Any) -> jax.Array:
-    param = jnp.asarray(param)
-    return param.astype(jnp.promote_types(param.dtype, jnp.float32))
 
 
 def _adam_rule(

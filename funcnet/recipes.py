@@ -19,11 +19,10 @@ import jax.numpy as jnp
 from funcnet import _check, augment, preprocess, schedules
 from funcnet.datasets import Dataset
 from funcnet.losses import LOSSES
-from funcnet.net import ACTIVATIONS, NORMALIZATIONS, SCALES, Layer, mlp
+from funcnet.net import ACTIVATIONS, MAX_DIM, NORMALIZATIONS, SCALES, Layer, mlp
 from funcnet.optim import OPTIMIZERS, Optimizer, clip_by_global_norm
 from funcnet.train import fit_preprocess
 
-LATER = {"normalization", "activation", "keep_prob", "input_keep_prob", "matmul_dtype"}
 BATCH_SIZE = 50  # unless it is given, or the data are fewer
 SCHEDULES = ("constant", "exponential", "step", "cosine", "one_cycle")
 MATMUL_DTYPES = ("float32", "bfloat16", "float16")
@@ -136,13 +135,7 @@ class Experiment(NamedTuple):
 def list_recipes() -> dict[str, Recipe]:
     """The recipes, by name."""
     return {
-        name: Recipe(
-            name,
-            table["about"],
-            table["cost"],
-            table["reaches"],
-            {key: _copy(value) for key, value in table["options"].items()},
-        )
+        name: Recipe(name, table["about"], table["cost"], table["reaches"], _copy(table["options"]))
         for name, table in _recipes().items()
     }
 
@@ -221,7 +214,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         if not isinstance(config[name], (list, tuple)):
             raise TypeError(f"{option(name)} must be a list, got {config[name]!r}")
     for dim in config["hidden"]:
-        _check.integer("every size in --hidden", dim, at_least=1, at_most=2**31 - 1)
+        _check.integer("every size in --hidden", dim, at_least=1, at_most=MAX_DIM)
     if config["weight_scale"] is not None and not isinstance(config["weight_scale"], str):
         _check.number("--weight-scale", config["weight_scale"], at_least=0)
     _check.number("--reg", config["reg"], at_least=0)
@@ -249,8 +242,8 @@ def check_config(config: Mapping[str, Any]) -> None:
         raise ValueError("--decay-every is for the schedule step")
     if config["loss"] != "softmax" and (config["label_smoothing"] or config["mixup"]):
         raise ValueError("--label-smoothing and --mixup are for the softmax loss")
-    if config["dataset"] == "digits" and config["data_dir"] is not None:
-        raise ValueError("--data-dir is for cifar10, not for digits")
+    if config["dataset"] != "cifar10" and config["data_dir"] is not None:
+        raise ValueError(f"--data-dir is for cifar10, not for {config['dataset']}")
 
 
 def build_net(config: Mapping[str, Any], num_classes: int) -> Layer:

@@ -25,7 +25,8 @@ from funcnet.preprocess import Preprocess, no_preprocess, subtract_mean
 
 Tree = Any
 View = Callable[[Any], Any]
-TRAIN_SAMPLE = 1000  # training images on which the accuracy is measured
+TRAIN_SAMPLE = 1000  # training examples on which the accuracy is measured
+EVALUATION_BATCH = 1000  # examples per forward pass, then
 
 
 class TrainState(NamedTuple):
@@ -183,8 +184,8 @@ def make_train_step(
       `train_step(train_state, x, y) -> (train_state, metrics)` for a batch x [N, ...],
       y [N]; metrics has "loss", the loss of this batch before the update.
     """
-    numbers = _numbers(reg, label_smoothing, mixup_alpha)
-    program = _program(net, optimizer, loss_fn, augment)
+    numbers = as_numbers(reg, label_smoothing, mixup_alpha)
+    program = as_program(net, optimizer, loss_fn, augment)
 
     @jax.jit
     def train_step(
@@ -254,43 +255,30 @@ def fit(
     Raises:
       ValueError, TypeError: an argument is wrong; before anything is compiled.
     """
-    if average_decay is not None:
-        optimizer = _averaging(as_optimizer(optimizer), average_decay)
-    program = _program(net, optimizer, loss_fn, augment)
+    program = as_program(net, optimizer, loss_fn, augment, average_decay)
     optimizer = program.optimizer
     if callback is not None:
         _check.function("callback", callback)
     dataset = check_dataset(dataset)
-    batch_size = _check.integer("batch_size", batch_size, at_least=1)
-    if batch_size > len(dataset.x_train):
-        raise ValueError(
-            f"batch_size is {batch_size}, but there are only "
-            f"{_check.plural(len(dataset.x_train), 'training example')}"
-        )
+    batch_size = check_batch_size(batch_size, dataset)
     if eval_every is not None:
         eval_every = _check.integer("eval_every", eval_every, at_least=1)
-    numbers = _numbers(reg, label_smoothing, mixup_alpha)
-    fitted = fit_preprocess(preprocess, dataset.x_train)
-    if key is not None and train_state is None:
-        in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
-        train_state = init_train_state(net, optimizer, in_shape, key=key)
-    elif key is not None or train_state is None:
+    numbers = as_numbers(reg, label_smoothing, mixup_alpha)
+    if (key is None) == (train_state is None):
         raise ValueError("give either key, for a new run, or train_state, to go on with one")
-    first = int(train_state.epoch)
+    first = 0 if train_state is None else int(train_state.epoch)
     epochs = _check.integer("epochs", epochs, at_least=first + 1)
-    _check_classes(Model(net, train_state.params, train_state.state, fitted), dataset)
-    _check_step(program, numbers, fitted, train_state, dataset, batch_size)
+    fitted = fit_preprocess(preprocess, dataset.x_train)  # last: it may take a minute
+    if train_state is None:
+        in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
+        train_state = init_train_state(net, optimizer, in_shape, key=_check.key(key))
+    check_step(program, numbers, fitted, train_state, dataset, batch_size)
 
-    x, y, in_step = jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train), fitted
-    if augment is None and _narrows(fitted, x):  # then once is enough, and takes less memory
-        x = jnp.concatenate([_preprocess(fitted, x[b]) for b in _batches(len(x), TRAIN_SAMPLE)])
-        in_step = no_preprocess(x)
-    sample = _sample(dataset)
+    x, y, in_step = training_arrays(dataset, fitted, augments=augment is not None)
+    sample = training_sample(dataset)
 
     def model_at(train_state: TrainState) -> Model:
-        params = train_state.params
-        if average_decay is not None:
-            params = _averaged(train_state.opt_state, params)
+        params = _params_in_use(train_state, program=program)
         return Model(net, params, train_state.state, fitted)
 
     def looked_at(epoch: int, run: _Run) -> _Run:
@@ -353,7 +341,7 @@ def predict_scores(
     batch_size = _check.integer("batch_size", batch_size, at_least=1)
     model = _plain(model)
     return np.concatenate(
-        [np.asarray(_scores(model, x[b], views=views)) for b in _batches(len(x), batch_size)]
+        [np.asarray(_scores(model, x[b], views=views)) for b in slices(len(x), batch_size)]
     )
 
 
@@ -410,16 +398,17 @@ def fit_preprocess(
 # The compiled programs.
 
 
-class _Program(NamedTuple):
-    """What is compiled into a step."""
+class Program(NamedTuple):
+    """What is compiled into a step; averages says that the optimizer is one `with_average`."""
 
     net: Layer
     optimizer: Optimizer
     loss_fn: LossFn
     augment: Augmentation | None
+    averages: bool
 
 
-class _Numbers(NamedTuple):
+class Numbers(NamedTuple):
     """What a compiled step is given; None is what it does without."""
 
     reg: Any
@@ -428,8 +417,8 @@ class _Numbers(NamedTuple):
 
 
 def _step(
-    program: _Program,
-    numbers: _Numbers,
+    program: Program,
+    numbers: Numbers,
     preprocess: Preprocess,
     train_state: TrainState,
     x: Any,
@@ -463,15 +452,14 @@ def _step(
     return TrainState(params, state, opt_state, key, step + 1, epoch), {"loss": value}
 
 
-@partial(jax.jit, static_argnames=("program", "batch_size"))
-def _epoch(
+def run_epoch(
     train_state: TrainState,
     x: jax.Array,
     y: jax.Array,
     preprocess: Preprocess,
-    numbers: _Numbers,
+    numbers: Numbers,
     *,
-    program: _Program,
+    program: Program,
     batch_size: int,
 ) -> tuple[TrainState, jax.Array]:
     """One pass over the data. Returns the state after it and the loss of every step."""
@@ -491,30 +479,46 @@ def _epoch(
     return train_state._replace(epoch=train_state.epoch + 1), losses
 
 
-@partial(jax.jit, static_argnames=("views",))
-def _scores(model: Model, x: jax.Array, *, views: tuple[View, ...] = ()) -> jax.Array:
+_epoch = jax.jit(run_epoch, static_argnames=("program", "batch_size"))
+
+
+def params_in_use(train_state: TrainState, *, program: Program) -> Tree:
+    """The parameters to evaluate and keep: the last, or their average."""
+    if program.averages:
+        return averaged_params(train_state.opt_state, train_state.params)
+    return train_state.params
+
+
+_averaged = jax.jit(params_in_use, static_argnames=("program",))
+
+
+def _params_in_use(train_state: TrainState, *, program: Program) -> Tree:
+    return (_averaged if program.averages else params_in_use)(train_state, program=program)
+
+
+def scores(model: Model, x: jax.Array, views: tuple[View, ...] = ()) -> jax.Array:
     """The scores, in evaluation mode; their mean over the views, if there are any."""
 
-    def scores(x: jax.Array) -> jax.Array:
+    def of_view(x: jax.Array) -> jax.Array:
         inputs = as_input(model.preprocess(x), model.params)
         return model.net.forward(model.params, model.state, inputs, key=None, train=False)[0]
 
     if not views:
-        return scores(x)
-    return jnp.stack([scores(view(x)) for view in views]).mean(axis=0)
+        return of_view(x)
+    return jnp.stack([of_view(view(x)) for view in views]).mean(axis=0)
 
 
-@partial(jax.jit, static_argnames=("loss_fn", "views"))
-def _sums(
-    model: Model, x: jax.Array, y: jax.Array, *, loss_fn: LossFn, views: tuple[View, ...]
-) -> tuple[Any, Any]:
+def sums(
+    model: Model, x: jax.Array, y: jax.Array, loss_fn: LossFn, views: tuple[View, ...] = ()
+) -> tuple[jax.Array, jax.Array]:
     """The sum of the losses over a batch, and the number of right answers."""
-    scores = _scores(model, x, views=views)
-    right = (scores.argmax(axis=1) == y) & ~jnp.isnan(scores).any(axis=1)  # a NaN is no answer
-    return loss_fn(scores, y)[0] * len(x), right.sum()
+    values = scores(model, x, views)
+    right = (values.argmax(axis=1) == y) & ~jnp.isnan(values).any(axis=1)  # a NaN is no answer
+    return loss_fn(values, y)[0] * len(x), right.sum()
 
 
-_averaged = jax.jit(averaged_params)
+_scores = jax.jit(scores, static_argnames=("views",))
+_sums = jax.jit(sums, static_argnames=("loss_fn", "views"))
 
 
 @jax.jit
@@ -541,10 +545,10 @@ def _look(
     run: _Run,
 ) -> _Run:
     """The run with a row for this epoch, and this model if it is the best so far."""
-    train = _evaluate(model, *sample, TRAIN_SAMPLE, loss_fn, ())
+    train = _evaluate(model, *sample, EVALUATION_BATCH, loss_fn, ())
     val = Evaluation(np.nan, np.nan)
     if len(dataset.x_val):
-        val = _evaluate(model, dataset.x_val, dataset.y_val, TRAIN_SAMPLE, loss_fn, ())
+        val = _evaluate(model, dataset.x_val, dataset.y_val, EVALUATION_BATCH, loss_fn, ())
     row = {
         "epoch": epoch,
         "train_loss": train.loss,
@@ -570,7 +574,19 @@ def _history(run: _Run) -> History:
     return History(np.concatenate([np.zeros(0), *run.losses]), **columns)
 
 
-def _sample(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+def training_arrays(
+    dataset: Dataset, preprocess: Preprocess, *, augments: bool
+) -> tuple[jax.Array, jax.Array, Preprocess]:
+    """The training data on the device, and the preprocessing left for a step to do."""
+    x, y = jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train)
+    if augments or not _narrows(preprocess, x):
+        return x, y, preprocess
+    # Once is enough, and takes less memory.
+    x = jnp.concatenate([_preprocess(preprocess, x[b]) for b in slices(len(x), EVALUATION_BATCH)])
+    return x, y, no_preprocess(x)
+
+
+def training_sample(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """The training examples that accuracy is measured on: all, or 1,000 spread evenly."""
     count = len(dataset.x_train)
     places = np.linspace(0, count - 1, min(count, TRAIN_SAMPLE)).round().astype(int)
@@ -585,9 +601,9 @@ def _evaluate(
     loss_fn: LossFn,
     views: tuple[View, ...],
 ) -> Evaluation:
-    model, batches = _plain(model), _batches(len(x), batch_size)
-    sums = [_sums(model, x[b], y[b], loss_fn=loss_fn, views=views) for b in batches]
-    total, right = sum(float(value) for value, _ in sums), sum(int(count) for _, count in sums)
+    model, batches = _plain(model), slices(len(x), batch_size)
+    pairs = [_sums(model, x[b], y[b], loss_fn=loss_fn, views=views) for b in batches]
+    total, right = sum(float(value) for value, _ in pairs), sum(int(count) for _, count in pairs)
     return Evaluation(total / len(x), right / len(x), max(1, len(views)))
 
 
@@ -596,7 +612,8 @@ def _plain(model: Model) -> Model:
     return Model(model.net, model.params, model.state, model.preprocess)
 
 
-def _batches(count: int, batch_size: int) -> Iterator[slice]:
+def slices(count: int, batch_size: int) -> Iterator[slice]:
+    """Slices of `batch_size` that cover `count`, the last one short."""
     return (slice(start, start + batch_size) for start in range(0, count, batch_size))
 
 
@@ -644,7 +661,10 @@ def _averaging(optimizer: Optimizer, decay: Any) -> Optimizer:
 _in_turn = lru_cache(maxsize=16)(in_turn)  # the same object, so that nothing compiles again
 
 
-def _program(net: Layer, optimizer: Any, loss_fn: LossFn, augment: Any) -> _Program:
+def as_program(
+    net: Layer, optimizer: Any, loss_fn: LossFn, augment: Any, average_decay: Any = None
+) -> Program:
+    """The Program of checked parts."""
     if not isinstance(net, Layer):
         raise TypeError(f"net must be a Layer, such as mlp([100], 10), got {net!r}")
     optimizer = as_optimizer(optimizer)
@@ -655,14 +675,17 @@ def _program(net: Layer, optimizer: Any, loss_fn: LossFn, augment: Any) -> _Prog
                 f"augment must be a function such as random_flip, or several, got {augment!r}"
             )
         augment = _in_turn(tuple(augment))
-    return _Program(net, optimizer, loss_fn, augment)
+    if average_decay is not None:
+        optimizer = _averaging(optimizer, average_decay)
+    return Program(net, optimizer, loss_fn, augment, average_decay is not None)
 
 
-def _numbers(reg: Any, label_smoothing: Any, mixup_alpha: Any) -> _Numbers:
+def as_numbers(reg: Any, label_smoothing: Any, mixup_alpha: Any) -> Numbers:
+    """The Numbers of checked options of `fit`."""
     _check.number("label_smoothing", label_smoothing, at_least=0, at_most=1)
     _check.number("mixup_alpha", mixup_alpha, at_least=0)
     given = (reg, label_smoothing, mixup_alpha)
-    return _Numbers(*(None if is_zero(value) else jnp.asarray(value, float) for value in given))
+    return Numbers(*(None if is_zero(value) else jnp.asarray(value, float) for value in given))
 
 
 def _check_classes(model: Model, dataset: Dataset) -> None:
@@ -671,15 +694,28 @@ def _check_classes(model: Model, dataset: Dataset) -> None:
         _check.labels(y, num_examples=len(y), num_classes=classes, name=name)
 
 
-def _check_step(
-    program: _Program,
-    numbers: _Numbers,
+def check_batch_size(batch_size: Any, dataset: Dataset) -> int:
+    """The batch size, if there are so many training examples."""
+    batch_size = _check.integer("batch_size", batch_size, at_least=1)
+    if batch_size > len(dataset.x_train):
+        raise ValueError(
+            f"batch_size is {batch_size}, but there are only "
+            f"{_check.plural(len(dataset.x_train), 'training example')}"
+        )
+    return batch_size
+
+
+def check_step(
+    program: Program,
+    numbers: Numbers,
     preprocess: Preprocess,
     train_state: TrainState,
     dataset: Dataset,
     batch_size: int,
 ) -> None:
     """Trace a step, so that whatever does not fit is known before anything is compiled."""
+    net, (params, state, *_) = program.net, train_state
+    _check_classes(Model(net, params, state, preprocess), dataset)
 
     def trace(count: int) -> None:
         x, y = dataset.x_train[:count], dataset.y_train[:count]

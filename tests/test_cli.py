@@ -1,6 +1,5 @@
 """The command line, as a person meets it: what it prints, keeps and refuses."""
 
-import contextlib
 import csv
 import io
 import json
@@ -17,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command import run
 
 import funcnet as fn
-from funcnet.cli import main
 
 SMALL = ["--hidden", "8", "--epochs", "2", "--num-train", "200"]
 
@@ -34,17 +33,6 @@ def no_data(tmp_path, monkeypatch):
     """Nowhere to find CIFAR-10."""
     monkeypatch.setenv("FUNCNET_DATA", str(tmp_path / "nothing"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def run(*argv):
-    """The exit code, standard output and standard error of a command."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = main([str(word) for word in argv])
-        except SystemExit as stop:
-            code = stop.code
-    return code, out.getvalue(), err.getvalue()
 
 
 def rows(path):

@@ -1,7 +1,5 @@
 """Recipes: experiments as data, the same from the command line and from Python."""
 
-import contextlib
-import io
 import json
 import math
 import re
@@ -14,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command import run
 
 import funcnet as fn
 from funcnet import recipes
@@ -26,17 +25,6 @@ SMALL = {"hidden": [8], "epochs": 2, "num_train": 200}
 @pytest.fixture(autouse=True)
 def in_an_empty_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def run(*argv):
-    """The exit code, standard output and standard error of a command."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = main([str(word) for word in argv])
-        except SystemExit as stop:
-            code = stop.code
-    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture

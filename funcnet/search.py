@@ -1,0 +1,242 @@
+"""The settings of a sweep: grids, random draws, or any list of dicts.
+
+    grid(learning_rate=[1e-3, 2e-3, 3e-4], weight_scale=[2e-2, 5e-2, 6e-2])
+    random_search(jax.random.key(0), 50, learning_rate=log_uniform(1e-4, 1e-2), hidden=[50, 100])
+
+Settings are plain dicts, so that lists of them add up and multiply as lists do:
+
+    settings = [{**s, "seed": seed} for s in random_search(...) for seed in range(3)]
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from funcnet import _check
+
+Settings = dict[str, Any]
+MAX_SEED = 2**32 - 1
+
+
+class Uniform(NamedTuple):
+    """Numbers between low and high, all equally likely; see `uniform`."""
+
+    low: float
+    high: float
+
+    def draw(self, rng: np.random.Generator) -> float:
+        """One of them."""
+        return float(rng.uniform(self.low, self.high))
+
+
+class LogUniform(NamedTuple):
+    """Numbers between low and high, with logarithms equally likely; see `log_uniform`."""
+
+    low: float
+    high: float
+
+    def draw(self, rng: np.random.Generator) -> float:
+        """One of them."""
+        drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        return min(max(drawn, self.low), self.high)  # rounding may leave the range
+
+
+class Integers(NamedTuple):
+    """The integers from low to high, all equally likely; see `integers`."""
+
+    low: int
+    high: int
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """One of them."""
+        return int(rng.integers(self.low, self.high, endpoint=True))
+
+
+Distribution = Uniform | LogUniform | Integers
+
+
+def uniform(low: float, high: float) -> Uniform:
+    """Numbers between low and high, all equally likely, for `random_search`."""
+    _check_range("uniform", low, high)
+    return Uniform(float(low), float(high))
+
+
+def log_uniform(low: float, high: float) -> LogUniform:
+    """Numbers between low and high, both above 0, every factor equally likely.
+
+    What is known by its order of magnitude, such as a learning rate, is drawn like this.
+    """
+    _check.number("low of log_uniform", low, above=0)
+    _check_range("log_uniform", low, high)
+    return LogUniform(float(low), float(high))
+
+
+def integers(low: int, high: int) -> Integers:
+    """The integers from low to high, both included, all equally likely, for `random_search`."""
+    _check.integer("low of integers", low, at_least=-(2**63))
+    _check.integer("high of integers", high, at_least=low)
+    return Integers(int(low), int(high))
+
+
+def grid(**axes: Iterable[Any]) -> list[Settings]:
+    """All combinations of the values of some axes; those of the last axis change fastest.
+
+        grid(learning_rate=[1e-3, 1e-2], seed=range(3))  # six settings
+
+    Args:
+      axes: for each setting its values.
+    Returns:
+      A list of dicts.
+    Raises:
+      ValueError: an axis is empty, or has a value twice. TypeError: it is no list of values.
+    """
+    values = [_axis(name, axis) for name, axis in axes.items()]
+    if not axes:
+        raise ValueError("grid needs at least one axis, such as learning_rate=[1e-3, 1e-2]")
+    return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def random_search(
+    key: jax.Array, count: int, /, **axes: Distribution | Sequence[Any]
+) -> list[Settings]:
+    """Settings drawn at random, all of them different.
+
+    Args:
+      key: a random key; the same one draws the same settings.
+      count: how many.
+      axes: for each setting a distribution, `uniform`, `log_uniform` or `integers`, or a list of
+        values, all equally likely.
+    Returns:
+      A list of dicts.
+    Raises:
+      ValueError: an axis is empty, or there are not so many different settings.
+    """
+    count = _check.integer("count", count, at_least=1)
+    if not axes:
+        raise ValueError("random_search needs at least one axis, such as keep_prob=uniform(0.5, 1)")
+    known = {
+        name: axis if isinstance(axis, Distribution) else _axis(name, axis)
+        for name, axis in axes.items()
+    }
+    rng = np.random.default_rng(np.asarray(_key_data(_check.key(key))).ravel())
+    drawn: dict[Any, Settings] = {}
+    for _ in range(100 * count):  # enough, unless all but every setting there is has been drawn
+        one = {
+            name: axis.draw(rng)
+            if isinstance(axis, Distribution)
+            else axis[int(rng.integers(len(axis)))]
+            for name, axis in known.items()
+        }
+        drawn.setdefault(identity(one), one)
+        if len(drawn) == count:
+            return list(drawn.values())
+    raise ValueError(
+        f"random_search was asked for {count:,} different settings, but in {100 * count:,} draws "
+        f"there were only {len(drawn):,}: ask for fewer, or use grid"
+    )
+
+
+def check_settings(settings: Iterable[Mapping[str, Any]]) -> tuple[Settings, ...]:
+    """Settings as `sweep` wants them: a tuple of dicts with the same names, all different.
+
+    NumPy and JAX scalars become Python numbers, lists tuples; where a setting is a float in some
+    of the dicts, integers in the others become floats.
+
+    Raises:
+      ValueError, TypeError: it says what is wrong with which of them.
+    """
+    if isinstance(settings, Mapping) or not isinstance(settings, Iterable):
+        raise TypeError(
+            "settings must be a list of dicts, such as grid(learning_rate=[1e-3, 1e-2])"
+        )
+    members = []
+    for i, given in enumerate(settings):
+        if not isinstance(given, Mapping):
+            raise TypeError(f"settings[{i}] must be a dict, got {given!r}")
+        members.append({name: _plain(name, value) for name, value in given.items()})
+    if not members:
+        raise ValueError("settings is empty: there is nothing to train")
+    names = list(members[0])
+    for i, member in enumerate(members):
+        for name in names:
+            if name not in member:
+                raise ValueError(f"settings[{i}] has no {name}, but settings[0] has")
+        for name in member:
+            if name not in names:
+                raise ValueError(f"settings[{i}] has {name}, but settings[0] has not")
+    for name in names:
+        if name != "seed" and any(isinstance(member[name], float) for member in members):
+            for member in members:
+                if isinstance(member[name], int) and not isinstance(member[name], bool):
+                    member[name] = float(member[name])
+    first: dict[Any, int] = {}
+    for i, member in enumerate(members):
+        j = first.setdefault(identity(member), i)
+        if j != i:
+            raise ValueError(f"settings[{i}] is settings[{j}] again: {describe(member)}")
+    return tuple({name: member[name] for name in names} for member in members)
+
+
+def describe(settings: Mapping[str, Any]) -> str:
+    """Settings on a line: `learning_rate=0.001, seed=0`."""
+    return ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}"
+        for name, value in settings.items()
+    )
+
+
+def identity(settings: Mapping[str, Any]) -> Any:
+    """What tells settings apart: 1, 1.0 and True are not the same."""
+    return tuple((name, type(value).__name__, value) for name, value in settings.items())
+
+
+def _axis(name: str, axis: Any) -> list[Any]:
+    if isinstance(axis, Distribution):
+        raise TypeError(f"{name}: {axis!r} is for random_search, a grid needs values")
+    if isinstance(axis, (str, bytes, Mapping)) or not isinstance(axis, Iterable):
+        raise TypeError(f"{name} must be a list of values, such as [{axis!r}], got {axis!r}")
+    values = [_plain(name, value) for value in axis]
+    if not values:
+        raise ValueError(f"{name} is empty: it needs at least one value")
+    if any(isinstance(value, float) for value in values) and name != "seed":
+        values = [float(v) if type(v) is int else v for v in values]
+    seen = set()
+    for value in values:
+        if (type(value), value) in seen:
+            raise ValueError(f"{name} has {value!r} twice")
+        seen.add((type(value), value))
+    return values
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value that can be compared and hashed: Python numbers, and tuples for lists."""
+    if isinstance(value, (np.generic, np.ndarray, jax.Array)):
+        value = np.asarray(value).tolist()
+    if isinstance(value, list):
+        value = tuple(value)
+    if name == "seed":
+        return _check.integer("seed", value, at_least=0, at_most=MAX_SEED)
+    if isinstance(value, float):
+        _check.number(name, value)
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a number, a string, a tuple or None, got {value!r}"
+        ) from None
+    return value
+
+
+def _check_range(name: str, low: Any, high: Any) -> None:
+    _check.number(f"low of {name}", low)
+    _check.number(f"high of {name}", high, at_least=float(low))
+
+
+def _key_data(key: jax.Array) -> jax.Array:
+    return (
+        jax.random.key_data(key) if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    )
