@@ -7,6 +7,7 @@ The format has no checksum, so funcnet puts one of all the tensors into its meta
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +48,8 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
       OSError: the file cannot be written; an older one is left as it was.
       ImportError: safetensors is not installed.
     """
-    safetensors = _safetensors()
     trees = {"params": model.params, "state": model.state, "preprocess": model.preprocess.stats}
-    leaves = named_leaves(trees)
-    depths = [len(path) for path, _ in jax.tree_util.tree_flatten_with_path(trees)[0]]
-    for name, depth in zip(leaves, depths, strict=True):
-        if name.count("/") != depth - 1:
-            raise ValueError(f"keys must be strings without '/', got the path {name}")
-    tensors = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
-    metadata = {
-        "format": FORMAT,
-        "preprocess": model.preprocess.kind,
-        "sha256": _digest(model.preprocess.kind, tensors),
-    }
-    write_atomically(path, safetensors.numpy.save(tensors, metadata=metadata))
+    save_trees(path, trees, format=FORMAT, preprocess=model.preprocess.kind)
 
 
 def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
@@ -77,6 +66,48 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
       OSError: it cannot be read.
       ImportError: safetensors is not installed.
     """
+    tensors, metadata = load_tensors(path, format=FORMAT)
+    trees = nest(tensors)
+    kind = metadata.get("preprocess", "")
+    check_kind(kind)
+    params, state, stats = (trees.get(k, FrozenDict()) for k in ("params", "state", "preprocess"))
+    return Model(net, params, state, Preprocess(kind, stats))
+
+
+def save_trees(
+    path: str | os.PathLike[str], trees: Mapping[str, Any], *, format: str, preprocess: str = ""
+) -> None:
+    """Write nested dicts of arrays, with a checksum of all of them; empty dicts are left out.
+
+    Args:
+      path: the file to write.
+      trees: the trees by name; their keys are strings without "/".
+      format: what the file is, for its reader.
+      preprocess: the kind of a preprocessing among them.
+    """
+    safetensors = _safetensors()
+    leaves = named_leaves(trees)
+    depths = [len(path) for path, _ in jax.tree_util.tree_flatten_with_path(trees)[0]]
+    for name, depth in zip(leaves, depths, strict=True):
+        if name.count("/") != depth - 1:
+            raise ValueError(f"keys must be strings without '/', got the path {name}")
+    tensors = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
+    metadata = {
+        "format": format,
+        "preprocess": preprocess,
+        "sha256": _digest(preprocess, tensors),
+    }
+    write_atomically(path, safetensors.numpy.save(tensors, metadata=metadata))
+
+
+def load_tensors(
+    path: str | os.PathLike[str], *, format: str
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """What `save_trees` wrote, arrays by path, and the metadata beside them.
+
+    Raises:
+      ValueError: the file is not of this format, is damaged or truncated.
+    """
     safetensors = _safetensors()
     data = Path(path).read_bytes()
     try:
@@ -85,22 +116,21 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
         metadata = dict(header.get("__metadata__", {}))
     except Exception as error:  # its own errors share no base but Exception
         raise ValueError(f"{path} is not a safetensors file, or is damaged: {error}") from None
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is no model that funcnet saved")
-    kind = metadata.get("preprocess", "")
-    if metadata.get("sha256") != _digest(kind, tensors):
+    if metadata.get("format") != format:
+        raise ValueError(
+            f"{path} is no {format.rsplit(maxsplit=1)[0].split()[-1]} that funcnet saved"
+        )
+    if metadata.get("sha256") != _digest(metadata.get("preprocess", ""), tensors):
         raise ValueError(f"{path} is damaged: its checksum does not match")
-    check_kind(kind)
-    trees = _nest(tensors)
-    params, state, stats = (trees.get(k, FrozenDict()) for k in ("params", "state", "preprocess"))
-    return Model(net, params, state, Preprocess(kind, stats))
+    return tensors, metadata
 
 
 def _array(view: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
 
 
-def _nest(tensors: dict[str, np.ndarray]) -> FrozenDict:
+def nest(tensors: Mapping[str, np.ndarray]) -> FrozenDict:
+    """The trees whose leaves `load_tensors` gives by path, as JAX arrays."""
     nested: dict[str, Any] = {}
     for name, tensor in tensors.items():
         *parents, last = name.split("/")

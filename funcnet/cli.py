@@ -1,4 +1,4 @@
-"""The command line: funcnet train | evaluate | predict | gradcheck | recipes | datasets."""
+"""The command line: funcnet train | sweep | evaluate | predict | gradcheck | recipes | datasets."""
 
 import argparse
 import contextlib
@@ -8,11 +8,13 @@ import inspect
 import json
 import math
 import os
+import re
 import signal
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,10 +23,12 @@ import jax
 import numpy as np
 
 import funcnet as fn
-from funcnet import _check, recipes, runs
+from funcnet import _check, recipes, runs, sweep_runs
 from funcnet.datasets import find_cifar10
 from funcnet.losses import LOSSES
 from funcnet.optim import OPTIMIZERS
+from funcnet.search import Distribution
+from funcnet.sweep import RESULTS, best_member
 from funcnet.train import fit_preprocess
 
 SPLITS = ("train", "val", "test")
@@ -64,6 +68,23 @@ CONFIG: dict[str, Callable[[Any], bool]] = {
 # A run of an earlier version does without these.
 LATER = ("normalization", "activation", "keep_prob", "input_keep_prob", "matmul_dtype")
 FILE_OPTIONS = ("label", "val_fraction", "test_fraction")
+# What a sweep has one value of; it takes several of every other option.
+COMMON = (
+    *("dataset", "data_dir", *FILE_OPTIONS, "num_train", "preprocess", "augment"),
+    *("seed", "epochs", "eval_every", "warmup", "tta"),
+)
+SAVE_EVERY = 30  # seconds between two times that the members of a sweep are saved
+SWEEP_DEFAULTS: dict[str, Any] = {
+    **recipes.DEFAULTS,
+    "recipe": None,
+    "hidden": None,
+    "out": None,
+    "seeds": 1,
+    "samples": None,
+    "halve_at": [],
+    "chunk_size": None,
+}
+ROWS = 10  # of a table that are printed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -169,6 +190,306 @@ def train(args: argparse.Namespace) -> int:
         print(f"interrupted: this is the run after epoch {done}", file=sys.stderr)
         return 130
     return 0
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """funcnet sweep."""
+    _check.installed("tqdm", "for the progress bar")
+    _check.installed("safetensors", "to save the members")
+    _check.installed("matplotlib", "to draw the table")
+    _check_action(args)
+    if args.action == "show":
+        return _show_sweep(args)
+    if args.action == "resume":
+        path = Path(args.run_directory)
+        config = sweep_runs.load_sweep_config(path)
+        if config.get("status") == "finished":
+            raise ValueError(f"{path} is finished: funcnet sweep show {path}")
+        settings = config["settings"]
+    else:
+        config, settings = _sweep_config(args)
+        name = f"sweep-{_run_name(args)}"
+        path = Path(args.out) if args.out else runs.new_run_path("runs", name)
+        runs.check_free(path)
+    dataset, options = _sweep_data(config)
+    experiment = partial(_experiment, config, dataset)
+    members = None
+    if args.action == "resume":
+        fitted = options["preprocess"] = fit_preprocess(options["preprocess"], dataset.x_train)
+
+        def make_net(each: Mapping[str, Any]) -> fn.Layer:
+            return recipes.build_net({**config, **each}, len(dataset.class_names))
+
+        members = sweep_runs.load_members(path, settings, make_net, fitted)
+    with _one_interrupt():
+        return _run_sweep(args, path, config, experiment, dataset, settings, options, members)
+
+
+def _check_action(args: argparse.Namespace) -> None:
+    """Raise unless the options suit the action."""
+    if args.action == "run":
+        if args.run_directory is not None:
+            raise ValueError(
+                f"unexpected argument {args.run_directory!r}; see funcnet sweep --help"
+            )
+        if args.all:
+            raise ValueError("--all is for funcnet sweep show RUN")
+        if args.out == "":
+            raise ValueError("--out is empty")
+        return
+    if args.run_directory is None:
+        raise ValueError(f"{args.action} needs the directory of a sweep, such as runs/sweep-digits")
+    if args.all and args.action == "resume":
+        raise ValueError("--all is for funcnet sweep show RUN")
+    for name, default in SWEEP_DEFAULTS.items():
+        if getattr(args, name) != default:
+            raise ValueError(
+                f"{recipes.option(name)} is not for {args.action}: the sweep has its own options"
+            )
+
+
+def _run_sweep(
+    args: argparse.Namespace,
+    path: Path,
+    config: dict[str, Any],
+    experiment: Callable[..., Any],
+    dataset: fn.Dataset,
+    settings: list[dict[str, Any]],
+    options: dict[str, Any],
+    members: Sequence[fn.Member] | None,
+) -> int:
+    from tqdm import tqdm
+
+    saved: dict[int, int] = {}
+    claimed, last = members is not None, time.monotonic()
+    bar = tqdm(unit="epoch", disable=True if args.quiet else None)
+
+    def claim() -> None:
+        nonlocal path, claimed
+        if not claimed:  # by now all arguments are known to be right
+            if args.out is None:
+                path = runs.claim_new_run_path("runs", f"sweep-{_run_name(args)}")
+            sweep_runs.create_sweep(path, config)
+            claimed = True
+
+    def report(done: int, total: int, now: Callable[[], tuple[fn.Member, ...]]) -> None:
+        nonlocal saved, last
+        claim()
+        if done == total:
+            _ignore_interrupts()  # what is left takes seconds, and must not be lost
+        bar.total, bar.n = total, done
+        bar.refresh()
+        if time.monotonic() - last > SAVE_EVERY:
+            saved = sweep_runs.save_members(path, now(), saved)
+            last = time.monotonic()
+
+    with bar:
+        result = fn.sweep(
+            experiment,
+            dataset,
+            settings,
+            epochs=config["epochs"],
+            eval_every=config["eval_every"] or None,
+            halve_at=config["halve_at"],
+            chunk_size=config["chunk_size"],
+            members=members,
+            callback=report,
+            **options,
+        )
+    if not claimed:
+        print("funcnet sweep: interrupted before the first epoch", file=sys.stderr)
+        return 130
+    sweep_runs.save_members(path, result.members, saved)
+    if result.interrupted:
+        done = sum(member.epochs for member in result.members)
+        print(
+            f"interrupted after {_check.plural(done, 'epoch')} of all members: "
+            f"funcnet sweep resume {path} goes on",
+            file=sys.stderr,
+        )
+        return 130
+    lines, results = _sweep_summary(result, dataset, config)
+    config = {**config, "status": "finished", "results": results}
+    try:
+        _save_best(path / "best", config, result)
+        sweep_runs.save_sweep(path, config, result.members)
+        lines.append(f"saved in {path}")
+    finally:
+        _print_table(result.table())
+        for line in lines:
+            _say(line)
+    return 0
+
+
+def _experiment(config: dict[str, Any], dataset: fn.Dataset, **settings: Any) -> tuple[Any, ...]:
+    """The experiment of `funcnet sweep`: a configuration with some options replaced."""
+    numbers = {name: value for name, value in settings.items() if name != "seed"}
+    return recipes.build({**config, **numbers}, dataset)
+
+
+def _sweep_config(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The configuration common to all members, and the settings of each."""
+    _check.integer("--seeds", args.seeds, at_least=1)
+    if args.samples is not None:
+        _check.integer("--samples", args.samples, at_least=1)
+    base = recipes.load_recipe(args.recipe) if args.recipe else dict(recipes.DEFAULTS)
+    given = {**base, **{k: v for k, v in vars(args).items() if k != "hidden"}}
+    axes: dict[str, Any] = {} if args.hidden is None else {"hidden": args.hidden}
+    for name in recipes.DEFAULTS:
+        values = given[name]
+        if name not in (*COMMON, "hidden") and isinstance(values, list):
+            axes[name] = values[0] if len(values) == 1 and _is_range(values[0]) else values
+    for name, values in axes.items():
+        if isinstance(values, list) and any(map(_is_range, values)):
+            raise ValueError(f"{recipes.option(name)} takes one range, or values, not both")
+    ranges = [name for name, values in axes.items() if _is_range(values)]
+    if ranges and args.samples is None:
+        raise ValueError(
+            f"{recipes.option(ranges[0])} is a range: say with --samples how many settings to draw"
+        )
+    single = {name: v[0] for name, v in axes.items() if isinstance(v, list) and len(v) == 1}
+    axes = {name: values for name, values in axes.items() if name not in single}
+    if args.samples is not None and not axes:
+        raise ValueError("--samples needs options with ranges or several values to draw from")
+    if not axes and args.seeds == 1:
+        raise ValueError(
+            "there is nothing to sweep: give an option several values, such as "
+            "--learning-rate 1e-3 1e-2, or --seeds"
+        )
+    seeds = range(args.seed, args.seed + args.seeds)
+    if args.samples is not None:
+        drawn = fn.random_search(jax.random.key(args.seed), args.samples, **axes)
+    else:
+        drawn = fn.grid(**axes) if axes else [{}]
+    settings = [{**each, "seed": seed} for each in drawn for seed in seeds]
+    first = {**given, **single, **{name: settings[0][name] for name in axes}}
+    config = _config(argparse.Namespace(**{**first, "hidden": list(first["hidden"])}))
+    for name in axes:
+        config[name] = recipes.DEFAULTS[name]
+    swept = ", ".join(name.replace("_", " ") for name in axes) or "seeds"
+    config["title"] = f"{_run_name(args)}: {swept}"
+    config["halve_at"], config["chunk_size"] = args.halve_at, args.chunk_size
+    config["settings"] = settings
+    return config, settings
+
+
+def _sweep_data(config: dict[str, Any]) -> tuple[fn.Dataset, dict[str, Any]]:
+    """The data of a sweep, and what all members preprocess them with."""
+    whole = _load_dataset(config)
+    if "data_sha256" in config and config["data_sha256"] != _fingerprint(whole):
+        raise ValueError(f"{config['dataset']} has changed since the sweep was begun")
+    if _is_file(config["dataset"]):
+        config["data_sha256"] = _fingerprint(whole)
+    config["class_names"] = list(whole.class_names)
+    dataset = recipes.first(whole, config["num_train"], "--num-train")
+    preprocess: Any = recipes.build_preprocess(config)
+    if config["num_train"] is not None:  # it is fitted to all of them all the same
+        preprocess = fit_preprocess(preprocess, whole.x_train)
+    return dataset, {"preprocess": preprocess}
+
+
+def _sweep_summary(
+    result: fn.SweepResult, dataset: fn.Dataset, config: dict[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
+    """What to print at the end of a sweep, and what to keep of it."""
+    statuses = [member.status for member in result.members]
+    counts = [f"{statuses.count(s):,} {s}" for s in sweep_runs.STATUSES if s in statuses]
+    lines = [f"{_check.plural(len(statuses), 'member')}: {', '.join(counts)}"]
+    results: dict[str, Any] = {"best_settings": result.best_settings}
+    if result.best is None or result.best_settings is None:
+        return lines, results
+    results |= {"val_accuracy": result.best.accuracy, "best_epoch": result.best.epoch}
+    lines.append(
+        f"best validation accuracy {100 * result.best.accuracy:.2f} % after epoch "
+        f"{result.best.epoch}, with {_describe(result.best_settings)}"
+    )
+    if result.test is not None:
+        count = _check.plural(len(dataset.x_test), "example")
+        lines.append(f"test accuracy of that model {100 * result.test.accuracy:.2f} % ({count})")
+        results |= {"test_accuracy": result.test.accuracy, "test_loss": result.test.loss}
+    seeds = sorted({member.settings["seed"] for member in result.members})
+    if len(seeds) > 1 and len(dataset.x_test):
+        results["seeds"] = []
+        for seed in seeds:
+            index, best = best_member(result.members, seed=seed)
+            if best is not None:
+                settings = result.members[index].settings
+                loss_fn = LOSSES[{**config, **settings}["loss"]]
+                test = fn.evaluate(best, dataset.x_test, dataset.y_test, loss_fn=loss_fn)
+                both = {"val_accuracy": best.accuracy, "test_accuracy": test.accuracy}
+                results["seeds"].append({"settings": settings, **both})
+        for name, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):
+            values = [100 * each[name] for each in results["seeds"]]
+            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+            lines.append(
+                f"best member of each seed, {label} accuracy: {np.mean(values):.2f}{spread} % "
+                f"(mean of {len(values)}; {min(values):.2f} to {max(values):.2f})"
+            )
+    return lines, results
+
+
+def _save_best(path: Path, config: dict[str, Any], result: fn.SweepResult) -> None:
+    """A run directory of the best member, for `evaluate` and `predict`."""
+    if result.best is None or result.best_settings is None:
+        return
+    member = next(m for m in result.members if m.best is result.best)
+    own = {name: value for name, value in config.items() if name in recipes.DEFAULTS}
+    own |= {name: config[name] for name in ("class_names", "data_sha256") if name in config}
+    own |= {**member.settings, "hidden": list({**own, **member.settings}["hidden"])}
+    own |= {"title": f"{config['title']}: {_describe(member.settings)}", "status": "finished"}
+    own["results"] = {"val_accuracy": result.best.accuracy, "best_epoch": result.best.epoch}
+    runs.create_run(path, own, overwrite=True)
+    runs.save_models(path, own, member.model or result.best, result.best, member.history)
+    runs.write_config(path, runs.FORMAT, own)
+
+
+def _show_sweep(args: argparse.Namespace) -> int:
+    rows = sweep_runs.load_table(args.run_directory)
+    _print_table(rows, count=len(rows) if args.all else ROWS)
+    print(f"{args.run_directory}: table.csv, histories.csv, sweep.png, best/")
+    return 0
+
+
+def _print_table(rows: list[dict[str, Any]], *, count: int = ROWS) -> None:
+    """Print the best rows of a table: the settings that vary, means over seeds."""
+    varying = [
+        name
+        for name in rows[0]
+        if name not in RESULTS and len({str(row[name]) for row in rows}) > 1
+    ]
+    if "seed" in varying:
+        rows = fn.mean_over_seeds(rows)
+        shown = [n for n in varying if n != "seed"]
+        columns = [*shown, "val_accuracy", "final_train_accuracy", "seeds", "diverged"]
+    else:
+        columns = [*varying, "val_accuracy", "best_epoch", "final_train_accuracy", "status"]
+    ranked = sorted(
+        rows, key=lambda row: -math.inf if row["val_accuracy"] is None else row["val_accuracy"]
+    )
+    ranked.reverse()
+    cells = [[name.replace("_", " ") for name in columns]]
+    cells += [[_cell(row, name) for name in columns] for row in ranked[:count]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        _say("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+    if len(ranked) > count:
+        _say(f"... and {len(ranked) - count:,} more, in table.csv")
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    value = row[name]
+    if value is None:
+        return "-"
+    if name.endswith("accuracy"):
+        spread = row.get(f"{name}_std")
+        return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _describe(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{n.replace('_', ' ')} {_cell(settings, n)}" for n in settings)
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -501,6 +822,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     known = {
         "train": _add_train(commands),
+        "sweep": _add_sweep(commands),
         "evaluate": _add_evaluate(commands),
         "predict": _add_predict(commands),
         "gradcheck": _add_gradcheck(commands),
@@ -512,20 +834,28 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         parser.exit(2)
     if not argv[0].startswith("-") and argv[0] not in known:
         parser.error(_check.unknown("command", argv[0], known))
-    _apply_recipe(known["train"], argv)
+    if argv[0] in ("train", "sweep"):
+        _apply_recipe(known[argv[0]], argv)
+    if argv[0] in known:
+        _check_option_names(known[argv[0]], argv[1:])
     args, unknown = parser.parse_known_args(argv)
     if args.command is None:
         parser.error("no command is given; known: " + ", ".join(known))
     if unknown:
         command = known[args.command]
-        if unknown[0].startswith("-"):
-            options = [o for action in command._actions for o in action.option_strings]
-            name = unknown[0].split("=")[0]
+        command.error(f"unexpected argument {unknown[0]!r}; see {command.prog} --help")
+    return args
+
+
+def _check_option_names(command: argparse.ArgumentParser, words: list[str]) -> None:
+    """Before argparse takes the value of an unknown option for an argument of its own."""
+    options = [option for action in command._actions for option in action.option_strings]
+    for word in words:
+        name = word.split("=")[0]
+        if re.match("-+[a-zA-Z]", name) and name not in options:
             near = _check.nearest(name, options)
             hint = f": did you mean {near}?" if near else f"; see {command.prog} --help"
             command.error(f"unknown option {name}{hint}")
-        command.error(f"unexpected argument {unknown[0]!r}; see {command.prog} --help")
-    return args
 
 
 def _apply_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> None:
@@ -533,8 +863,11 @@ def _apply_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     first = _Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", nargs="?")
     name = first.parse_known_args(argv)[0].recipe
-    if argv[:1] == ["train"] and name in recipes.list_recipes():
-        parser.set_defaults(**recipes.load_recipe(name))
+    if name in recipes.list_recipes():
+        options = recipes.load_recipe(name)
+        if argv[0] == "sweep":  # to which None says that it was not given
+            options["hidden"] = None
+        parser.set_defaults(**options)
 
 
 def _command(
@@ -570,13 +903,7 @@ def _add_train(commands: Any) -> Any:
             "train --recipe cifar10-cpu --epochs 20",
         ),
     )
-    parser.add_argument(
-        "--recipe",
-        type=_name("recipe", recipes.list_recipes()),
-        metavar="NAME",
-        help=f"start from the options of a recipe: {_known(recipes.list_recipes())}; an option "
-        "that is given as well takes the place of the recipe's",
-    )
+    _add_recipe_option(parser)
     _add_data_options(parser).add_argument(
         "--num-train",
         type=int,
@@ -585,6 +912,33 @@ def _add_train(commands: Any) -> Any:
         "all the same)",
     )
     _add_net_options(parser)
+    _add_training_options(parser)
+    group = parser.add_argument_group("output")
+    add = group.add_argument
+    add(
+        "--tta",
+        action=argparse.BooleanOptionalAction,
+        help="at the end, measure the test accuracy of predictions averaged over ten flips "
+        "and shifts of each image, too",
+    )
+    add("--out", metavar="DIR", help="run directory; runs/NAME, numbered, if not given")
+    add("--overwrite", action="store_true", help="replace an earlier run in --out")
+    add("--quiet", action="store_true", help="no progress bar and no line per epoch")
+    parser.set_defaults(**recipes.DEFAULTS)
+    return parser
+
+
+def _add_recipe_option(parser: Any) -> None:
+    parser.add_argument(
+        "--recipe",
+        type=_name("recipe", recipes.list_recipes()),
+        metavar="NAME",
+        help=f"start from the options of a recipe: {_known(recipes.list_recipes())}; an option "
+        "that is given as well takes the place of the recipe's",
+    )
+
+
+def _add_training_options(parser: Any) -> None:
     group = parser.add_argument_group("training")
     add = group.add_argument
     add("--epochs", type=int, metavar="N", help="passes over the training data")
@@ -628,12 +982,6 @@ def _add_train(commands: Any) -> Any:
         "the last ones",
     )
     add("--eval-every", type=int, metavar="N", help="measure accuracies every N epochs; 0 never")
-    add(
-        "--tta",
-        action=argparse.BooleanOptionalAction,
-        help="at the end, measure the test accuracy of predictions averaged over ten flips "
-        "and shifts of each image, too",
-    )
     group = parser.add_argument_group("optimizer")
     add = group.add_argument
     add(
@@ -681,13 +1029,110 @@ def _add_train(commands: Any) -> Any:
         metavar="C",
         help="scale gradients of a larger global norm down to C",
     )
+
+
+def _add_sweep(commands: Any) -> Any:
+    parser = _command(
+        commands,
+        "sweep",
+        sweep,
+        "train with many settings, and compare",
+        "Every option of the network, the training and the optimizer takes several values, and "
+        "every combination of them is trained; --hidden may be given several times. A range "
+        "LOW..HIGH, or log:LOW..HIGH for equally likely factors, is for --samples. Settings that "
+        "differ in fractions alone are one compiled program. The sweep is kept in a directory: "
+        "the table, the histories, a picture, and in best/ the run with the best validation "
+        "accuracy. One that was interrupted goes on with funcnet sweep resume RUN.",
+        (
+            "sweep --learning-rate 1e-3 2e-3 3e-4 --weight-scale 2e-2 5e-2 6e-2 --seeds 3",
+            "sweep --learning-rate log:1e-4..1e-2 --keep-prob 0.5..1 --samples 50 --halve-at 5 10",
+            "sweep --hidden 100 --hidden 100 100 --optimizer adam sgd_momentum",
+            "sweep show runs/sweep-digits",
+        ),
+    )
+    parser.add_argument(
+        "action",
+        nargs="?",
+        type=_name("action", ("run", "resume", "show")),
+        default="run",
+        metavar="ACTION",
+        help="run (if not given), resume or show",
+    )
+    parser.add_argument(
+        "run_directory", nargs="?", metavar="RUN", help="of resume and show: the directory"
+    )
+    _add_recipe_option(parser)
+    group = parser.add_argument_group("sweep")
+    add = group.add_argument
+    add("--seeds", type=int, metavar="N", help="train each setting with N seeds")
+    add(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="draw N settings at random, in place of every combination",
+    )
+    add(
+        "--halve-at",
+        type=int,
+        nargs="+",
+        metavar="EPOCH",
+        help="after these epochs, stop the worse half by validation accuracy",
+    )
+    add(
+        "--chunk-size",
+        type=int,
+        metavar="N",
+        help="members to train side by side; if not given, as the memory allows",
+    )
+    _add_data_options(parser).add_argument(
+        "--num-train",
+        type=int,
+        metavar="N",
+        help="train on the first N training examples only",
+    )
+    _add_net_options(parser, hidden="append")
+    _add_training_options(parser)
+    for action in parser._actions:
+        if action.dest in recipes.DEFAULTS and action.dest not in (*COMMON, "hidden"):
+            action.nargs, action.type = "+", _axis_type(action.type)
     group = parser.add_argument_group("output")
     add = group.add_argument
-    add("--out", metavar="DIR", help="run directory; runs/NAME, numbered, if not given")
-    add("--overwrite", action="store_true", help="replace an earlier run in --out")
-    add("--quiet", action="store_true", help="no progress bar and no line per epoch")
-    parser.set_defaults(**recipes.DEFAULTS)
+    add("--out", metavar="DIR", help="directory; runs/sweep-NAME, numbered, if not given")
+    add("--all", action="store_true", help="of show: the whole table")
+    add("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(**SWEEP_DEFAULTS)
     return parser
+
+
+def _axis_type(kind: Any) -> Callable[[str], Any]:
+    """A type for argparse: a value of an option, or a range of numbers."""
+    numbers = {int: "an integer", float: "a number"}
+
+    def parse(text: str) -> Any:
+        found = re.fullmatch(r"(log:)?(.+?)\.\.(.+)", text)
+        try:
+            if found is None or kind not in (int, float, _weight_scale):
+                return kind(text)
+            log, low, high = found.groups()
+            low = f"{log or ''}{low}" if kind is int else low
+            if kind is int:
+                return fn.integers(int(low), int(high))  # log: is no integer
+            ends = float(low), float(high)
+        except ValueError:
+            what = numbers.get(kind, "a number")
+            raise argparse.ArgumentTypeError(
+                f"expected {what}, or a range LOW..HIGH of such, got {text!r}"
+            ) from None
+        try:
+            return (fn.log_uniform if log else fn.uniform)(*ends)
+        except (TypeError, ValueError) as error:
+            raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+    return parse
+
+
+def _is_range(value: Any) -> bool:
+    return isinstance(value, Distribution)
 
 
 def _add_evaluate(commands: Any) -> Any:
@@ -856,11 +1301,12 @@ def _add_data_dir(parser: Any) -> None:
     )
 
 
-def _add_net_options(parser: Any) -> None:
+def _add_net_options(parser: Any, *, hidden: str = "store") -> None:
     group = parser.add_argument_group("network")
     add = group.add_argument
     add(
         "--hidden",
+        action=hidden,
         type=int,
         nargs="*",
         metavar="DIM",

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from funcnet import _check, augment, preprocess, schedules
 from funcnet.datasets import Dataset
-from funcnet.losses import LOSSES
+from funcnet.losses import LOSSES, is_zero
 from funcnet.net import ACTIVATIONS, MAX_DIM, NORMALIZATIONS, SCALES, Layer, mlp
 from funcnet.optim import OPTIMIZERS, Optimizer, clip_by_global_norm
 from funcnet.train import fit_preprocess
@@ -174,33 +174,48 @@ def experiment(config: Mapping[str, Any], dataset: Dataset) -> Experiment:
       ValueError, TypeError: an option is wrong; it is named as on the command line.
     """
     config = {**DEFAULTS, **config}
-    check_config(config)
     inputs = dataset.x_train
     dataset = first(dataset, config["num_train"], "--num-train")
-    count, batch_size = len(dataset.x_train), config["batch_size"]
-    if batch_size is None:
-        batch_size = min(BATCH_SIZE, count)
-    net = build_net(config, len(dataset.class_names))
-    optimizer = build_optimizer(config, math.ceil(count / batch_size))
+    net, optimizer, options = build(config, dataset)
     fitted = fit_preprocess(build_preprocess(config), inputs)  # last: it may take a minute
     return Experiment(
         net,
         optimizer,
         dataset,
         {
+            **options,
             "key": jax.random.key(config["seed"]),
             "epochs": config["epochs"],
-            "batch_size": batch_size,
-            "reg": config["reg"],
-            "loss_fn": LOSSES[config["loss"]],
             "preprocess": fitted,
-            "augment": build_augment(config),
-            "label_smoothing": config["label_smoothing"],
-            "mixup_alpha": config["mixup"],
-            "average_decay": config["average_decay"],
             "eval_every": config["eval_every"] or None,
         },
     )
+
+
+def build(config: Mapping[str, Any], dataset: Dataset) -> tuple[Layer, Optimizer, dict[str, Any]]:
+    """What an experiment of `sweep` returns: net, optimizer and options of `fit`.
+
+    Args:
+      config: a configuration; its numbers may be traced.
+      dataset: the Dataset that is trained on.
+    """
+    config = {**DEFAULTS, **config}
+    check_config(config)
+    count, batch_size = len(dataset.x_train), config["batch_size"]
+    if batch_size is None:
+        batch_size = min(BATCH_SIZE, count)
+    net = build_net(config, len(dataset.class_names))
+    optimizer = build_optimizer(config, math.ceil(count / batch_size))
+    options = {
+        "batch_size": batch_size,
+        "reg": config["reg"],
+        "loss_fn": LOSSES[config["loss"]],
+        "augment": build_augment(config),
+        "label_smoothing": config["label_smoothing"],
+        "mixup_alpha": config["mixup"],
+        "average_decay": config["average_decay"],
+    }
+    return net, optimizer, options
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -240,7 +255,8 @@ def check_config(config: Mapping[str, Any]) -> None:
             parse_step(option(name), text, steps)
     if config["decay_every"] != 1 and config["schedule"] != "step":
         raise ValueError("--decay-every is for the schedule step")
-    if config["loss"] != "softmax" and (config["label_smoothing"] or config["mixup"]):
+    soft = not (is_zero(config["label_smoothing"]) and is_zero(config["mixup"]))
+    if config["loss"] != "softmax" and soft:
         raise ValueError("--label-smoothing and --mixup are for the softmax loss")
     if config["dataset"] != "cifar10" and config["data_dir"] is not None:
         raise ValueError(f"--data-dir is for cifar10, not for {config['dataset']}")
@@ -271,7 +287,8 @@ def build_optimizer(config: Mapping[str, Any], steps_per_epoch: int) -> Optimize
     make = OPTIMIZERS[config["optimizer"]]
     takes = inspect.signature(make).parameters
     given = {name: config[name] for name in HYPER_PARAMETERS if config[name] is not None}
-    if config["weight_decay"] == 0 and "weight_decay" not in takes:
+    none = _check.concrete(config["weight_decay"]) and config["weight_decay"] == 0
+    if none and "weight_decay" not in takes:
         del given["weight_decay"]  # none is what the others have, and how a recipe's is undone
     for name in given:
         if name not in takes:

@@ -55,7 +55,7 @@ def create_run(
         (path / name).unlink(missing_ok=True)
     with naming(path):
         path.mkdir(parents=True, exist_ok=True)
-    _write_config(path, {**config, "status": "running"})
+    write_config(path, FORMAT, {**config, "status": "running"})
     return path
 
 
@@ -102,21 +102,28 @@ def save_run(
     path: Path, config: dict[str, Any], result: FitResult, *, results: dict[str, Any]
 ) -> None:
     """Write what a run has come to; config.json last, with `results` in it."""
-    save_model(path / "last.safetensors", result.model)
-    save_model(path / "best.safetensors", result.best or result.model)
-    write_history(path, result.history)
-    picture = io.BytesIO()
-    plot_history(result.history, title=config.get("title")).savefig(picture, format="png", dpi=120)
-    write_atomically(path / "curves.png", picture.getvalue())
+    save_models(path, config, result.model, result.best or result.model, result.history)
     status = "interrupted" if result.interrupted else "finished"
-    _write_config(path, {**config, "status": status, "results": results})
+    write_config(path, FORMAT, {**config, "status": status, "results": results})
+
+
+def save_models(
+    path: Path, config: dict[str, Any], last: Model, best: Model, history: History
+) -> None:
+    """Write the models of a run, its history and its curves."""
+    save_model(path / "last.safetensors", last)
+    save_model(path / "best.safetensors", best)
+    write_history(path, history)
+    picture = io.BytesIO()
+    plot_history(history, title=config.get("title")).savefig(picture, format="png", dpi=120)
+    write_atomically(path / "curves.png", picture.getvalue())
 
 
 def write_history(path: Path, history: History) -> None:
     """Write history.csv and losses.csv."""
     rows = zip(*(getattr(history, name) for name in History._fields[1:]), strict=True)
-    write_atomically(path / "history.csv", _csv(History._fields[1:], rows))
-    write_atomically(path / "losses.csv", _csv(("step", "loss"), enumerate(history.loss, start=1)))
+    write_csv(path / "history.csv", History._fields[1:], rows)
+    write_csv(path / "losses.csv", ("step", "loss"), enumerate(history.loss, start=1))
 
 
 def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -125,15 +132,20 @@ def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       FileNotFoundError: there is none. ValueError: it is damaged or no run's.
     """
+    return read_config(path, FORMAT, "run")
+
+
+def read_config(path: str | os.PathLike[str], format: str, what: str) -> dict[str, Any]:
+    """The config.json of a directory, which must be of a format."""
     file = Path(path) / "config.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{path} is no run directory: it has no config.json")
+        raise FileNotFoundError(f"{path} is no {what} directory: it has no config.json")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f"{file} is not the configuration of a funcnet run")
+    if not isinstance(config, dict) or config.get("format") != format:
+        raise ValueError(f"{file} is not the configuration of a funcnet {what}")
     return config
 
 
@@ -157,14 +169,17 @@ def _is_run(path: Path) -> bool:
     return True
 
 
-def _write_config(path: Path, config: dict[str, Any]) -> None:
-    text = json.dumps({"format": FORMAT, **config}, indent=2)
+def write_config(path: Path, format: str, config: dict[str, Any]) -> None:
+    """Write the config.json of a directory."""
+    config = {name: value for name, value in config.items() if name != "format"}
+    text = json.dumps({"format": format, **config}, indent=2)
     write_atomically(path / "config.json", f"{text}\n".encode())
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a .csv file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    return text.getvalue().encode()
+    write_atomically(file, text.getvalue().encode())

@@ -129,7 +129,7 @@ def sweep(
     dataset: Dataset,
     settings: Iterable[Mapping[str, Any]],
     *,
-    key: jax.Array,
+    key: jax.Array | None = None,
     epochs: int,
     batch_size: int | None = None,
     eval_every: int | None = 1,
@@ -157,7 +157,8 @@ def sweep(
         `seed` is given to it only if it has a parameter of this name.
       dataset: the Dataset.
       settings: a list of dicts, such as `grid(...)` and `random_search(...)` give.
-      key: a random key, `jax.random.key(0)`.
+      key: a random key, `jax.random.key(0)`; None if the settings have a seed, which is then all
+        that is random about a member.
       epochs: the number of epochs.
       batch_size: examples per step; may come from the experiment instead.
       eval_every: as for `fit`.
@@ -180,7 +181,7 @@ def sweep(
     _check.function("experiment", experiment)
     if callback is not None:
         _check.function("callback", callback)
-    dataset, key = check_dataset(dataset), _typed(_check.key(key))
+    dataset = check_dataset(dataset)
     epochs = _check.integer("epochs", epochs, at_least=1)
     if eval_every is not None:
         eval_every = _check.integer("eval_every", eval_every, at_least=1)
@@ -189,9 +190,10 @@ def sweep(
     halve_at = _check_halving(halve_at, epochs, eval_every, dataset)
     checked = check_settings(settings)
     _check_names(experiment, checked[0])
+    member_key(key, checked[0])
     common = _check_options("sweep", {**options, "batch_size": batch_size})
     current = _first_members(checked, members)
-    groups = _groups(experiment, checked, common, dataset, key, chunk_size)
+    groups = _groups(experiment, checked, common, dataset, chunk_size)
     looks = _looks(epochs, eval_every, halve_at)
     alive, chunk, interrupted = tuple(range(len(checked))), None, False
 
@@ -215,7 +217,7 @@ def sweep(
     except KeyboardInterrupt:
         interrupted = True
     current = members_now()
-    index, best = _best_member(current)
+    index, best = best_member(current)
     if best is None:
         return SweepResult(current, None, None, None, interrupted)
     test = None
@@ -225,13 +227,27 @@ def sweep(
     return SweepResult(current, best, current[index].settings, test, interrupted)
 
 
-def member_key(key: jax.Array, settings: Mapping[str, Any]) -> jax.Array:
-    """The key of a member of a sweep: `key`, or `fold_in(key, seed)` if it has a seed.
+def member_key(key: jax.Array | None, settings: Mapping[str, Any]) -> jax.Array:
+    """The key of a member of a sweep.
 
-    `fit(net, optimizer, dataset, key=member_key(key, settings), ...)` is that member, alone.
+    It is `key`; or, if the settings have a seed, `fold_in(key, seed)`; or, if besides key is None,
+    `jax.random.key(seed)`. `fit(net, optimizer, dataset, key=member_key(key, settings), ...)` is
+    that member, alone.
     """
-    key = _typed(_check.key(key))
+    if key is None:
+        if "seed" not in settings:
+            raise ValueError("give a key, such as jax.random.key(0), or settings with a seed")
+        return jax.random.key(settings["seed"])
+    key = _check.key(key)
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
     return jax.random.fold_in(key, settings["seed"]) if "seed" in settings else key
+
+
+def new_member(settings: Mapping[str, Any]) -> Member:
+    """A member that was not begun."""
+    none = History(np.zeros(0), np.zeros(0, int), *(np.zeros(0) for _ in range(4)))
+    return Member(dict(settings), "unfinished", 0, None, None, none, None)
 
 
 def sweep_table(members: Sequence[Member]) -> list[dict[str, Any]]:
@@ -301,7 +317,6 @@ def _groups(
     settings: Sequence[Settings],
     common: dict[str, Any],
     dataset: Dataset,
-    key: jax.Array,
     chunk_size: int | None,
 ) -> list[_Group]:
     """The groups, everything in them checked."""
@@ -341,7 +356,7 @@ def _groups(
             lambda key, program=program, in_shape=in_shape: init_train_state(
                 program.net, program.optimizer, in_shape, key=key
             ),
-            key,
+            jax.random.key(0),
         )
         check_step(program, values, fitted[same], state, dataset, batch_size)
         augments = program.augment is not None
@@ -506,7 +521,7 @@ def _begin(
     indices: tuple[int, ...],
     size: int,
     members: Sequence[Member],
-    key: jax.Array,
+    key: jax.Array | None,
     dataset: Dataset,
     looks: frozenset[int],
 ) -> _Chunk:
@@ -819,10 +834,12 @@ def _total(
     return total
 
 
-def _best_member(members: Sequence[Member]) -> tuple[int, BestModel | None]:
-    """The best model of those that did not diverge, and whose it is."""
+def best_member(members: Sequence[Member], **settings: Any) -> tuple[int, BestModel | None]:
+    """The best model of the members with these settings that did not diverge, and whose it is."""
     best, index = None, -1
     for i, member in enumerate(members):
+        if any(member.settings[name] != value for name, value in settings.items()):
+            continue
         own = member.best
         if own is None or member.status == "diverged":
             continue
@@ -847,12 +864,6 @@ def _row(member: Member) -> dict[str, Any]:
 
 
 # Checks.
-
-
-def _typed(key: jax.Array) -> jax.Array:
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    return jax.random.wrap_key_data(key)
 
 
 def _takes(function: Any, name: str) -> bool:
@@ -910,9 +921,8 @@ def _first_members(
     settings: Sequence[Settings], members: Sequence[Member] | None
 ) -> tuple[Member, ...]:
     """The members before the sweep: as given, or not begun."""
-    none = History(np.zeros(0), np.zeros(0, int), *(np.zeros(0) for _ in range(4)))
     if members is None:
-        return tuple(Member(s, "unfinished", 0, None, None, none, None) for s in settings)
+        return tuple(map(new_member, settings))
     if tuple(member.settings for member in members) != tuple(settings):
         raise ValueError("members are not those of a sweep of these settings")
     return tuple(

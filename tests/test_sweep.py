@@ -162,6 +162,14 @@ def test_seeds_change_the_start_and_the_batches(small):
     assert not np.array_equal(a.history.loss, b.history.loss)
 
 
+def test_without_a_key_the_seed_is_all_that_is_random(small):
+    settings = [{**GRID[0], "seed": seed} for seed in (0, 5)]
+    member = run(small, settings, key=None).members[1]
+    net, optimizer = two_numbers(**GRID[0])
+    lone = fn.fit(net, optimizer, small, key=jax.random.key(5), epochs=3, batch_size=50)
+    close(member.history.loss, lone.history.loss, rtol=1e-4)
+
+
 def test_an_experiment_may_take_the_seed(small):
     def experiment(learning_rate, seed):
         return fn.mlp([], 10, weight_scale=0.1 * seed), fn.sgd(learning_rate)
@@ -529,6 +537,11 @@ WRONG = {
         "halve_at goes by validation",
     ),
     "no key": ({"key": 0}, TypeError, "key must be a random key"),
+    "neither key nor seed": (
+        {"key": None},
+        ValueError,
+        r"give a key, such as jax.random.key\(0\), or settings with a seed",
+    ),
     "few classes": (
         {"experiment": lambda a: (fn.mlp([], 3), fn.sgd(a)), "settings": fn.grid(a=[0.1])},
         ValueError,

@@ -1,0 +1,256 @@
+"""`funcnet sweep`, and the directories that it keeps."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from command import run
+
+import funcnet as fn
+from funcnet import cli, sweep_runs
+
+pytestmark = pytest.mark.usefixtures("unoptimized")
+SMALL = ("--num-train", 200, "--hidden", 8, "--epochs", 3, "--quiet")
+GRID = ("--learning-rate", "1e-3", "1e-2", "--weight-scale", "5e-2", "0.1")
+
+
+def sweep(out, *words):
+    code, printed, error = run("sweep", *SMALL, *words, "--out", out)
+    assert code == 0, error
+    return printed
+
+
+def table(path):
+    with (path / "table.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """A sweep of four settings and two seeds: its directory, and what was printed."""
+    path = tmp_path_factory.mktemp("sweeps") / "grid"
+    return path, sweep(path, *GRID, "--seeds", 2)
+
+
+def test_a_sweep_leaves_tables_pictures_and_the_best_run(grid):
+    path, printed = grid
+    rows = table(path)
+    assert [(r["learning_rate"], r["weight_scale"], r["seed"]) for r in rows[:3]] == [
+        ("0.001", "0.05", "0"),
+        ("0.001", "0.05", "1"),
+        ("0.01", "0.05", "0"),
+    ] or len(rows) == 8
+    assert {row["status"] for row in rows} == {"finished"}
+    assert (path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((path / "table.json").read_text())[0]["epochs"] == 3
+    with (path / "histories.csv").open(newline="") as file:
+        histories = list(csv.DictReader(file))
+    assert len(histories) == 8 * 4
+    assert {int(row["member"]) for row in histories} == set(range(8))
+    best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    assert f"best validation accuracy {100 * float(best['val_accuracy']):.2f} %" in printed
+    assert "8 members: 8 finished" in printed
+    code, evaluated, _ = run("evaluate", path / "best")
+    assert code == 0
+    accuracy = json.loads((path / "config.json").read_text())["results"]["test_accuracy"]
+    assert f"test accuracy {100 * accuracy:.2f} %" in evaluated
+    assert f"test accuracy of that model {100 * accuracy:.2f} %" in printed
+
+
+def test_a_member_is_what_train_does(grid, tmp_path):
+    path, _ = grid
+    row = next(
+        r
+        for r in table(path)
+        if (r["learning_rate"], r["weight_scale"], r["seed"]) == ("0.01", "0.1", "1")
+    )
+    options = ("--learning-rate", 0.01, "--weight-scale", 0.1, "--seed", 1)
+    code, _, error = run("train", *SMALL, *options, "--out", tmp_path / "run")
+    assert code == 0, error
+    with (tmp_path / "run" / "history.csv").open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["val_accuracy"]) == pytest.approx(float(row["final_val_accuracy"]), abs=0.006)
+    assert float(last["train_accuracy"]) == pytest.approx(
+        float(row["final_train_accuracy"]), abs=0.006
+    )
+
+
+def test_show_prints_the_table_of_means_over_seeds(grid):
+    path, printed = grid
+    code, shown, _ = run("sweep", "show", path)
+    assert code == 0
+    lines = shown.splitlines()
+    assert lines[:5] == printed.splitlines()[:5]
+    assert lines[0].split("  ")[-1].strip() == "diverged"
+    values = [float(line.split()[2]) for line in lines[1:5]]
+    assert values == sorted(values, reverse=True)
+    rows = fn.mean_over_seeds(sweep_runs.load_table(path))
+    assert values[0] == pytest.approx(100 * max(row["val_accuracy"] for row in rows), abs=0.005)
+
+
+def test_structural_options_and_a_random_search(tmp_path):
+    words = ("--optimizer", "adam", "sgd", "--learning-rate", "log:1e-3..1e-1")
+    words += ("--batch-size", "20..60", "--hidden", 4, 3, "--samples", 5, "--halve-at", 1)
+    printed = sweep(tmp_path / "random", *words)
+    rows = table(tmp_path / "random")
+    assert len(rows) == 5
+    assert {row["optimizer"] for row in rows} <= {"adam", "sgd"}
+    assert all(1e-3 <= float(row["learning_rate"]) <= 1e-1 for row in rows)
+    assert all(20 <= int(row["batch_size"]) <= 60 for row in rows)
+    assert {row["hidden"] for row in rows} <= {"(8,)", "(4, 3)"}
+    assert sum(row["status"] == "stopped" for row in rows) == 2
+    assert "3 finished, 2 stopped" in printed
+    assert run("evaluate", tmp_path / "random" / "best")[0] == 0
+
+
+def test_a_recipe_may_be_swept(tmp_path):
+    words = ("--recipe", "digits", "--num-train", 200, "--epochs", 1, "--quiet", "--reg", 0, 0.1)
+    code, _, error = run("sweep", *words, "--out", tmp_path / "run")
+    assert code == 0, error
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    recipe = fn.load_recipe("digits")
+    assert config["recipe"] == "digits"
+    assert config["hidden"] == recipe["hidden"]
+    assert config["keep_prob"] == recipe["keep_prob"]
+    assert [row["reg"] for row in table(tmp_path / "run")] == ["0.0", "0.1"]
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_an_interrupted_sweep_resumes_and_ends_the_same(calls, grid, tmp_path, monkeypatch):
+    path = tmp_path / "cut"
+    saves = []
+
+    def save_members(*arguments):
+        saves.append(arguments)
+        if len(saves) == calls:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    original = sweep_runs.save_members
+    monkeypatch.setattr(sweep_runs, "save_members", save_members)
+    monkeypatch.setattr(cli, "SAVE_EVERY", -1)
+    words = (*SMALL, *GRID, "--seeds", 2, "--chunk-size", 4)
+    code, _, error = run("sweep", *words, "--out", path)
+    assert code == 130
+    assert f"funcnet sweep resume {path} goes on" in error
+    assert not (path / "table.csv").exists()
+    code, _, error = run("sweep", "show", path)
+    assert code == 2
+    assert "the sweep did not finish; funcnet sweep resume" in error
+    code, _, error = run("sweep", "resume", path, "--quiet")
+    assert code == 0, error
+    whole = tmp_path / "whole"
+    assert run("sweep", *words, "--out", whole)[0] == 0
+    assert (path / "table.csv").read_bytes() == (whole / "table.csv").read_bytes()
+    assert (path / "histories.csv").read_bytes() == (whole / "histories.csv").read_bytes()
+    models = [(p / "best" / "best.safetensors").read_bytes() for p in (path, whole)]
+    assert models[0] == models[1]
+
+
+def test_members_come_back_as_they_were_saved(tmp_path):
+    data = fn.load_digits()
+
+    def experiment(rate):
+        net = fn.mlp([5], 10, normalization="batchnorm")
+        return net, fn.adam(rate), {"average_decay": 0.9}
+
+    def stop(done, total, members):
+        raise KeyboardInterrupt
+
+    settings = [{"rate": 1e-3, "seed": 0}, {"rate": 1e-2, "seed": 0}, {"rate": 1e-2, "seed": 1}]
+    fitted = fn.subtract_mean(data.x_train)
+    options = {"epochs": 2, "batch_size": 200, "preprocess": fitted, "chunk_size": 2}
+    first = fn.sweep(experiment, data, settings, callback=stop, **options)
+    (tmp_path / "members").mkdir()
+    sweep_runs.save_members(tmp_path, first.members, {})
+    net = experiment(1e-3)[0]
+    again = sweep_runs.load_members(tmp_path, settings, lambda _: net, fitted)
+    assert [m.epochs for m in again] == [1, 1, 0]
+    for a, b in zip(first.members[:2], again[:2], strict=True):
+        assert (a.settings, a.status) == (b.settings, b.status)
+        np.testing.assert_array_equal(a.history.loss, b.history.loss)
+        assert a.history.loss.dtype == b.history.loss.dtype
+        for x, y in zip(
+            (a.best.params, a.state.opt_state), (b.best.params, b.state.opt_state), strict=True
+        ):
+            assert fn.freeze(x) == y
+        assert fn.freeze(a.state.state) == b.state.state
+    whole = fn.sweep(experiment, data, settings, **options)
+    rest = fn.sweep(experiment, data, settings, members=again, **options)
+    assert whole.table() == rest.table()
+
+
+def test_damaged_members_are_noticed(tmp_path):
+    (tmp_path / "members").mkdir()
+    (tmp_path / "members" / "0.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is not a safetensors file, or is damaged"):
+        sweep_runs.load_members(
+            tmp_path, [{"seed": 0}], lambda _: fn.mlp([], 10), fn.no_preprocess([[0]])
+        )
+
+
+WRONG = {
+    (): "there is nothing to sweep",
+    ("--learning-rate", "1e-3", "1e-3"): "learning_rate has 0.001 twice",
+    ("--learning-rate", "fast"): "expected a number, or a range LOW..HIGH of such, got 'fast'",
+    ("--learning-rate", "1e-3..1e-2"): "--learning-rate is a range: say with --samples",
+    (
+        "--learning-rate",
+        "1e-3..1e-2",
+        "2",
+        "--samples",
+        "2",
+    ): "takes one range, or values, not both",
+    ("--learning-rate", "2..1", "--samples", "2"): "high of uniform must be >= 2",
+    ("--batch-size", "log:2..8", "--samples", "2"): "expected an integer, or a range",
+    ("--samples", "2"): "--samples needs options with ranges or several values",
+    ("--optimizer", "adm", "sgd"): "unknown optimizer 'adm': did you mean 'adam'?",
+    ("--learning-rate", "1e-3", "-1"): "--learning-rate must be > 0, got -1.0 (settings[1]:",
+    ("--momentum", "0.8", "0.9"): "--momentum is for",
+    ("--seeds", "0"): "--seeds must be at least 1",
+    ("--seeds", "2", "--halve-at", "3"): "every epoch of halve_at must be at most 2",
+    ("--seeds", "2", "--all"): "--all is for funcnet sweep show RUN",
+    ("--learnin-rate", "1"): "unknown option --learnin-rate: did you mean --learning-rate?",
+}
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_wrong_options_are_one_line(words, tmp_path):
+    code, _, error = run("sweep", *SMALL, *words, "--out", tmp_path / "run")
+    assert code == 2
+    assert WRONG[words] in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("show",), "show needs the directory of a sweep"),
+        (("show", "nowhere"), "nowhere is no sweep directory"),
+        (("resume", "nowhere", "--epochs", 3), "--epochs is not for resume"),
+        (("delete", "nowhere"), "unknown action 'delete'"),
+        (("run", "nowhere"), "unexpected argument 'nowhere'"),
+    ],
+)
+def test_wrong_actions(words, message):
+    code, _, error = run("sweep", *words)
+    assert code == 2
+    assert message in error
+
+
+def test_finished_sweeps_and_full_directories_are_left_alone(grid, tmp_path):
+    path, _ = grid
+    code, _, error = run("sweep", "resume", path)
+    assert code == 2
+    assert "is finished: funcnet sweep show" in error
+    code, _, error = run("sweep", *SMALL, "--seeds", 2, "--out", path)
+    assert code == 2
+    assert "is there already" in error
+    copy = shutil.copytree(path, tmp_path / "copy")
+    (copy / "table.json").write_text("{}")
+    code, _, error = run("sweep", "show", copy)
+    assert code == 2
+    assert "table.json is damaged" in error
