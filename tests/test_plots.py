@@ -107,3 +107,134 @@ def test_the_history_of_a_real_run():
     losses, accuracies = fn.plot_history(result.history).axes
     assert len(losses.lines[0].get_xdata()) == 26
     np.testing.assert_array_equal(lines(accuracies)["validation"][:, 0], [0, 1, 2])
+
+
+# Sweeps
+
+
+def rows(**axes):
+    """A table: the accuracy is a function of the settings, of two seeds that differ by 0.02."""
+    table = []
+    for i, settings in enumerate(fn.grid(**axes, seed=[0, 1])):
+        table.append(
+            {
+                **settings,
+                "val_accuracy": 0.2 + 0.05 * (i // 2) + 0.02 * settings["seed"],
+                "val_loss": 1.0 / (i + 1),
+                "best_epoch": 3,
+                "final_train_accuracy": 0.5,
+                "final_val_accuracy": 0.4,
+                "epochs": 3,
+                "status": "finished",
+            }
+        )
+    return table
+
+
+RATES, SCALES = [1e-3, 3e-4, 1e-2], [0.05, 0.02]
+
+
+def test_a_heat_map_has_the_means_over_seeds_with_its_axes_in_order():
+    figure = fn.plot_heat_map(rows(rate=RATES, scale=SCALES), "rate", "scale", title="A sweep")
+    axes, bar = figure.axes
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0.0003", "0.001", "0.01"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["0.02", "0.05"]
+    # rate 3e-4, scale 0.05 is the third setting, scale 0.02 the fourth.
+    expected = 21 + 5 * np.array([[3, 1, 5], [2, 0, 4]])
+    np.testing.assert_allclose(axes.images[0].get_array(), expected)
+    written = {t.get_position(): t.get_text() for t in axes.texts}
+    assert written[0, 0] == "36.0"
+    assert len(written) == 6
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("rate", "scale")
+    assert bar.get_ylabel() == "validation accuracy (%)"
+    assert figure.get_suptitle() == "A sweep"
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_a_heat_map_leaves_out_what_diverged():
+    table = rows(rate=RATES, scale=SCALES)
+    for row in table[:3]:
+        row["status"] = "diverged"
+    image = fn.plot_heat_map(table, "rate", "scale").axes[0].images[0].get_array()
+    assert np.isnan(np.ma.filled(image, np.nan)[1, 1])  # both seeds of the first setting
+    assert image[0, 1] == pytest.approx(27)  # of the second, the seed that did not
+
+
+def test_panels_share_a_scale():
+    table = rows(depth=[2, 4], rate=RATES, scale=SCALES)
+    figure = fn.plot_heat_map(table, "rate", "scale", panels="depth", value="val_loss")
+    first, second, _ = figure.axes
+    assert [first.get_title(), second.get_title()] == ["depth: 2", "depth: 4"]
+    assert first.images[0].get_clim() == second.images[0].get_clim()
+    assert first.images[0].get_array().max() > second.images[0].get_array().max()
+
+
+def test_lines_have_means_and_a_band():
+    figure = fn.plot_lines(rows(rate=RATES), "rate")
+    (axes,) = figure.axes
+    (line,) = axes.lines
+    np.testing.assert_allclose(line.get_xdata(), sorted(RATES))
+    np.testing.assert_allclose(line.get_ydata(), [26, 21, 31])
+    assert axes.get_xscale() == "log"
+    spread = np.std([0, 2], ddof=1)
+    edges = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert edges.max() == pytest.approx(31 + spread)
+    assert edges.min() == pytest.approx(21 - spread)
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_lines_of_names_and_a_line_for_each_value():
+    figure = fn.plot_lines(rows(rule=["sgd", "adam"], depth=[1, 2]), "rule", lines="depth")
+    (axes,) = figure.axes
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["sgd", "adam"]
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["depth 1", "depth 2"]
+    assert axes.get_xscale() == "linear"
+
+
+def test_parallel_coordinates():
+    table = rows(rate=RATES, rule=["sgd", "adam"], keep=[0.5, 1.0])
+    table[0]["status"] = "diverged"
+    figure = fn.plot_parallel(table)
+    axes = figure.axes[0]
+    assert [t.get_text() for t in axes.get_xticklabels()][:3] == ["rate", "rule", "keep"]
+    members = [line for line in axes.lines if len(line.get_xdata()) > 2]
+    assert len(members) == 24
+    grey = [line for line in members if line.get_color() == "0.8"]
+    assert len(grey) == 1
+    assert len(grey[0].get_ydata()) == len(members[-1].get_ydata()) - 1  # it has no value
+    best = members[-1].get_ydata()  # drawn last, on top
+    assert best[-1] == 1
+    assert best[0] == 1  # the largest rate
+    assert png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("axes", "labels"),
+    [
+        ({"rate": RATES}, ("rate", "validation accuracy (%)")),
+        ({"rate": RATES, "scale": SCALES}, ("scale", "rate")),
+        ({"a": [1, 2], "b": [1, 2], "c": [1, 2]}, ("", "")),
+        ({"rate": [0.1]}, ("seed", "validation accuracy (%)")),
+    ],
+    ids=["one", "two", "three", "none"],
+)
+def test_a_sweep_is_drawn_as_suits_its_settings(axes, labels):
+    drawn = fn.plot_sweep(rows(**axes)).axes[0]
+    assert (drawn.get_xlabel(), drawn.get_ylabel()) == labels
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: fn.plot_sweep([]), "the table is empty"),
+        (
+            lambda: fn.plot_lines(rows(rate=RATES), "rat"),
+            "unknown column 'rat': did you mean 'rate'",
+        ),
+        (lambda: fn.plot_heat_map(rows(rate=RATES), "rate", "scale"), "unknown column 'scale'"),
+        (lambda: fn.plot_sweep(rows(rate=RATES), value="accuracy"), "unknown column 'accuracy'"),
+    ],
+)
+def test_wrong_tables(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
