@@ -55,7 +55,7 @@ from funcnet.train import (
 
 Tree = Any
 Experiment = Callable[..., tuple[Any, ...]]
-CPU_CACHE = 24 * 2**20  # bytes of parameters, gradients and moments side by side
+CPU_CACHE = 24 * 2**20  # bytes; on the CPU, members whose state is more are no faster together
 OPTIONS: dict[str, Any] = {  # of `fit`, which `sweep` and the experiment may give, with defaults
     "reg": 0.0,
     "loss_fn": softmax_loss,
@@ -207,8 +207,8 @@ def sweep(
                 while chunk.epoch < end:
                     chunk = _advance(chunk, dataset, looks)
                     if callback is not None:
-                        done = sum(member.epochs for member in members_now())
-                        callback(done, _total(current, alive, end, halve_at, epochs), members_now)
+                        total = _total(current, alive, end, halve_at, epochs)
+                        callback(_done(current, chunk), total, members_now)
                 current = members_now()
                 chunk = None
             if end < epochs:
@@ -322,9 +322,8 @@ def _groups(
     """The groups, everything in them checked."""
     takes_seed = _takes(experiment, "seed")
     static = tuple((k, v) for k, v in common.items() if k not in ("preprocess", "batch_size"))
-    alike: dict[_Plan, list[int]] = {}
+    alike: dict[_Plan, dict[int, dict[str, Any]]] = {}  # for each plan the numbers of its members
     made: list[tuple[Program, Numbers, dict[str, Any]]] = []
-    numbers: list[dict[str, Any]] = []
     for i, member in enumerate(settings):
         given = {k: v for k, v in member.items() if k != "seed" or takes_seed}
         traced = {k: v for k, v in given.items() if k == "seed" or isinstance(v, float)}
@@ -334,49 +333,61 @@ def _groups(
             made.append(_make(plan, traced))
         except (TypeError, ValueError) as error:
             where = f" (settings[{i}]: {describe(member)})" if len(settings) > 1 else ""
-            raise type(error)(f"{error}{where}") from None
-        numbers.append(traced)
-        alike.setdefault(plan, []).append(i)
-    fitted: dict[Any, Preprocess] = {}
-    arrays: dict[Any, Any] = {}
-    groups = []
-    for plan, indices in alike.items():
-        program, values, options = made[indices[0]]
-        _check_traceable(plan, numbers[indices[0]])
-        options = {**common, **options}
-        if options["batch_size"] is None:
-            raise ValueError("batch_size is missing: give it to sweep, or have experiment do so")
-        batch_size = check_batch_size(options["batch_size"], dataset)
-        which = options["preprocess"]
-        same = id(which)
-        if same not in fitted:
-            fitted[same] = fit_preprocess(which, dataset.x_train)
-        in_shape = jax.eval_shape(fitted[same], dataset.x_train[:1]).shape[1:]
-        state = jax.eval_shape(
-            lambda key, program=program, in_shape=in_shape: init_train_state(
-                program.net, program.optimizer, in_shape, key=key
-            ),
-            jax.random.key(0),
-        )
-        check_step(program, values, fitted[same], state, dataset, batch_size)
-        augments = program.augment is not None
-        if (same, augments) not in arrays:
-            arrays[same, augments] = training_arrays(dataset, fitted[same], augments=augments)
-        size = chunk_size or _default_chunk_size(program.net, state, in_shape, batch_size)
-        group = _Group(
-            plan,
-            tuple(indices),
-            {i: made[i][0].net for i in indices},
-            {i: numbers[i] for i in indices},
-            program.loss_fn,
-            fitted[same],
-            in_shape,
-            arrays[same, augments],
-            batch_size,
-            size,
-        )
-        groups.append(group)
-    return groups
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{error}{where}") from None
+        alike.setdefault(plan, {})[i] = traced
+    data = _Data(dataset, {}, {})
+    return [
+        _group(plan, numbers, [made[i] for i in numbers], common, data, chunk_size)
+        for plan, numbers in alike.items()
+    ]
+
+
+class _Data(NamedTuple):
+    """A dataset, with what several groups can share: preprocessing, and arrays on the device."""
+
+    dataset: Dataset
+    fitted: dict[int, Preprocess]
+    arrays: dict[tuple[int, bool], tuple[jax.Array, jax.Array, Preprocess]]
+
+
+def _group(
+    plan: _Plan,
+    numbers: dict[int, dict[str, Any]],
+    made: Sequence[tuple[Program, Numbers, dict[str, Any]]],
+    common: dict[str, Any],
+    data: _Data,
+    chunk_size: int | None,
+) -> _Group:
+    program, values, own = made[0]
+    _check_traceable(plan, next(iter(numbers.values())))
+    options, dataset = {**common, **own}, data.dataset
+    if options["batch_size"] is None:
+        raise ValueError("batch_size is missing: give it to sweep, or have experiment do so")
+    batch_size = check_batch_size(options["batch_size"], dataset)
+    which = id(options["preprocess"])
+    if which not in data.fitted:
+        data.fitted[which] = fit_preprocess(options["preprocess"], dataset.x_train)
+    fitted = data.fitted[which]
+    in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
+    init = partial(init_train_state, program.net, program.optimizer, in_shape)
+    state = jax.eval_shape(lambda key: init(key=key), jax.random.key(0))
+    check_step(program, values, fitted, state, dataset, batch_size)
+    arrays = which, program.augment is not None
+    if arrays not in data.arrays:
+        data.arrays[arrays] = training_arrays(dataset, fitted, augments=arrays[1])
+    return _Group(
+        plan,
+        tuple(numbers),
+        dict(zip(numbers, (each[0].net for each in made), strict=True)),
+        numbers,
+        program.loss_fn,
+        fitted,
+        in_shape,
+        data.arrays[arrays],
+        batch_size,
+        chunk_size or _default_chunk_size(program.net, state, in_shape, batch_size),
+    )
 
 
 def _make(plan: _Plan, numbers: Mapping[str, Any]) -> tuple[Program, Numbers, dict[str, Any]]:
@@ -814,6 +825,12 @@ def _stopped(members: Sequence[Member], alive: Sequence[int]) -> tuple[Member, .
             status = "diverged" if _diverged(member, member.epochs) else "stopped"
             now[i] = member._replace(status=status, state=None)
     return tuple(now)
+
+
+def _done(members: Sequence[Member], chunk: _Chunk) -> int:
+    """The epochs that all members have done, those of a chunk as many as it has."""
+    more = sum(chunk.epoch - members[i].epochs for i in chunk.indices)
+    return sum(member.epochs for member in members) + more
 
 
 def _total(
