@@ -1,8 +1,18 @@
 """What the tests of the numeric core share."""
 
+import gc
+
 import jax
 import numpy as np
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled():
+    """Each compiled program holds memory maps, of which a process may have so many only."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
