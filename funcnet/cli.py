@@ -227,20 +227,18 @@ def sweep(args: argparse.Namespace) -> int:
 
 def _check_action(args: argparse.Namespace) -> None:
     """Raise unless the options suit the action."""
+    if args.all and args.action != "show":
+        raise ValueError("--all is for funcnet sweep show RUN")
     if args.action == "run":
         if args.run_directory is not None:
             raise ValueError(
                 f"unexpected argument {args.run_directory!r}; see funcnet sweep --help"
             )
-        if args.all:
-            raise ValueError("--all is for funcnet sweep show RUN")
         if args.out == "":
             raise ValueError("--out is empty")
         return
     if args.run_directory is None:
         raise ValueError(f"{args.action} needs the directory of a sweep, such as runs/sweep-digits")
-    if args.all and args.action == "resume":
-        raise ValueError("--all is for funcnet sweep show RUN")
     for name, default in SWEEP_DEFAULTS.items():
         if getattr(args, name) != default:
             raise ValueError(

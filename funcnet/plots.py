@@ -184,7 +184,7 @@ def plot_lines(
     for name in (x, value, *([lines] if lines else [])):
         _check_column(rows, name)
     xs = _values(rows, x)
-    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in xs)
+    numeric = _numeric(xs)
     places = np.array(xs, float) if numeric else np.arange(len(xs))
     figure, (axes,) = _figure(1, 1, (7, 4))
     for part in _values(rows, lines) if lines else [None]:
@@ -258,8 +258,7 @@ def plot_parallel(
 def _heights(axes: Any, place: int, rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     """Where each member is on the axis of a setting, from 0 to 1; writes some of its values."""
     known = _values(rows, name)
-    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in known)
-    if numeric and len(known) > 1:
+    if _numeric(known) and len(known) > 1:
         change = np.log if _logarithmic(known) else np.asarray
         first, last = (float(change(v)) for v in (known[0], known[-1]))
         heights = np.array([(float(change(row[name])) - first) / (last - first) for row in rows])
@@ -299,8 +298,11 @@ def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     for row in rows:
         if not any(_same(row[name], other) for other in found):
             found.append(row[name])
-    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in found)
-    return sorted(found) if numeric else found
+    return sorted(found) if _numeric(found) else found
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
 
 
 def _place(known: Sequence[Any], value: Any) -> int:

@@ -494,9 +494,9 @@ def _chunks(
     groups: Sequence[_Group], alive: Sequence[int], members: Sequence[Member], end: int
 ) -> list[tuple[_Group, tuple[int, ...], int]]:
     """What is to be trained until an epoch: groups, members, and the size of the chunk."""
-    chunks = []
+    chunks, left = [], set(alive)
     for group in groups:
-        among = [i for i in group.members if i in set(alive)]
+        among = [i for i in group.members if i in left]
         for indices, size in _divide(among, members, group.chunk_size):
             behind = [i for i in indices if members[i].epochs < end]
             behind.sort(key=lambda i: members[i].epochs)
@@ -819,9 +819,9 @@ def _diverged(member: Member, epoch: int) -> bool:
 
 def _stopped(members: Sequence[Member], alive: Sequence[int]) -> tuple[Member, ...]:
     """The members with those that are not alive stopped."""
-    now = list(members)
+    now, left = list(members), set(alive)
     for i, member in enumerate(members):
-        if i not in set(alive) and member.status == "unfinished":
+        if i not in left and member.status == "unfinished":
             status = "diverged" if _diverged(member, member.epochs) else "stopped"
             now[i] = member._replace(status=status, state=None)
     return tuple(now)

@@ -60,9 +60,7 @@ def load_sweep_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     settings = config.get("settings")
     if not isinstance(settings, list) or not settings or not all(map(_is_dict, settings)):
         raise ValueError(f"{path}/config.json is damaged: it has no settings")
-    config["settings"] = [
-        {k: tuple(v) if isinstance(v, list) else v for k, v in each.items()} for each in settings
-    ]
+    config["settings"] = [_with_tuples(each) for each in settings]
     return config
 
 
@@ -157,7 +155,7 @@ def load_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     whole = isinstance(rows, list) and rows and all(map(_is_dict, rows))
     if not whole or not all(set(RESULTS) <= set(row) for row in rows):
         raise ValueError(f"{file} is damaged: it is no table of a sweep")
-    return [{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
+    return [_with_tuples(row) for row in rows]
 
 
 def _progress(member: Member) -> int:
@@ -207,6 +205,11 @@ def _load_member(
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"{file} is damaged: {error}") from None
     return Member(dict(settings), status, epochs, None, best, history, state)
+
+
+def _with_tuples(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they were before JSON made lists of their tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
 
 
 def _is_dict(value: Any) -> bool:
