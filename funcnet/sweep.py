@@ -42,11 +42,13 @@ from funcnet.train import (
     as_program,
     check_batch_size,
     check_step,
+    epoch_order,
     evaluate,
     fit_preprocess,
     init_train_state,
+    over_batches,
     params_in_use,
-    run_epoch,
+    run_step,
     slices,
     sums,
     training_arrays,
@@ -55,7 +57,8 @@ from funcnet.train import (
 
 Tree = Any
 Experiment = Callable[..., tuple[Any, ...]]
-CPU_CACHE = 24 * 2**20  # bytes; on the CPU, members whose state is more are no faster together
+CPU_CACHE = 64 * 2**20  # bytes; on the CPU, members whose state is more are no faster together
+HALVED = 8  # members; on the CPU, so many or more are faster as two halves, see `_parts`
 OPTIONS: dict[str, Any] = {  # of `fit`, which `sweep` and the experiment may give, with defaults
     "reg": 0.0,
     "loss_fn": softmax_loss,
@@ -696,6 +699,31 @@ def _axes(key: jax.Array) -> TrainState:
     return TrainState(0, 0, 0, 0 if key.ndim else None, None, None)  # type: ignore[arg-type]
 
 
+def _axes_in_step(state: TrainState, features: int) -> TrainState:
+    """Those of each leaf within a step.
+
+    Matrices [features, M], which inputs are multiplied by, are [features, members, M]: the product
+    of inputs that all members share with those of all members is then one of two matrices.
+    """
+
+    def of_leaf(leaf: jax.Array) -> int:
+        return 1 if leaf.ndim == 3 and leaf.shape[1] == features else 0
+
+    return TrainState(*jax.tree.map(of_leaf, state[:3]), *_axes(state.key)[3:])
+
+
+def _parts(count: int) -> list[slice]:
+    """The members whose steps are one operation each.
+
+    On the CPU they are two halves, whose operations run beside each other: what is too small
+    for all cores in one fills them together with what the other has to do.
+    """
+    if jax.default_backend() != "cpu" or count < HALVED:
+        return [slice(0, count)]
+    half = (count + 1) // 2
+    return [slice(0, half), slice(half, count)]
+
+
 @partial(jax.jit, static_argnames=("plan", "in_shape"))
 def _init(
     keys: jax.Array,
@@ -725,13 +753,44 @@ def _epoch(
     batch_size: int,
 ) -> tuple[TrainState, jax.Array]:
     """An epoch of all members, and their losses [members, steps]."""
+    shared = state.key.ndim == 0  # the batches
+    orders = jax.vmap(epoch_order, in_axes=(0, None, None), out_axes=1)
+    order = (epoch_order if shared else orders)(state.key, state.epoch, len(x))
+    axes = _axes_in_step(state, jax.eval_shape(preprocess, x[:1]).size if shared else 0)
 
-    def one(state: TrainState, numbers: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
+    def one(
+        state: TrainState, numbers: dict[str, jax.Array], batch: jax.Array
+    ) -> tuple[TrainState, jax.Array]:
         program, values, _ = _make(plan, numbers)
-        return run_epoch(state, x, y, preprocess, values, program=program, batch_size=batch_size)
+        return run_step(program, values, preprocess, state, x[batch], y[batch])
 
-    axes = _axes(state.key)
-    return jax.vmap(one, in_axes=(axes, 0), out_axes=(axes, 0))(state, numbers)
+    side_by_side = jax.vmap(one, in_axes=(axes, 0, None if shared else 1), out_axes=(axes, 0))
+
+    def step(
+        states: tuple[TrainState, ...], batch: jax.Array
+    ) -> tuple[tuple[TrainState, ...], jax.Array]:
+        done = [
+            side_by_side(
+                own, {k: v[part] for k, v in numbers.items()}, batch if shared else batch[:, part]
+            )
+            for own, part in zip(states, parts, strict=True)
+        ]
+        return tuple(own for own, _ in done), jnp.concatenate([loss for _, loss in done])
+
+    def taken(part: slice) -> TrainState:
+        """The state of some members, as it is in a step."""
+        trees = jax.tree.map(
+            lambda leaf, axis: jnp.moveaxis(leaf[part], 0, axis), state[:3], axes[:3]
+        )
+        return TrainState(*trees, state.key if shared else state.key[part], *state[4:])
+
+    def put_together(axis: int, *leaves: jax.Array) -> jax.Array:
+        return jnp.concatenate([jnp.moveaxis(leaf, axis, 0) for leaf in leaves])
+
+    parts = _parts(len(jax.tree.leaves(state[:3])[0]))
+    states, losses = over_batches(step, tuple(map(taken, parts)), order, batch_size)
+    trees = jax.tree.map(put_together, axes[:3], *(own[:3] for own in states))
+    return TrainState(*trees, state.key, states[0].step, state.epoch + 1), losses.T
 
 
 @partial(jax.jit, static_argnames=("plan",))

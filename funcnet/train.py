@@ -191,7 +191,9 @@ def make_train_step(
     def train_step(
         train_state: TrainState, x: Any, y: Any
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        return _step(program, numbers, preprocess or no_preprocess(x), train_state, x, y)
+        fitted = preprocess or no_preprocess(x)
+        train_state, value = run_step(program, numbers, fitted, train_state, x, y)
+        return train_state, {"loss": value}
 
     return train_step
 
@@ -416,14 +418,15 @@ class Numbers(NamedTuple):
     mixup_alpha: Any
 
 
-def _step(
+def run_step(
     program: Program,
     numbers: Numbers,
     preprocess: Preprocess,
     train_state: TrainState,
     x: Any,
     y: Any,
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, jax.Array]:
+    """One update. Returns the state after it and the loss of the batch before it."""
     params, state, opt_state, key, step, epoch = train_state
     _, step_key = jax.random.split(key)
     # Split, not folded: fold_in(key, i) is the i-th of split(key, n), which the layers get.
@@ -449,7 +452,7 @@ def _step(
     )
     updates, opt_state = program.optimizer.update(grads, opt_state, params)
     params = apply_updates(params, updates)
-    return TrainState(params, state, opt_state, key, step + 1, epoch), {"loss": value}
+    return TrainState(params, state, opt_state, key, step + 1, epoch), value
 
 
 def run_epoch(
@@ -463,20 +466,35 @@ def run_epoch(
     batch_size: int,
 ) -> tuple[TrainState, jax.Array]:
     """One pass over the data. Returns the state after it and the loss of every step."""
-    order_key, _ = jax.random.split(train_state.key)
-    order = jax.random.permutation(jax.random.fold_in(order_key, train_state.epoch), len(x))
-    full = len(x) // batch_size
 
     def step(train_state: TrainState, batch: jax.Array) -> tuple[TrainState, jax.Array]:
-        train_state, metrics = _step(program, numbers, preprocess, train_state, x[batch], y[batch])
-        return train_state, metrics["loss"]
+        return run_step(program, numbers, preprocess, train_state, x[batch], y[batch])
 
-    batches = order[: full * batch_size].reshape(full, batch_size)
-    train_state, losses = jax.lax.scan(step, train_state, batches)
-    if len(x) % batch_size:
-        train_state, loss = step(train_state, order[full * batch_size :])
-        losses = jnp.append(losses, loss)
+    order = epoch_order(train_state.key, train_state.epoch, len(x))
+    train_state, losses = over_batches(step, train_state, order, batch_size)
     return train_state._replace(epoch=train_state.epoch + 1), losses
+
+
+def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
+    """The order in which an epoch of the run with this key takes `count` examples."""
+    order_key, _ = jax.random.split(key)
+    return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
+
+
+def over_batches(
+    step: Callable[[Any, jax.Array], tuple[Any, Any]], carry: Any, order: jax.Array, batch_size: int
+) -> tuple[Any, Any]:
+    """`step(carry, batch) -> (carry, loss)` for each batch of an order [N, ...], as a loop.
+
+    A last batch that is short is a step after the loop. Returns the carry and the losses.
+    """
+    full = len(order) // batch_size
+    batches = order[: full * batch_size].reshape(full, batch_size, *order.shape[1:])
+    carry, losses = jax.lax.scan(step, carry, batches)
+    if len(order) % batch_size:
+        carry, loss = step(carry, order[full * batch_size :])
+        losses = jax.tree.map(lambda all, last: jnp.append(all, last[None], axis=0), losses, loss)
+    return carry, losses
 
 
 _epoch = jax.jit(run_epoch, static_argnames=("program", "batch_size"))
@@ -719,7 +737,7 @@ def check_step(
 
     def trace(count: int) -> None:
         x, y = dataset.x_train[:count], dataset.y_train[:count]
-        jax.eval_shape(partial(_step, program, numbers, preprocess), train_state, x, y)
+        jax.eval_shape(partial(run_step, program, numbers, preprocess), train_state, x, y)
 
     trace(batch_size)
     rest = len(dataset.x_train) % batch_size

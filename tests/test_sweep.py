@@ -87,6 +87,12 @@ def svm(learning_rate):
     return fn.mlp([], 10), fn.rmsprop(learning_rate), {"loss_fn": fn.svm_loss, "preprocess": None}
 
 
+def square(learning_rate, weight_scale):
+    """Its hidden layer is as wide as the inputs: both matrices are [64, ...]."""
+    return fn.mlp([64], 10, weight_scale=weight_scale, keep_prob=0.8), fn.adam(learning_rate)
+
+
+NINE = fn.grid(learning_rate=[1e-4, 1e-3, 1e-2], weight_scale=[0.1, 0.2, 0.3])
 NUMBERS = fn.random_search(
     jax.random.key(1),
     4,
@@ -101,6 +107,8 @@ NUMBERS = fn.random_search(
 )
 CASES = {
     "plain": (two_numbers, GRID),
+    "nine, in two halves": (square, NINE),
+    "nine seeds, in two halves": (square, [{**NINE[0], "seed": i} for i in range(9)]),
     "everything traced": (many_numbers, NUMBERS),
     "seeds, few settings": (two_numbers, [{**s, "seed": i} for s in GRID[:1] for i in range(4)]),
     "seeds, many settings": (two_numbers, [{**s, "seed": i} for i in (3, 8) for s in GRID[:4]]),
