@@ -709,7 +709,17 @@ def _axes_in_step(state: TrainState, features: int) -> TrainState:
     def of_leaf(leaf: jax.Array) -> int:
         return 1 if leaf.ndim == 3 and leaf.shape[1] == features else 0
 
-    return TrainState(*jax.tree.map(of_leaf, state[:3]), *_axes(state.key)[3:])
+    return _with_trees(_axes(state.key), jax.tree.map(of_leaf, _trees(state)))
+
+
+def _trees(state: TrainState) -> tuple[Tree, Tree, Tree]:
+    """The parts of a state in which every leaf has an axis of members."""
+    return state.params, state.state, state.opt_state
+
+
+def _with_trees(state: TrainState, trees: tuple[Tree, Tree, Tree]) -> TrainState:
+    params, layers, opt_state = trees
+    return state._replace(params=params, state=layers, opt_state=opt_state)
 
 
 def _parts(count: int) -> list[slice]:
@@ -779,18 +789,21 @@ def _epoch(
 
     def taken(part: slice) -> TrainState:
         """The state of some members, as it is in a step."""
-        trees = jax.tree.map(
-            lambda leaf, axis: jnp.moveaxis(leaf[part], 0, axis), state[:3], axes[:3]
-        )
-        return TrainState(*trees, state.key if shared else state.key[part], *state[4:])
+
+        def of_leaf(leaf: jax.Array, axis: int) -> jax.Array:
+            return jnp.moveaxis(leaf[part], 0, axis)
+
+        own = _with_trees(state, jax.tree.map(of_leaf, _trees(state), _trees(axes)))
+        return own if shared else own._replace(key=state.key[part])
 
     def put_together(axis: int, *leaves: jax.Array) -> jax.Array:
         return jnp.concatenate([jnp.moveaxis(leaf, axis, 0) for leaf in leaves])
 
-    parts = _parts(len(jax.tree.leaves(state[:3])[0]))
+    parts = _parts(len(jax.tree.leaves(_trees(state))[0]))
     states, losses = over_batches(step, tuple(map(taken, parts)), order, batch_size)
-    trees = jax.tree.map(put_together, axes[:3], *(own[:3] for own in states))
-    return TrainState(*trees, state.key, states[0].step, state.epoch + 1), losses.T
+    trees = jax.tree.map(put_together, _trees(axes), *map(_trees, states))
+    state = _with_trees(state, trees)._replace(step=states[0].step, epoch=state.epoch + 1)
+    return state, losses.T
 
 
 @partial(jax.jit, static_argnames=("plan",))
