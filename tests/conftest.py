@@ -7,6 +7,25 @@ import numpy as np
 import pytest
 
 
+@pytest.fixture(autouse=True, scope="session")
+def keep_compiled(tmp_path_factory):
+    """Compiled programs serve later tests too, and the commands that they run.
+
+    Each worker has a directory of its own: JAX does not write these files atomically.
+    """
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+            patch.setenv(name.upper(), str(value))
+        # On some machines XLA writes to standard error that it reads what it compiled there.
+        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled():
     """Each compiled program holds memory maps, of which a process may have so many only."""
