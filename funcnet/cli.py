@@ -258,7 +258,7 @@ def _run_sweep(
 ) -> int:
     from tqdm import tqdm
 
-    saved: dict[int, int] = {}
+    saved = sweep_runs.progress(members or ())
     claimed, last = members is not None, time.monotonic()
     bar = tqdm(unit="epoch", disable=True if args.quiet else None)
 

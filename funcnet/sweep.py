@@ -443,8 +443,8 @@ def _default_chunk_size(
         return size(cache) + size(out)
 
     params, moments = size((state.params, state.state)), size(state.opt_state)
-    # Twice the state of a run, old and new; gradients, updates, the best; activations.
-    needed = 5 * params + 2 * moments + 2 * max(kept(batch_size), kept(EVALUATION_BATCH))
+    # The state before an epoch, in its loop and after it; gradients, updates, the best; activations.
+    needed = 6 * params + 3 * moments + 2 * max(kept(batch_size), kept(EVALUATION_BATCH))
     limit = _free_bytes() // 2 // max(needed, 1)
     if jax.default_backend() == "cpu":
         limit = min(limit, CPU_CACHE // max(2 * params + moments, 1))

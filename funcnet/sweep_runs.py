@@ -70,17 +70,24 @@ def save_members(path: Path, members: Sequence[Member], saved: dict[int, int]) -
     Args:
       path: the directory of the sweep.
       members: all of them.
-      saved: how far each was when it was saved: its index, and its epochs.
+      saved: their `progress` when they were saved; {} if they were not.
     Returns:
-      The same for now.
+      Their `progress` now.
     """
-    now = dict(saved)
-    for i, member in enumerate(members):
-        progress = _progress(member)
-        if member.epochs and saved.get(i) != progress:
-            _save_member(path / "members" / f"{i}.safetensors", member)
-            now[i] = progress
+    now = progress(members)
+    for i, number in now.items():
+        if saved.get(i) != number:
+            _save_member(path / "members" / f"{i}.safetensors", members[i])
     return now
+
+
+def progress(members: Sequence[Member]) -> dict[int, int]:
+    """For each member that was begun a number that changes whenever its file must."""
+    return {
+        i: len(STATUSES) * member.epochs + STATUSES.index(member.status)
+        for i, member in enumerate(members)
+        if member.epochs
+    }
 
 
 def load_members(
@@ -156,11 +163,6 @@ def load_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     if not whole or not all(set(RESULTS) <= set(row) for row in rows):
         raise ValueError(f"{file} is damaged: it is no table of a sweep")
     return [_with_tuples(row) for row in rows]
-
-
-def _progress(member: Member) -> int:
-    """A number that changes whenever the file of a member must."""
-    return 4 * member.epochs + STATUSES.index(member.status)
 
 
 def _save_member(file: Path, member: Member) -> None:

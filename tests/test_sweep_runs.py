@@ -41,7 +41,8 @@ def test_a_sweep_leaves_tables_pictures_and_the_best_run(grid):
         ("0.001", "0.05", "0"),
         ("0.001", "0.05", "1"),
         ("0.01", "0.05", "0"),
-    ] or len(rows) == 8
+    ]
+    assert len(rows) == 8
     assert {row["status"] for row in rows} == {"finished"}
     assert (path / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((path / "table.json").read_text())[0]["epochs"] == 3
@@ -139,8 +140,12 @@ def test_an_interrupted_sweep_resumes_and_ends_the_same(calls, grid, tmp_path, m
     code, _, error = run("sweep", "show", path)
     assert code == 2
     assert "the sweep did not finish; funcnet sweep resume" in error
+    files = {file: file.stat().st_mtime_ns for file in (path / "members").iterdir()}
+    assert len(files) == 4
     code, _, error = run("sweep", "resume", path, "--quiet")
     assert code == 0, error
+    written = [file for file, time in files.items() if file.stat().st_mtime_ns != time]
+    assert len(written) == (0 if calls == 3 else 4)  # after three epochs they were finished
     whole = tmp_path / "whole"
     assert run("sweep", *words, "--out", whole)[0] == 0
     assert (path / "table.csv").read_bytes() == (whole / "table.csv").read_bytes()
