@@ -15,7 +15,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +27,7 @@ from funcnet import _check, recipes, runs, sweep_runs
 from funcnet.datasets import find_cifar10
 from funcnet.losses import LOSSES
 from funcnet.optim import OPTIMIZERS
-from funcnet.search import Distribution
+from funcnet.search import Distribution, identity
 from funcnet.sweep import RESULTS, best_member
 from funcnet.train import fit_preprocess
 
@@ -217,8 +217,13 @@ def sweep(args: argparse.Namespace) -> int:
     if args.action == "resume":
         fitted = options["preprocess"] = fit_preprocess(options["preprocess"], dataset.x_train)
 
+        @cache  # one net for all seeds: each net that is evaluated is compiled
+        def net_of(same: tuple[tuple[str, str, Any], ...]) -> fn.Layer:
+            own = {name: value for name, _, value in same}
+            return recipes.build_net({**config, **own}, len(dataset.class_names))
+
         def make_net(each: Mapping[str, Any]) -> fn.Layer:
-            return recipes.build_net({**config, **each}, len(dataset.class_names))
+            return net_of(identity({k: v for k, v in each.items() if k != "seed"}))
 
         members = sweep_runs.load_members(path, settings, make_net, fitted)
     with _one_interrupt():

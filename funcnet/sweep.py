@@ -323,21 +323,24 @@ def _groups(
     chunk_size: int | None,
 ) -> list[_Group]:
     """The groups, everything in them checked."""
-    takes_seed = _takes(experiment, "seed")
+    takes_seed = "seed" in inspect.signature(experiment).parameters
     static = tuple((k, v) for k, v in common.items() if k not in ("preprocess", "batch_size"))
     alike: dict[_Plan, dict[int, dict[str, Any]]] = {}  # for each plan the numbers of its members
-    made: list[tuple[Program, Numbers, dict[str, Any]]] = []
+    known: dict[Any, tuple[Program, Numbers, dict[str, Any]]] = {}  # seeds share what was made
+    made = []
     for i, member in enumerate(settings):
         given = {k: v for k, v in member.items() if k != "seed" or takes_seed}
         traced = {k: v for k, v in given.items() if k == "seed" or isinstance(v, float)}
         fixed = identity({k: v for k, v in given.items() if k not in traced})
         plan = _Plan(experiment, fixed, static)
         try:
-            made.append(_make(plan, traced))
+            if identity(given) not in known:
+                known[identity(given)] = _make(plan, traced)
         except (TypeError, ValueError) as error:
             where = f" (settings[{i}]: {describe(member)})" if len(settings) > 1 else ""
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{error}{where}") from None
+        made.append(known[identity(given)])
         alike.setdefault(plan, {})[i] = traced
     data = _Data(dataset, {}, {})
     return [
@@ -443,7 +446,7 @@ def _default_chunk_size(
         return size(cache) + size(out)
 
     params, moments = size((state.params, state.state)), size(state.opt_state)
-    # The state before an epoch, in its loop and after it; gradients, updates, the best; activations.
+    # The state before an epoch, in it and after it; gradients, updates, the best; activations.
     needed = 6 * params + 3 * moments + 2 * max(kept(batch_size), kept(EVALUATION_BATCH))
     limit = _free_bytes() // 2 // max(needed, 1)
     if jax.default_backend() == "cpu":

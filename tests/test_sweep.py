@@ -214,6 +214,14 @@ def test_members_that_differ_in_numbers_are_one_program(chunk_size, small, compi
     assert compiled().count("jit(_init)") == 1
 
 
+def test_models_that_differ_in_the_seed_are_evaluated_by_one_program(small, compiled):
+    result = run(small, [{**GRID[0], "seed": seed} for seed in range(3)], epochs=1)
+    before = len(compiled())
+    for member in result.members:
+        fn.evaluate(member.best, small.x_test, small.y_test)
+    assert compiled()[before:] == []  # the sweep has evaluated the best of them
+
+
 def test_structural_settings_are_a_program_each(small, compiled):
     calls = []
 
