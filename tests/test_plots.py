@@ -208,6 +208,21 @@ def test_parallel_coordinates():
     assert png(figure).startswith(b"\x89PNG")
 
 
+def test_parallel_coordinates_have_the_better_members_on_top():
+    table = rows(rate=RATES)
+    for row, accuracy in zip(table, [0.6, 0.1, 0.5, 0.2, 0.4, 0.3], strict=True):
+        row["val_accuracy"] = accuracy
+    axes = fn.plot_parallel(table).axes[0]
+    heights = [line.get_ydata()[-1] for line in axes.lines if len(line.get_xdata()) > 2]
+    np.testing.assert_allclose(heights, [0, 0.2, 0.4, 0.6, 0.8, 1], atol=1e-12)
+
+
+def test_true_and_1_are_places_of_their_own():
+    axes = fn.plot_lines(rows(a=[True, 1, "1"]), "a").axes[0]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["True", "1", "1"]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [21, 26, 31])
+
+
 @pytest.mark.parametrize(
     ("axes", "labels"),
     [

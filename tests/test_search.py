@@ -84,6 +84,7 @@ WRONG = {
     "a value twice": (lambda: fn.grid(a=[1.0, 2.0, 1]), ValueError, "a has 1.0 twice"),
     "a seed twice": (lambda: fn.grid(seed=[0, 1, 0]), ValueError, "seed has 0 twice"),
     "a seed that is none": (lambda: fn.grid(seed=[0.5]), TypeError, "seed must be an integer"),
+    "a large seed": (lambda: fn.grid(seed=[2**32]), ValueError, "seed must be at most 4294967295"),
     "a negative seed": (lambda: fn.grid(seed=[-1]), ValueError, "seed must be at least 0"),
     "nan": (lambda: fn.grid(a=[math.nan]), ValueError, "a must be finite"),
     "a distribution": (lambda: fn.grid(a=fn.uniform(0, 1)), TypeError, "is for random_search"),
@@ -110,6 +111,27 @@ def test_settings_become_plain_values_in_one_order():
     assert checked == ({"a": 0.5, "b": 2}, {"a": 1.0, "b": 3})
     assert [list(member) for member in checked] == [["a", "b"], ["a", "b"]]
     assert [type(v) for v in checked[1].values()] == [float, int]
+
+
+def test_a_setting_that_is_a_bool_in_one_dict_and_a_float_in_another_stays_so():
+    checked = check_settings([{"a": True}, {"a": 0.5}, {"a": 1}])
+    assert [type(member["a"]) for member in checked] == [bool, float, float]
+
+
+def test_settings_of_different_types_are_different():
+    given = [{"a": True}, {"a": 1}, {"a": "1"}, {"a": None}, {"a": (1,)}]
+    assert check_settings(given) == tuple(given)
+
+
+def test_a_seed_is_an_integer_whatever_the_others_are():
+    with pytest.raises(TypeError, match=r"seed must be an integer, got 1\.5"):
+        check_settings([{"seed": 0}, {"seed": 1.5}])
+
+
+def test_a_log_uniform_range_may_be_a_point():
+    low = 5.7  # exp(log(low)) is another number
+    assert math.exp(math.log(low)) != low
+    assert fn.random_search(key, 1, a=fn.log_uniform(low, low)) == [{"a": low}]
 
 
 @pytest.mark.parametrize(

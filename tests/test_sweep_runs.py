@@ -1,6 +1,7 @@
 """`funcnet sweep`, and the directories that it keeps."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -183,6 +184,14 @@ def test_members_come_back_as_they_were_saved(tmp_path):
         ):
             assert fn.freeze(x) == y
         assert fn.freeze(a.state.state) == b.state.state
+    saved = sweep_runs.save_members(tmp_path, first.members, {})
+    best = dataclasses.replace(first.members[0].best, epoch=7, accuracy=0.25, loss=2.5)
+    stopped = first.members[0]._replace(status="stopped", state=None, best=best)
+    sweep_runs.save_members(tmp_path, (stopped, *first.members[1:]), saved)
+    member, *others = sweep_runs.load_members(tmp_path, settings, lambda _: net, fitted)
+    assert (member.status, member.state) == ("stopped", None)
+    assert (member.best.epoch, member.best.accuracy, member.best.loss) == (7, 0.25, 2.5)
+    assert [m.status for m in others] == ["unfinished", "unfinished"]
     whole = fn.sweep(experiment, data, settings, **options)
     rest = fn.sweep(experiment, data, settings, members=again, **options)
     assert whole.table() == rest.table()
