@@ -5,12 +5,14 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from command import run
 
 import funcnet as fn
 from funcnet import cli, sweep_runs
+from funcnet.checkpoint import save_trees
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 SMALL = ("--num-train", 200, "--hidden", 8, "--epochs", 3, "--quiet")
@@ -197,13 +199,97 @@ def test_members_come_back_as_they_were_saved(tmp_path):
     assert whole.table() == rest.table()
 
 
+@pytest.fixture
+def interrupted(monkeypatch):
+    """The next sweep is interrupted when it saves its members for the first time."""
+
+    def interrupt(*arguments):
+        monkeypatch.setattr(sweep_runs, "save_members", original)
+        raise KeyboardInterrupt
+
+    original = sweep_runs.save_members
+    monkeypatch.setattr(sweep_runs, "save_members", interrupt)
+    monkeypatch.setattr(cli, "SAVE_EVERY", -1)
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_hidden_sizes_seeds_and_divergence_survive_an_interrupt(tmp_path):
+    path = tmp_path / "run"
+    words = ("--hidden", 4, 3, "--learning-rate", "1e-3", "1e30", "--optimizer", "sgd")
+    words = (*words, "--seed", 5, "--seeds", 2, "--out", path)
+    assert run("sweep", *SMALL, *words)[0] == 130
+    code, printed, error = run("sweep", "resume", path, "--quiet")
+    assert code == 0, error
+    rows = table(path)
+    assert [row["seed"] for row in rows] == ["5", "6"] * 4
+    assert [row["hidden"] for row in rows] == ["(8,)"] * 4 + ["(4, 3)"] * 4
+    assert [row["status"] for row in rows] == (["finished"] * 2 + ["diverged"] * 2) * 2
+
+    def no_constant(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    json.loads((path / "table.json").read_text(), parse_constant=no_constant)
+    code, shown, error = run("sweep", "show", path)
+    assert code == 0, error
+    assert shown.splitlines()[:5] == printed.splitlines()[:5]
+    assert [line.split()[-1] for line in shown.splitlines()[1:5]] == ["0", "0", "2", "2"]
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_a_sweep_does_not_go_on_with_other_data(tmp_path):
+    digits, file, path = fn.load_digits(), tmp_path / "data.npz", tmp_path / "run"
+    np.savez(file, x=digits.x_train[:200], y=digits.y_train[:200])
+    words = ("--dataset", file, *GRID, "--hidden", 4, "--epochs", 2, "--batch-size", 20)
+    assert run("sweep", *words, "--quiet", "--out", path)[0] == 130
+    np.savez(file, x=digits.x_train[1:201], y=digits.y_train[1:201])
+    code, _, error = run("sweep", "resume", path)
+    assert code == 2
+    assert "data.npz has changed since the sweep was begun" in error
+    np.savez(file, x=digits.x_train[:200], y=digits.y_train[:200])
+    assert run("sweep", "resume", path, "--quiet")[0] == 0
+
+
+def test_the_seed_draws_the_settings(tmp_path):
+    words = ("--learning-rate", "1e-3..1e-1", "--samples", 2, "--seed", 1, "--epochs", 1)
+    sweep(tmp_path / "run", *words)
+    rate = fn.uniform(1e-3, 1e-1)
+    drawn = fn.random_search(jax.random.key(1), 2, learning_rate=rate)
+    rows = [float(row["learning_rate"]) for row in table(tmp_path / "run")]
+    assert rows == [each["learning_rate"] for each in drawn]
+
+
+def _load(path):
+    return sweep_runs.load_members(
+        path, [{"seed": 0}], lambda _: fn.mlp([], 10), fn.no_preprocess([[0]])
+    )
+
+
 def test_damaged_members_are_noticed(tmp_path):
     (tmp_path / "members").mkdir()
-    (tmp_path / "members" / "0.safetensors").write_bytes(b"nothing")
+    file = tmp_path / "members" / "0.safetensors"
+    file.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is not a safetensors file, or is damaged"):
-        sweep_runs.load_members(
-            tmp_path, [{"seed": 0}], lambda _: fn.mlp([], 10), fn.no_preprocess([[0]])
-        )
+        _load(tmp_path)
+    trees = {"numbers": {"epochs": np.int32(1), "status": np.int32(1)}}
+    save_trees(file, trees, format=sweep_runs.MEMBER_FORMAT)
+    with pytest.raises(ValueError, match=r"0.safetensors is damaged: 'history/loss'"):
+        _load(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [None, [], [1], {"seed": 0}])
+def test_a_damaged_configuration_is_noticed(settings, grid, tmp_path):
+    copy = shutil.copytree(grid[0], tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "settings": settings}))
+    for action in ("show", "resume"):
+        code, _, error = run("sweep", action, copy)
+        assert code == 2
+        assert "config.json is damaged: it has no settings" in error
+
+
+def test_a_directory_that_holds_something_is_no_new_sweep(grid):
+    with pytest.raises(FileExistsError, match="is there already"):
+        sweep_runs.create_sweep(grid[0], {"settings": [{"seed": 0}]})
 
 
 WRONG = {
@@ -265,7 +351,8 @@ def test_finished_sweeps_and_full_directories_are_left_alone(grid, tmp_path):
     assert code == 2
     assert "is there already" in error
     copy = shutil.copytree(path, tmp_path / "copy")
-    (copy / "table.json").write_text("{}")
-    code, _, error = run("sweep", "show", copy)
-    assert code == 2
-    assert "table.json is damaged" in error
+    for text in ("{", "{}", "[]", '[{"seed": 0}]'):
+        (copy / "table.json").write_text(text)
+        code, _, error = run("sweep", "show", copy)
+        assert code == 2
+        assert "table.json is damaged" in error
