@@ -311,7 +311,7 @@ def _run_sweep(
             file=sys.stderr,
         )
         return 130
-    lines, results = _sweep_summary(result, dataset, config)
+    lines, results = _sweep_summary(result, dataset)
     config = {**config, "status": "finished", "results": results}
     try:
         _save_best(path / "best", config, result)
@@ -391,9 +391,7 @@ def _sweep_data(config: dict[str, Any]) -> tuple[fn.Dataset, dict[str, Any]]:
     return dataset, {"preprocess": preprocess}
 
 
-def _sweep_summary(
-    result: fn.SweepResult, dataset: fn.Dataset, config: dict[str, Any]
-) -> tuple[list[str], dict[str, Any]]:
+def _sweep_summary(result: fn.SweepResult, dataset: fn.Dataset) -> tuple[list[str], dict[str, Any]]:
     """What to print at the end of a sweep, and what to keep of it."""
     statuses = [member.status for member in result.members]
     counts = [f"{statuses.count(s):,} {s}" for s in sweep_runs.STATUSES if s in statuses]
@@ -417,8 +415,7 @@ def _sweep_summary(
             index, best = best_member(result.members, seed=seed)
             if best is not None:
                 settings = result.members[index].settings
-                loss_fn = LOSSES[{**config, **settings}["loss"]]
-                test = fn.evaluate(best, dataset.x_test, dataset.y_test, loss_fn=loss_fn)
+                test = fn.evaluate(best, dataset.x_test, dataset.y_test)
                 both = {"val_accuracy": best.accuracy, "test_accuracy": test.accuracy}
                 results["seeds"].append({"settings": settings, **both})
         for name, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):

@@ -56,6 +56,13 @@ def test_a_sweep_leaves_tables_pictures_and_the_best_run(grid):
     best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
     assert f"best validation accuracy {100 * float(best['val_accuracy']):.2f} %" in printed
     assert "8 members: 8 finished" in printed
+    best_of = [
+        max(float(row["val_accuracy"]) for row in rows if row["seed"] == seed) for seed in "01"
+    ]
+    per_seed = json.loads((path / "config.json").read_text())["results"]["seeds"]
+    assert [each["settings"]["seed"] for each in per_seed] == [0, 1]
+    assert [each["val_accuracy"] for each in per_seed] == best_of
+    assert f"validation accuracy: {100 * np.mean(best_of):.2f} ±" in printed
     code, evaluated, _ = run("evaluate", path / "best")
     assert code == 0
     accuracy = json.loads((path / "config.json").read_text())["results"]["test_accuracy"]
@@ -94,6 +101,30 @@ def test_show_prints_the_table_of_means_over_seeds(grid):
     assert values[0] == pytest.approx(100 * max(row["val_accuracy"] for row in rows), abs=0.005)
 
 
+def test_show_prints_ten_rows_or_all(grid, tmp_path):
+    copy = shutil.copytree(grid[0], tmp_path / "copy")
+    row = sweep_runs.load_table(copy)[0]
+    rows = [{**row, "learning_rate": 0.001 * i, "val_accuracy": 0.01 * i} for i in range(1, 13)]
+    (copy / "table.json").write_text(json.dumps(rows))
+    shown = run("sweep", "show", copy)[1].splitlines()
+    assert len(shown) == 1 + 10 + 2
+    assert shown[1].split()[:2] == ["0.012", "12.00"]
+    assert shown[11] == "... and 2 more, in table.csv"
+    assert len(run("sweep", "show", copy, "--all")[1].splitlines()) == 1 + 12 + 1
+
+
+def test_the_best_run_has_its_last_model_too(tmp_path):
+    path = tmp_path / "run"
+    sweep(path, "--learning-rate", 0.05, 0.5, "--epochs", 4)  # the best epoch may be an earlier one
+    rows = table(path)
+    best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    for model, column in (("best", "val_accuracy"), ("last", "final_val_accuracy")):
+        words = ("--model", model, "--split", "val")
+        code, printed, error = run("evaluate", path / "best", *words)
+        assert code == 0, error
+        assert f"val accuracy {100 * float(best[column]):.2f} %" in printed
+
+
 def test_structural_options_and_a_random_search(tmp_path):
     words = ("--optimizer", "adam", "sgd", "--learning-rate", "log:1e-3..1e-1")
     words += ("--batch-size", "20..60", "--hidden", 4, 3, "--samples", 5, "--halve-at", 1)
@@ -121,20 +152,30 @@ def test_a_recipe_may_be_swept(tmp_path):
     assert [row["reg"] for row in table(tmp_path / "run")] == ["0.0", "0.1"]
 
 
+@pytest.fixture
+def interrupt_at(monkeypatch):
+    """A function of a number: when a sweep saves its members for that time, it is interrupted."""
+
+    def interrupt_at(calls):
+        saves = []
+
+        def save_members(*arguments):
+            saves.append(arguments)
+            if len(saves) == calls:
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        original = sweep_runs.save_members
+        monkeypatch.setattr(sweep_runs, "save_members", save_members)
+        monkeypatch.setattr(cli, "SAVE_EVERY", -1)
+
+    return interrupt_at
+
+
 @pytest.mark.parametrize("calls", [1, 3])
-def test_an_interrupted_sweep_resumes_and_ends_the_same(calls, grid, tmp_path, monkeypatch):
+def test_an_interrupted_sweep_resumes_and_ends_the_same(calls, grid, tmp_path, interrupt_at):
     path = tmp_path / "cut"
-    saves = []
-
-    def save_members(*arguments):
-        saves.append(arguments)
-        if len(saves) == calls:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    original = sweep_runs.save_members
-    monkeypatch.setattr(sweep_runs, "save_members", save_members)
-    monkeypatch.setattr(cli, "SAVE_EVERY", -1)
+    interrupt_at(calls)
     words = (*SMALL, *GRID, "--seeds", 2, "--chunk-size", 4)
     code, _, error = run("sweep", *words, "--out", path)
     assert code == 130
@@ -199,30 +240,17 @@ def test_members_come_back_as_they_were_saved(tmp_path):
     assert whole.table() == rest.table()
 
 
-@pytest.fixture
-def interrupted(monkeypatch):
-    """The next sweep is interrupted when it saves its members for the first time."""
-
-    def interrupt(*arguments):
-        monkeypatch.setattr(sweep_runs, "save_members", original)
-        raise KeyboardInterrupt
-
-    original = sweep_runs.save_members
-    monkeypatch.setattr(sweep_runs, "save_members", interrupt)
-    monkeypatch.setattr(cli, "SAVE_EVERY", -1)
-
-
-@pytest.mark.usefixtures("interrupted")
-def test_hidden_sizes_seeds_and_divergence_survive_an_interrupt(tmp_path):
+def test_hidden_sizes_seeds_and_divergence_survive_an_interrupt(tmp_path, interrupt_at):
     path = tmp_path / "run"
-    words = ("--hidden", 4, 3, "--learning-rate", "1e-3", "1e30", "--optimizer", "sgd")
-    words = (*words, "--seed", 5, "--seeds", 2, "--out", path)
-    assert run("sweep", *SMALL, *words)[0] == 130
+    words = ("--num-train", 200, "--hidden", 4, 3, "--hidden", 8, "--epochs", 3, "--quiet")
+    words += ("--learning-rate", "1e-3", "1e30", "--optimizer", "sgd", "--seed", 5, "--seeds", 2)
+    interrupt_at(5)  # some members of either network are saved
+    assert run("sweep", *words, "--out", path)[0] == 130
     code, printed, error = run("sweep", "resume", path, "--quiet")
     assert code == 0, error
     rows = table(path)
     assert [row["seed"] for row in rows] == ["5", "6"] * 4
-    assert [row["hidden"] for row in rows] == ["(8,)"] * 4 + ["(4, 3)"] * 4
+    assert [row["hidden"] for row in rows] == ["(4, 3)"] * 4 + ["(8,)"] * 4
     assert [row["status"] for row in rows] == (["finished"] * 2 + ["diverged"] * 2) * 2
 
     def no_constant(name):
@@ -235,8 +263,8 @@ def test_hidden_sizes_seeds_and_divergence_survive_an_interrupt(tmp_path):
     assert [line.split()[-1] for line in shown.splitlines()[1:5]] == ["0", "0", "2", "2"]
 
 
-@pytest.mark.usefixtures("interrupted")
-def test_a_sweep_does_not_go_on_with_other_data(tmp_path):
+def test_a_sweep_does_not_go_on_with_other_data(tmp_path, interrupt_at):
+    interrupt_at(1)
     digits, file, path = fn.load_digits(), tmp_path / "data.npz", tmp_path / "run"
     np.savez(file, x=digits.x_train[:200], y=digits.y_train[:200])
     words = ("--dataset", file, *GRID, "--hidden", 4, "--epochs", 2, "--batch-size", 20)
