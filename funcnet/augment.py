@@ -137,7 +137,7 @@ def mixup(key: Any, x: Array, targets: Array, alpha: Any) -> tuple[jax.Array, ja
       key: a random key.
       x: [N, ...] floating point inputs.
       targets: [N, C] probabilities of the classes.
-      alpha: above 0, usually 0.1 to 1; may be traced.
+      alpha: above 0, usually 0.1 to 1; may be traced, and then 0, which mixes nothing.
     Returns:
       x' and targets', of the same shapes and dtypes.
     """
@@ -151,11 +151,13 @@ def mixup(key: Any, x: Array, targets: Array, alpha: Any) -> tuple[jax.Array, ja
         raise ValueError(f"mixup: targets must be [N, C], N = {len(x)}, got {list(targets.shape)}")
     pair_key, share_key = jax.random.split(key)
     pair = jax.random.permutation(pair_key, len(x))
-    share = jax.random.beta(share_key, alpha, alpha, (len(x),))
+    some = jnp.asarray(alpha) > 0
+    drawn_from = jnp.where(some, alpha, 1)
+    share = jnp.where(some, jax.random.beta(share_key, drawn_from, drawn_from, (len(x),)), 1)
 
     def mixed(values: jax.Array) -> jax.Array:
         lam = _to_rank(share, values.ndim).astype(values.dtype)
-        return values[pair] + lam * (values - values[pair])
+        return values + (1 - lam) * (values[pair] - values)
 
     return mixed(x), mixed(targets)
 

@@ -78,7 +78,7 @@ def log_uniform(low: float, high: float) -> LogUniform:
 def integers(low: int, high: int) -> Integers:
     """The integers from low to high, both included, all equally likely, for `random_search`."""
     _check.integer("low of integers", low, at_least=-(2**63))
-    _check.integer("high of integers", high, at_least=low)
+    _check.integer("high of integers", high, at_least=low, at_most=2**63 - 1)
     return Integers(int(low), int(high))
 
 

@@ -195,7 +195,7 @@ def sweep(
     _check_names(experiment, checked[0])
     member_key(key, checked[0])
     common = _check_options("sweep", {**options, "batch_size": batch_size})
-    current = _first_members(checked, members)
+    current = _first_members(checked, members, epochs, halve_at)
     groups = _groups(experiment, checked, common, dataset, chunk_size)
     looks = _looks(epochs, eval_every, halve_at)
     alive, chunk, interrupted = tuple(range(len(checked))), None, False
@@ -225,7 +225,7 @@ def sweep(
         return SweepResult(current, None, None, None, interrupted)
     test = None
     if not interrupted and len(dataset.x_test):
-        loss_fn = next(group.loss_fn for group in groups if index in group.members)
+        loss_fn = next(g.programs[index].loss_fn for g in groups if index in g.programs)
         test = evaluate(best, dataset.x_test, dataset.y_test, loss_fn=loss_fn)
     return SweepResult(current, best, current[index].settings, test, interrupted)
 
@@ -295,8 +295,13 @@ def mean_over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 class _Plan(NamedTuple):
-    """What is compiled into the program of a group, but for the numbers of its members."""
+    """What is compiled into the program of a group, but for the numbers of its members.
 
+    Programs are not shared between calls of `sweep`: what the experiment reads besides its
+    settings, such as a global of a notebook, may have changed.
+    """
+
+    call: object
     experiment: Experiment
     fixed: tuple[tuple[str, str, Any], ...]  # name, type and value of structural settings
     options: tuple[tuple[str, Any], ...]  # those of `sweep`
@@ -305,9 +310,8 @@ class _Plan(NamedTuple):
 class _Group(NamedTuple):
     plan: _Plan
     members: tuple[int, ...]
-    nets: dict[int, Layer]
+    programs: dict[int, Program]  # of each member
     numbers: dict[int, dict[str, Any]]  # of each member: its traced settings
-    loss_fn: Any
     preprocess: Preprocess
     in_shape: tuple[int, ...]
     data: tuple[jax.Array, jax.Array, Preprocess]  # as `training_arrays` gives them
@@ -323,7 +327,7 @@ def _groups(
     chunk_size: int | None,
 ) -> list[_Group]:
     """The groups, everything in them checked."""
-    takes_seed = "seed" in inspect.signature(experiment).parameters
+    takes_seed, call = "seed" in inspect.signature(experiment).parameters, object()
     static = tuple((k, v) for k, v in common.items() if k not in ("preprocess", "batch_size"))
     alike: dict[_Plan, dict[int, dict[str, Any]]] = {}  # for each plan the numbers of its members
     known: dict[Any, tuple[Program, Numbers, dict[str, Any]]] = {}  # seeds share what was made
@@ -332,7 +336,7 @@ def _groups(
         given = {k: v for k, v in member.items() if k != "seed" or takes_seed}
         traced = {k: v for k, v in given.items() if k == "seed" or isinstance(v, float)}
         fixed = identity({k: v for k, v in given.items() if k not in traced})
-        plan = _Plan(experiment, fixed, static)
+        plan = _Plan(call, experiment, fixed, static)
         try:
             if identity(given) not in known:
                 known[identity(given)] = _make(plan, traced)
@@ -371,6 +375,12 @@ def _group(
     if options["batch_size"] is None:
         raise ValueError("batch_size is missing: give it to sweep, or have experiment do so")
     batch_size = check_batch_size(options["batch_size"], dataset)
+    for _, _, others in made:
+        if not _alike(others.get("preprocess"), own.get("preprocess")):
+            raise ValueError(
+                "preprocess must not depend on a float or on seed, which differ within a program: "
+                "make it depend on a structural setting, such as a string"
+            )
     which = id(options["preprocess"])
     if which not in data.fitted:
         data.fitted[which] = fit_preprocess(options["preprocess"], dataset.x_train)
@@ -385,9 +395,8 @@ def _group(
     return _Group(
         plan,
         tuple(numbers),
-        dict(zip(numbers, (each[0].net for each in made), strict=True)),
+        dict(zip(numbers, (each[0] for each in made), strict=True)),
         numbers,
-        program.loss_fn,
         fitted,
         in_shape,
         data.arrays[arrays],
@@ -415,6 +424,31 @@ def _make(plan: _Plan, numbers: Mapping[str, Any]) -> tuple[Program, Numbers, di
     return program, values, own
 
 
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two functions, or what they are given, are the same, as far as one can see."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, partial):
+        return _alike((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_alike(a[k], b[k]) for k in a)
+    if inspect.isfunction(a):
+        if a.__code__ is not b.__code__:
+            return False
+        given = [
+            (f.__defaults__, f.__kwdefaults__, [cell.cell_contents for cell in f.__closure__ or ()])
+            for f in (a, b)
+        ]
+        return _alike(*given)
+    if isinstance(a, Preprocess):
+        return _alike((a.kind, jax.tree.leaves(a)), (b.kind, jax.tree.leaves(b)))
+    return bool(np.array_equal(a, b))
+
+
 def _check_traceable(plan: _Plan, numbers: Mapping[str, Any]) -> None:
     """Raise if the experiment looks at numbers that are traced."""
 
@@ -423,7 +457,7 @@ def _check_traceable(plan: _Plan, numbers: Mapping[str, Any]) -> None:
 
     try:
         jax.eval_shape(make, {k: jnp.asarray(v) for k, v in numbers.items()})
-    except jax.errors.ConcretizationTypeError as error:
+    except (TypeError, ValueError) as error:  # without tracing there was none
         line = str(error).splitlines()[0]
         raise TypeError(
             "experiment must not look at the value of a float or of seed, which are traced: "
@@ -665,7 +699,7 @@ def _with_chunk(members: Sequence[Member], chunk: _Chunk, epochs: int) -> tuple[
             return jax.tree.map(lambda leaf: leaf[place], tree)
 
         history = _extended(own.history, chunk, place)
-        net, fitted = group.nets[i], group.preprocess
+        net, fitted = group.programs[i].net, group.preprocess
         model = Model(net, of(params), of(states[1]), fitted)
         best_model = None
         if best is not None:
@@ -966,7 +1000,7 @@ def _takes(function: Any, name: str) -> bool:
 def _check_names(experiment: Experiment, settings: Mapping[str, Any]) -> None:
     """Raise unless the experiment takes these settings."""
     for name in settings:
-        if name in RESULTS:
+        if name in (*RESULTS, "seeds", "diverged"):
             raise ValueError(f"a setting must not be named {name}, like a column of the results")
         if not isinstance(name, str):
             raise TypeError(f"the names of settings must be strings, got {name!r}")
@@ -988,6 +1022,10 @@ def _check_options(whose: str, options: Any) -> dict[str, Any]:
         if name not in OPTIONS:
             raise ValueError(_check.unknown(f"option of {whose}", name, OPTIONS))
     options = dict(options)
+    if whose == "sweep":  # options that are compiled into programs: numbers are Python's
+        for name, value in options.items():
+            if isinstance(value, (np.ndarray, np.generic, jax.Array)) and value.ndim == 0:
+                options[name] = value.item()
     if isinstance(options.get("augment"), list):
         options["augment"] = tuple(options["augment"])
     return {**OPTIONS, **options} if whose == "sweep" else options
@@ -1010,13 +1048,25 @@ def _check_halving(
 
 
 def _first_members(
-    settings: Sequence[Settings], members: Sequence[Member] | None
+    settings: Sequence[Settings],
+    members: Sequence[Member] | None,
+    epochs: int,
+    halve_at: Sequence[int],
 ) -> tuple[Member, ...]:
     """The members before the sweep: as given, or not begun."""
     if members is None:
         return tuple(map(new_member, settings))
+    if not all(isinstance(member, Member) for member in members):
+        raise TypeError("members must be those of an interrupted sweep, such as result.members")
     if tuple(member.settings for member in members) != tuple(settings):
         raise ValueError("members are not those of a sweep of these settings")
+    for i, member in enumerate(members):
+        ends = (*halve_at, epochs) if member.state is None else range(epochs)
+        if member.epochs and member.epochs not in ends:
+            raise ValueError(
+                f"members[{i}] is {member.status} after {member.epochs} epochs and cannot go on "
+                f"in a sweep of {epochs}"
+            )
     return tuple(
         member._replace(status="unfinished") if member.state is not None else member
         for member in members

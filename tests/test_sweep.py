@@ -1,6 +1,7 @@
 """Sweeps: a member is the run done alone, whatever it is trained with."""
 
 import logging
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -242,6 +243,86 @@ def test_structural_settings_are_a_program_each(small, compiled):
     for member in result.members[::8]:
         lone = alone(small, member.settings, experiment, epochs=1, batch_size=50)
         close(member.history.loss, lone.history.loss, rtol=1e-4)
+
+
+def test_what_the_experiment_reads_besides_its_settings_may_change(small):
+    scale = 0.1
+
+    def experiment(rate):
+        return fn.mlp([5], 10, weight_scale=scale), fn.sgd(rate)
+
+    settings = fn.grid(rate=[1e-3, 1e-2])
+    run(small, settings, experiment, epochs=1)
+    scale = 0.3
+    member = run(small, settings, experiment, epochs=1).members[1]
+    lone = alone(small, member.settings, experiment, epochs=1, batch_size=50)
+    close(member.history.loss, lone.history.loss, rtol=1e-4)
+
+
+def test_mixup_of_0_among_others_is_none(small):
+    def experiment(mixup):
+        return fn.mlp([5], 10), fn.sgd(1e-3), {"mixup_alpha": mixup}
+
+    none, some = run(small, fn.grid(mixup=[0.0, 0.4]), experiment).members
+    for member in (none, some):
+        lone = alone(small, member.settings, experiment, epochs=3, batch_size=50)
+        close(member.history.loss, lone.history.loss, rtol=1e-4)
+    assert not np.allclose(none.history.loss, some.history.loss)
+
+
+def test_the_test_loss_is_the_best_members_own(small):
+    def experiment(times, rate):
+        def loss_fn(scores, y):
+            loss, dscores = fn.softmax_loss(scores, y)
+            return times * loss, times * dscores
+
+        return fn.mlp([5], 10, weight_scale=0.1), fn.sgd(rate), {"loss_fn": loss_fn}
+
+    settings = [{"times": 1.0, "rate": 1e-9}, {"times": 3.0, "rate": 1e-2}]
+    result = run(small, settings, experiment)
+    assert result.best_settings["times"] == 3
+    plain = fn.evaluate(result.best, small.x_test, small.y_test).loss
+    assert result.test.loss == pytest.approx(3 * plain, rel=1e-5)
+
+
+def test_preprocessing_may_depend_on_structural_settings_alone(small):
+    def experiment(rate, number):
+        def preprocess(x):
+            return fn.normalize_contrast(x, epsilon=number)
+
+        given = preprocess if number == 1 else partial(fn.normalize_contrast, epsilon=number)
+        return fn.mlp([], 10), fn.sgd(rate), {"preprocess": given}
+
+    result = run(small, fn.grid(rate=[1e-3, 1e-2], number=[1, 100]), experiment, epochs=1)
+    for member in result.members:
+        lone = alone(small, member.settings, experiment, epochs=1, batch_size=50)
+        close(member.history.loss, lone.history.loss, rtol=1e-4)
+
+    def of_a_float(number):
+        given = partial(fn.normalize_contrast, epsilon=number)
+        return fn.mlp([], 10), fn.sgd(1e-3), {"preprocess": given}
+
+    with pytest.raises(ValueError, match="preprocess must not depend on a float"):
+        run(small, fn.grid(number=[1e-3, 100.0]), of_a_float)
+
+
+def test_numbers_among_the_options_may_be_arrays(small):
+    options = {"reg": jnp.array(0.1), "average_decay": np.float64(0.5)}
+    settings = {"settings": GRID[:1], "epochs": 1}
+    a = run(small, **settings, **options)
+    b = run(small, **settings, reg=0.1, average_decay=0.5)
+    close(a.members[0].history.loss, b.members[0].history.loss, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ended", ["finished", "stopped"])
+def test_members_that_cannot_go_on_are_refused(ended, small):
+    members = run(small, epochs=2, halve_at=[1]).members
+    chosen = [i for i, member in enumerate(members) if member.status == ended][:1]
+    settings, given = [GRID[i] for i in chosen], [members[i] for i in chosen]
+    with pytest.raises(ValueError, match=rf"members\[0\] is {ended} after . epochs and cannot"):
+        run(small, settings, epochs=4, members=given)
+    with pytest.raises(TypeError, match="members must be those of an interrupted sweep"):
+        run(small, settings, epochs=4, members=[1])
 
 
 def test_a_setting_that_is_none_or_a_number(small):
