@@ -302,8 +302,8 @@ def _run_sweep(
     if not claimed:
         print("funcnet sweep: interrupted before the first epoch", file=sys.stderr)
         return 130
-    sweep_runs.save_members(path, result.members, saved)
     if result.interrupted:
+        sweep_runs.save_members(path, result.members, saved)
         done = sum(member.epochs for member in result.members)
         print(
             f"interrupted after {_check.plural(done, 'epoch')} of all members: "
@@ -314,6 +314,7 @@ def _run_sweep(
     lines, results = _sweep_summary(result, dataset)
     config = {**config, "status": "finished", "results": results}
     try:
+        sweep_runs.save_members(path, result.members, saved)
         _save_best(path / "best", config, result)
         sweep_runs.save_sweep(path, config, result.members)
         lines.append(f"saved in {path}")
@@ -446,7 +447,9 @@ def _save_best(path: Path, config: dict[str, Any], result: fn.SweepResult) -> No
 def _show_sweep(args: argparse.Namespace) -> int:
     rows = sweep_runs.load_table(args.run_directory)
     _print_table(rows, count=len(rows) if args.all else ROWS)
-    print(f"{args.run_directory}: table.csv, histories.csv, sweep.png, best/")
+    kept = ("table.csv", "histories.csv", "sweep.png", "best/")
+    there = [name for name in kept if (Path(args.run_directory) / name).exists()]
+    print(f"{args.run_directory}: {', '.join(there)}")
     return 0
 
 
@@ -1037,8 +1040,9 @@ def _add_sweep(commands: Any) -> Any:
         "sweep",
         sweep,
         "train with many settings, and compare",
-        "Every option of the network, the training and the optimizer takes several values, and "
-        "every combination of them is trained; --hidden may be given several times. A range "
+        "Options of the network, the training and the optimizer, all but --epochs, --eval-every, "
+        "--warmup and --augment, take several values, and every combination of them is trained; "
+        "--hidden may be given several times. A range "
         "LOW..HIGH, or log:LOW..HIGH for equally likely factors, is for --samples. Settings that "
         "differ in fractions alone are one compiled program. The sweep is kept in a directory: "
         "the table, the histories, a picture, and in best/ the run with the best validation "

@@ -278,9 +278,9 @@ def test_a_sweep_does_not_go_on_with_other_data(tmp_path, interrupt_at):
 
 
 def test_the_seed_draws_the_settings(tmp_path):
-    words = ("--learning-rate", "1e-3..1e-1", "--samples", 2, "--seed", 1, "--epochs", 1)
+    words = ("--learning-rate", "log:1e-3..1e-1", "--samples", 2, "--seed", 1, "--epochs", 1)
     sweep(tmp_path / "run", *words)
-    rate = fn.uniform(1e-3, 1e-1)
+    rate = fn.log_uniform(1e-3, 1e-1)
     drawn = fn.random_search(jax.random.key(1), 2, learning_rate=rate)
     rows = [float(row["learning_rate"]) for row in table(tmp_path / "run")]
     assert rows == [each["learning_rate"] for each in drawn]
@@ -313,6 +313,19 @@ def test_a_damaged_configuration_is_noticed(settings, grid, tmp_path):
         code, _, error = run("sweep", action, copy)
         assert code == 2
         assert "config.json is damaged: it has no settings" in error
+
+
+def test_a_full_disk_costs_no_figures(tmp_path, monkeypatch):
+    def save_members(*arguments):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(sweep_runs, "save_members", save_members)
+    words = ("--seeds", 2, "--epochs", 1, "--out", tmp_path / "run")
+    code, printed, error = run("sweep", *SMALL, *words)
+    assert code != 0
+    assert "no space left" in error
+    assert "2 members: 2 finished" in printed
+    assert "saved in" not in printed
 
 
 def test_a_directory_that_holds_something_is_no_new_sweep(grid):
