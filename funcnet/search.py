@@ -169,7 +169,7 @@ def check_settings(settings: Iterable[Mapping[str, Any]]) -> tuple[Settings, ...
             if name not in names:
                 raise ValueError(f"settings[{i}] has {name}, but settings[0] has not")
     for name in names:
-        if name != "seed" and any(isinstance(member[name], float) for member in members):
+        if any(isinstance(member[name], float) for member in members):
             for member in members:
                 if isinstance(member[name], int) and not isinstance(member[name], bool):
                     member[name] = float(member[name])

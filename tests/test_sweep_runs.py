@@ -113,6 +113,21 @@ def test_show_prints_ten_rows_or_all(grid, tmp_path):
     assert len(run("sweep", "show", copy, "--all")[1].splitlines()) == 1 + 12 + 1
 
 
+def test_numbers_that_json_has_not_are_null(grid, tmp_path):
+    copy = shutil.copytree(grid[0], tmp_path / "copy")
+    row = sweep_runs.load_table(copy)[0]
+    sweep_runs.save_table(copy, [{**row, "val_loss": float("nan")}])
+    assert "NaN" not in (copy / "table.json").read_text()
+    assert sweep_runs.load_table(copy)[0]["val_loss"] is None
+
+
+def test_a_sweep_without_evaluation(tmp_path):
+    sweep(tmp_path / "run", "--seeds", 2, "--eval-every", 0)
+    assert [row["val_accuracy"] for row in table(tmp_path / "run")] == ["", ""]
+    shown = run("sweep", "show", tmp_path / "run")[1]
+    assert shown.endswith("run: table.csv, histories.csv\n")
+
+
 def test_the_best_run_has_its_last_model_too(tmp_path):
     path = tmp_path / "run"
     sweep(path, "--learning-rate", 0.05, 0.5, "--epochs", 4)  # the best epoch may be an earlier one
@@ -227,6 +242,7 @@ def test_members_come_back_as_they_were_saved(tmp_path):
         ):
             assert fn.freeze(x) == y
         assert fn.freeze(a.state.state) == b.state.state
+        assert a.state.key == b.state.key
     saved = sweep_runs.save_members(tmp_path, first.members, {})
     best = dataclasses.replace(first.members[0].best, epoch=7, accuracy=0.25, loss=2.5)
     stopped = first.members[0]._replace(status="stopped", state=None, best=best)
