@@ -1040,9 +1040,9 @@ def _add_sweep(commands: Any) -> Any:
         "sweep",
         sweep,
         "train with many settings, and compare",
-        "Options of the network, the training and the optimizer, all but --epochs, --eval-every, "
-        "--warmup and --augment, take several values, and every combination of them is trained; "
-        "--hidden may be given several times. A range "
+        "Options of the network, the training and the optimizer, all but --seed, --epochs, "
+        "--eval-every, --warmup and --augment, take several values, and every combination of them "
+        "is trained; --hidden may be given several times. A range "
         "LOW..HIGH, or log:LOW..HIGH for equally likely factors, is for --samples. Settings that "
         "differ in fractions alone are one compiled program. The sweep is kept in a directory: "
         "the table, the histories, a picture, and in best/ the run with the best validation "

@@ -59,16 +59,15 @@ def create_run(
     return path
 
 
-def check_free(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Raise unless a run may be written to `path`: see `create_run`."""
+def check_free(path: str | os.PathLike[str], *, overwrite: bool | None = None) -> None:
+    """Raise unless a run may be written to `path`: see `create_run`; None is no such option."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is there already, and is no directory")
     if path.is_dir() and any(path.iterdir()):
         if not overwrite:
-            raise FileExistsError(
-                f"{path} is there already: choose another directory, or give --overwrite"
-            )
+            hint = "" if overwrite is None else ", or give --overwrite"
+            raise FileExistsError(f"{path} is there already: choose another directory{hint}")
         if not _is_run(path):
             raise FileExistsError(f"{path} is no run directory, it is not overwritten")
 

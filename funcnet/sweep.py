@@ -156,7 +156,8 @@ def sweep(
     Args:
       experiment: `experiment(**settings) -> (net, optimizer)`, or `(net, optimizer, options)` with
         options of `fit` in a dict: reg, loss_fn, preprocess, augment, label_smoothing, mixup_alpha,
-        average_decay, batch_size. It must not look at floats (`if rate > 0`), which are traced.
+        average_decay, batch_size. It must not look at floats (`if rate > 0`), which are traced;
+        preprocess and batch_size may depend on other settings alone.
         `seed` is given to it only if it has a parameter of this name.
       dataset: the Dataset.
       settings: a list of dicts, such as `grid(...)` and `random_search(...)` give.
@@ -170,7 +171,8 @@ def sweep(
         program (successive halving, Jamieson and Talwalkar 2016, arXiv 1502.07943).
       chunk_size: how many members are trained side by side; None is what half of the free
         memory holds, and on the CPU what its caches do.
-      members: the members of an interrupted sweep of the same settings, to go on with.
+      members: the members of an interrupted sweep of the same settings, to go on with; the key
+        and the options must be those of that sweep.
       callback: `callback(done, total, members)` after each epoch of a chunk: epochs done and to
         do, of all members, and a function that gives the members as they are now.
         KeyboardInterrupt raised in it is as Ctrl-C.

@@ -482,8 +482,11 @@ def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
 
 
 def over_batches(
-    step: Callable[[Any, jax.Array], tuple[Any, Any]], carry: Any, order: jax.Array, batch_size: int
-) -> tuple[Any, Any]:
+    step: Callable[[Any, jax.Array], tuple[Any, jax.Array]],
+    carry: Any,
+    order: jax.Array,
+    batch_size: int,
+) -> tuple[Any, jax.Array]:
     """`step(carry, batch) -> (carry, loss)` for each batch of an order [N, ...], as a loop.
 
     A last batch that is short is a step after the loop. Returns the carry and the losses.
@@ -493,7 +496,7 @@ def over_batches(
     carry, losses = jax.lax.scan(step, carry, batches)
     if len(order) % batch_size:
         carry, loss = step(carry, order[full * batch_size :])
-        losses = jax.tree.map(lambda all, last: jnp.append(all, last[None], axis=0), losses, loss)
+        losses = jnp.append(losses, loss[None], axis=0)
     return carry, losses
 
 

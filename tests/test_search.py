@@ -92,6 +92,7 @@ WRONG = {
     "low above high": (lambda: fn.uniform(1, 0), ValueError, "high of uniform must be >= 1"),
     "log of 0": (lambda: fn.log_uniform(0, 1), ValueError, "low of log_uniform must be > 0"),
     "fractions": (lambda: fn.integers(0, 1.5), TypeError, "high of integers must be an integer"),
+    "large": (lambda: fn.integers(0, 2**63), ValueError, "high of integers must be at most"),
     "no draws": (lambda: fn.random_search(key, 0, a=[1]), ValueError, "count must be at least 1"),
     "no key": (lambda: fn.random_search(0, 1, a=[1]), TypeError, "key must be a random key"),
 }

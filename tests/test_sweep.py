@@ -595,6 +595,19 @@ WRONG = {
         ValueError,
         "a setting must not be named epochs",
     ),
+    "a column's name, over seeds": (
+        {"experiment": lambda seeds: None, "settings": fn.grid(seeds=[1])},
+        ValueError,
+        "a setting must not be named seeds",
+    ),
+    "it looks through NumPy": (
+        {
+            "experiment": lambda a: (fn.mlp([], 10), fn.sgd(float(np.log1p(a)))),
+            "settings": fn.grid(a=[0.1]),
+        },
+        TypeError,
+        "experiment must not look at the value of a float",
+    ),
     "it looks": (
         {"experiment": looks, "settings": fn.grid(learning_rate=[1e-3])},
         TypeError,

@@ -406,7 +406,7 @@ def test_finished_sweeps_and_full_directories_are_left_alone(grid, tmp_path):
     assert "is finished: funcnet sweep show" in error
     code, _, error = run("sweep", *SMALL, "--seeds", 2, "--out", path)
     assert code == 2
-    assert "is there already" in error
+    assert "is there already: choose another directory\n" in error  # there is no --overwrite
     copy = shutil.copytree(path, tmp_path / "copy")
     for text in ("{", "{}", "[]", '[{"seed": 0}]'):
         (copy / "table.json").write_text(text)
