@@ -58,6 +58,14 @@ from funcnet.layers import (
     with_custom_vjp,
 )
 from funcnet.losses import l2_penalty, smooth_labels, softmax_loss, svm_loss
+from funcnet.model import (
+    BestModel,
+    Evaluation,
+    Model,
+    evaluate,
+    predict,
+    predict_scores,
+)
 from funcnet.net import (
     Layer,
     affine,
@@ -119,6 +127,7 @@ from funcnet.schedules import (
     warmup,
 )
 from funcnet.search import grid, integers, log_uniform, random_search, uniform
+from funcnet.step import TrainState, init_train_state, make_train_step
 from funcnet.sweep import (
     Member,
     SweepResult,
@@ -127,20 +136,7 @@ from funcnet.sweep import (
     sweep,
     sweep_table,
 )
-from funcnet.train import (
-    BestModel,
-    Evaluation,
-    FitResult,
-    History,
-    Model,
-    TrainState,
-    evaluate,
-    fit,
-    init_train_state,
-    make_train_step,
-    predict,
-    predict_scores,
-)
+from funcnet.train import FitResult, History, fit
 from funcnet.tree import FrozenDict, freeze, unfreeze
 
 __version__ = "0.1.0"

@@ -17,9 +17,9 @@ import numpy as np
 
 from funcnet import _check
 from funcnet._files import write_atomically
+from funcnet.model import Model
 from funcnet.net import Layer
 from funcnet.preprocess import Preprocess, check_kind
-from funcnet.train import Model
 from funcnet.tree import FrozenDict, freeze, named_leaves
 
 FORMAT = "funcnet model 1"

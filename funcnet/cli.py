@@ -28,8 +28,8 @@ from funcnet.datasets import find_cifar10
 from funcnet.losses import LOSSES
 from funcnet.optim import OPTIMIZERS
 from funcnet.search import Distribution, identity
+from funcnet.step import fit_preprocess
 from funcnet.sweep import RESULTS, best_member
-from funcnet.train import fit_preprocess
 
 SPLITS = ("train", "val", "test")
 VIEWS = fn.flips_and_shifts()  # what --tta averages over

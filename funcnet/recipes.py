@@ -21,7 +21,7 @@ from funcnet.datasets import Dataset
 from funcnet.losses import LOSSES, is_zero
 from funcnet.net import ACTIVATIONS, MAX_DIM, NORMALIZATIONS, SCALES, Layer, mlp
 from funcnet.optim import OPTIMIZERS, Optimizer, clip_by_global_norm
-from funcnet.train import fit_preprocess
+from funcnet.step import fit_preprocess
 
 BATCH_SIZE = 50  # unless it is given, or the data are fewer
 SCHEDULES = ("constant", "exponential", "step", "cosine", "one_cycle")

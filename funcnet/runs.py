@@ -21,9 +21,10 @@ from typing import Any
 
 from funcnet._files import naming, write_atomically
 from funcnet.checkpoint import load_model, save_model
+from funcnet.model import Model
 from funcnet.net import Layer
 from funcnet.plots import plot_history
-from funcnet.train import FitResult, History, Model
+from funcnet.train import FitResult, History
 
 FORMAT = "funcnet run 1"
 FILES = (

@@ -26,15 +26,18 @@ import numpy as np
 from funcnet import _check
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.losses import softmax_loss
+from funcnet.model import (
+    BestModel,
+    Evaluation,
+    Model,
+    evaluate,
+    sums,
+)
 from funcnet.net import Layer
 from funcnet.preprocess import Preprocess, subtract_mean
 from funcnet.search import Settings, check_settings, describe, identity
-from funcnet.train import (
+from funcnet.step import (
     EVALUATION_BATCH,
-    BestModel,
-    Evaluation,
-    History,
-    Model,
     Numbers,
     Program,
     TrainState,
@@ -43,17 +46,15 @@ from funcnet.train import (
     check_batch_size,
     check_step,
     epoch_order,
-    evaluate,
     fit_preprocess,
     init_train_state,
     over_batches,
     params_in_use,
     run_step,
     slices,
-    sums,
     training_arrays,
-    training_sample,
 )
+from funcnet.train import History, training_sample
 
 Tree = Any
 Experiment = Callable[..., tuple[Any, ...]]

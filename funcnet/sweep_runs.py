@@ -23,12 +23,14 @@ import numpy as np
 
 from funcnet._files import naming, write_atomically
 from funcnet.checkpoint import load_tensors, nest, save_trees
+from funcnet.model import BestModel
 from funcnet.net import Layer
 from funcnet.plots import plot_sweep
 from funcnet.preprocess import Preprocess
 from funcnet.runs import check_free, read_config, write_config, write_csv
+from funcnet.step import TrainState
 from funcnet.sweep import RESULTS, Member, member_key, new_member, sweep_table
-from funcnet.train import BestModel, History, TrainState
+from funcnet.train import History
 from funcnet.tree import FrozenDict
 
 FORMAT = "funcnet sweep 1"

@@ -348,7 +348,7 @@ def test_no_random_key_is_used_twice(monkeypatch, unoptimized):
             note("layer", key)
         return DROPPING.forward(params, state, x, key=key, train=train)
 
-    monkeypatch.setattr("funcnet.train.mixup", mixed)
+    monkeypatch.setattr("funcnet.step.mixup", mixed)
     quick(
         net=DROPPING._replace(forward=forward),
         augment=[augmentation("first"), augmentation("second")],

@@ -1,0 +1,348 @@
+"""The training step and the epoch, pure functions, and the checks before they are compiled."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import _check
+from funcnet.augment import Augmentation, in_turn, mixup
+from funcnet.datasets import Dataset
+from funcnet.losses import is_zero, smooth_labels, softmax_loss
+from funcnet.net import Layer, LossFn, as_input, loss_and_grads
+from funcnet.optim import (
+    Optimizer,
+    apply_updates,
+    as_optimizer,
+    averaged_params,
+    with_average,
+)
+from funcnet.preprocess import Preprocess, no_preprocess
+
+Tree = Any
+EVALUATION_BATCH = 1000  # examples per forward pass where nothing is trained
+
+
+class TrainState(NamedTuple):
+    """All that a run is at one moment: with it and the data, the rest of the run is determined.
+
+    Attributes:
+      params: the parameters.
+      state: the state of the layers.
+      opt_state: the state of the optimizer.
+      key: the random key of the run; it never changes, the counts are folded into it.
+      step: int32, the number of updates done.
+      epoch: int32, the number of epochs done.
+    """
+
+    params: Tree
+    state: Tree
+    opt_state: Tree
+    key: jax.Array
+    step: jax.Array
+    epoch: jax.Array
+
+
+def init_train_state(
+    net: Layer, optimizer: Optimizer, in_shape: tuple[int, ...], *, key: jax.Array
+) -> TrainState:
+    """The state of a run before its first step.
+
+    Args:
+      net: the network.
+      optimizer: the optimizer.
+      in_shape: the shape of one example, `x.shape[1:]`, as preprocessed.
+      key: a random key, `jax.random.key(seed)`, for the parameters and for the run.
+    """
+    init_key, run_key = jax.random.split(_check.key(key))
+    params, state, _ = net.init(init_key, in_shape)
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(params, state, optimizer.init(params), run_key, zero, zero)
+
+
+def make_train_step(
+    net: Layer,
+    optimizer: Optimizer,
+    *,
+    reg: Any = 0.0,
+    loss_fn: LossFn = softmax_loss,
+    preprocess: Preprocess | None = None,
+    augment: Augmentation | Sequence[Augmentation] | None = None,
+    label_smoothing: Any = 0.0,
+    mixup_alpha: Any = 0.0,
+) -> Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, jax.Array]]]:
+    """A jit-compiled training step, a pure function.
+
+    Args:
+      net: the network.
+      optimizer: the optimizer.
+      reg: L2 strength, as for `loss_and_grads`.
+      loss_fn: `loss_fn(scores, y) -> (loss, dscores)`.
+      preprocess: applied to x inside the step; None leaves x as it is.
+      augment, label_smoothing, mixup_alpha: as for `fit`.
+    Returns:
+      `train_step(train_state, x, y) -> (train_state, metrics)` for a batch x [N, ...],
+      y [N]; metrics has "loss", the loss of this batch before the update.
+    """
+    numbers = as_numbers(reg, label_smoothing, mixup_alpha)
+    program = as_program(net, optimizer, loss_fn, augment)
+
+    @jax.jit
+    def train_step(
+        train_state: TrainState, x: Any, y: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        fitted = preprocess or no_preprocess(x)
+        train_state, value = run_step(program, numbers, fitted, train_state, x, y)
+        return train_state, {"loss": value}
+
+    return train_step
+
+
+class Program(NamedTuple):
+    """What is compiled into a step; averages says that the optimizer is one `with_average`."""
+
+    net: Layer
+    optimizer: Optimizer
+    loss_fn: LossFn
+    augment: Augmentation | None
+    averages: bool
+
+
+class Numbers(NamedTuple):
+    """What a compiled step is given; None is what it does without."""
+
+    reg: Any
+    label_smoothing: Any
+    mixup_alpha: Any
+
+
+def run_step(
+    program: Program,
+    numbers: Numbers,
+    preprocess: Preprocess,
+    train_state: TrainState,
+    x: Any,
+    y: Any,
+) -> tuple[TrainState, jax.Array]:
+    """One update. Returns the state after it and the loss of the batch before it."""
+    params, state, opt_state, key, step, epoch = train_state
+    _, step_key = jax.random.split(key)
+    # Split, not folded: fold_in(key, i) is the i-th of split(key, n), which the layers get.
+    layer_key, augment_key, mixup_key = jax.random.split(jax.random.fold_in(step_key, step), 3)
+    if program.augment is not None:
+        x = program.augment(augment_key, x)
+    inputs, targets = as_input(preprocess(x), params), y
+    if numbers.label_smoothing is not None or numbers.mixup_alpha is not None:
+        classes = num_scores(program.net, params, state, preprocess, x)
+        smoothing = 0.0 if numbers.label_smoothing is None else numbers.label_smoothing
+        targets = smooth_labels(y, classes, smoothing)
+    if numbers.mixup_alpha is not None:
+        inputs, targets = mixup(mixup_key, inputs, targets, numbers.mixup_alpha)
+    value, grads, state = loss_and_grads(
+        program.net,
+        params,
+        state,
+        inputs,
+        targets,
+        reg=0.0 if numbers.reg is None else numbers.reg,
+        key=layer_key,
+        loss_fn=program.loss_fn,
+    )
+    updates, opt_state = program.optimizer.update(grads, opt_state, params)
+    params = apply_updates(params, updates)
+    return TrainState(params, state, opt_state, key, step + 1, epoch), value
+
+
+def run_epoch(
+    train_state: TrainState,
+    x: jax.Array,
+    y: jax.Array,
+    preprocess: Preprocess,
+    numbers: Numbers,
+    *,
+    program: Program,
+    batch_size: int,
+) -> tuple[TrainState, jax.Array]:
+    """One pass over the data. Returns the state after it and the loss of every step."""
+
+    def step(train_state: TrainState, batch: jax.Array) -> tuple[TrainState, jax.Array]:
+        return run_step(program, numbers, preprocess, train_state, x[batch], y[batch])
+
+    order = epoch_order(train_state.key, train_state.epoch, len(x))
+    train_state, losses = over_batches(step, train_state, order, batch_size)
+    return train_state._replace(epoch=train_state.epoch + 1), losses
+
+
+def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
+    """The order in which an epoch of the run with this key takes `count` examples."""
+    order_key, _ = jax.random.split(key)
+    return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
+
+
+def over_batches(
+    step: Callable[[Any, jax.Array], tuple[Any, jax.Array]],
+    carry: Any,
+    order: jax.Array,
+    batch_size: int,
+) -> tuple[Any, jax.Array]:
+    """`step(carry, batch) -> (carry, loss)` for each batch of an order [N, ...], as a loop.
+
+    A last batch that is short is a step after the loop. Returns the carry and the losses.
+    """
+    full = len(order) // batch_size
+    batches = order[: full * batch_size].reshape(full, batch_size, *order.shape[1:])
+    carry, losses = jax.lax.scan(step, carry, batches)
+    if len(order) % batch_size:
+        carry, loss = step(carry, order[full * batch_size :])
+        losses = jnp.append(losses, loss[None], axis=0)
+    return carry, losses
+
+
+def params_in_use(train_state: TrainState, *, program: Program) -> Tree:
+    """The parameters to evaluate and keep: the last, or their average."""
+    if program.averages:
+        return averaged_params(train_state.opt_state, train_state.params)
+    return train_state.params
+
+
+def fit_preprocess(
+    preprocess: Preprocess | Callable[[Any], Preprocess] | None, x_train: Any
+) -> Preprocess:
+    """The Preprocess that `fit` uses: given, fitted to x_train, or none."""
+    if isinstance(preprocess, Preprocess):
+        return preprocess
+    if preprocess is None:
+        preprocess = no_preprocess
+    _check.function("preprocess", preprocess)
+    fitted = preprocess(x_train)
+    if not isinstance(fitted, Preprocess):
+        raise TypeError(
+            f"preprocess must give a Preprocess, as subtract_mean does, got {type(fitted).__name__}"
+        )
+    return fitted
+
+
+@jax.jit
+def _preprocess(preprocess: Preprocess, x: jax.Array) -> jax.Array:
+    return preprocess(x)
+
+
+def training_arrays(
+    dataset: Dataset, preprocess: Preprocess, *, augments: bool
+) -> tuple[jax.Array, jax.Array, Preprocess]:
+    """The training data on the device, and the preprocessing left for a step to do."""
+    x, y = jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train)
+    if augments or not _narrows(preprocess, x):
+        return x, y, preprocess
+    # Once is enough, and takes less memory.
+    x = jnp.concatenate([_preprocess(preprocess, x[b]) for b in slices(len(x), EVALUATION_BATCH)])
+    return x, y, no_preprocess(x)
+
+
+def slices(count: int, batch_size: int) -> Iterator[slice]:
+    """Slices of `batch_size` that cover `count`, the last one short."""
+    return (slice(start, start + batch_size) for start in range(0, count, batch_size))
+
+
+def _narrows(preprocess: Preprocess, x: jax.Array) -> bool:
+    """Whether preprocessed examples have fewer elements than raw ones."""
+    return jax.eval_shape(preprocess, x[:1]).size < x[:1].size
+
+
+@lru_cache(maxsize=16)
+def _averaging_concrete(optimizer: Optimizer, decay: float) -> Optimizer:
+    return with_average(optimizer, decay)
+
+
+def _averaging(optimizer: Optimizer, decay: Any) -> Optimizer:
+    """`with_average`, the same object for the same arguments, so that nothing compiles again."""
+    if isinstance(decay, (int, float)):
+        return _averaging_concrete(optimizer, decay)
+    return with_average(optimizer, decay)
+
+
+_in_turn = lru_cache(maxsize=16)(in_turn)  # the same object, so that nothing compiles again
+
+
+def as_program(
+    net: Layer, optimizer: Any, loss_fn: LossFn, augment: Any, average_decay: Any = None
+) -> Program:
+    """The Program of checked parts."""
+    if not isinstance(net, Layer):
+        raise TypeError(f"net must be a Layer, such as mlp([100], 10), got {net!r}")
+    optimizer = as_optimizer(optimizer)
+    _check.function("loss_fn", loss_fn)
+    if augment is not None and not callable(augment):
+        if isinstance(augment, str) or not isinstance(augment, Sequence):
+            raise TypeError(
+                f"augment must be a function such as random_flip, or several, got {augment!r}"
+            )
+        augment = _in_turn(tuple(augment))
+    if average_decay is not None:
+        optimizer = _averaging(optimizer, average_decay)
+    return Program(net, optimizer, loss_fn, augment, average_decay is not None)
+
+
+def as_numbers(reg: Any, label_smoothing: Any, mixup_alpha: Any) -> Numbers:
+    """The Numbers of checked options of `fit`."""
+    _check.number("label_smoothing", label_smoothing, at_least=0, at_most=1)
+    _check.number("mixup_alpha", mixup_alpha, at_least=0)
+    given = (reg, label_smoothing, mixup_alpha)
+    return Numbers(*(None if is_zero(value) else jnp.asarray(value, float) for value in given))
+
+
+def num_scores(net: Layer, params: Tree, state: Tree, preprocess: Preprocess, x: Any) -> int:
+    """How many scores a network gives to each example of x, raw inputs."""
+
+    def scores(params: Tree, state: Tree, preprocess: Preprocess, x: Any) -> jax.Array:
+        inputs = as_input(preprocess(x), params)
+        return net.forward(params, state, inputs, key=None, train=False)[0]
+
+    return jax.eval_shape(scores, params, state, preprocess, x[:1]).shape[-1]
+
+
+def _check_classes(classes: int, dataset: Dataset) -> None:
+    for name, y in (("y_train", dataset.y_train), ("y_val", dataset.y_val)):
+        _check.labels(y, num_examples=len(y), num_classes=classes, name=name)
+
+
+def check_batch_size(batch_size: Any, dataset: Dataset) -> int:
+    """The batch size, if there are so many training examples."""
+    batch_size = _check.integer("batch_size", batch_size, at_least=1)
+    if batch_size > len(dataset.x_train):
+        raise ValueError(
+            f"batch_size is {batch_size}, but there are only "
+            f"{_check.plural(len(dataset.x_train), 'training example')}"
+        )
+    return batch_size
+
+
+def check_step(
+    program: Program,
+    numbers: Numbers,
+    preprocess: Preprocess,
+    train_state: TrainState,
+    dataset: Dataset,
+    batch_size: int,
+) -> None:
+    """Trace a step, so that whatever does not fit is known before anything is compiled."""
+    net, (params, state, *_) = program.net, train_state
+    _check_classes(num_scores(net, params, state, preprocess, dataset.x_train), dataset)
+
+    def trace(count: int) -> None:
+        x, y = dataset.x_train[:count], dataset.y_train[:count]
+        jax.eval_shape(partial(run_step, program, numbers, preprocess), train_state, x, y)
+
+    trace(batch_size)
+    rest = len(dataset.x_train) % batch_size
+    if rest == 1:
+        try:
+            trace(rest)
+        except ValueError as error:
+            raise ValueError(
+                f"batches of {batch_size} leave one of the "
+                f"{_check.plural(len(dataset.x_train), 'training example')} over: choose "
+                f"another batch_size ({error})"
+            ) from None
