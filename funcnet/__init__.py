@@ -126,16 +126,17 @@ from funcnet.schedules import (
     step_decay,
     warmup,
 )
-from funcnet.search import grid, integers, log_uniform, random_search, uniform
 from funcnet.step import TrainState, init_train_state, make_train_step
-from funcnet.sweep import (
-    Member,
-    SweepResult,
-    mean_over_seeds,
+from funcnet.sweeps.search import (
+    grid,
+    integers,
+    log_uniform,
     member_key,
-    sweep,
-    sweep_table,
+    random_search,
+    uniform,
 )
+from funcnet.sweeps.sweep import SweepResult, sweep
+from funcnet.sweeps.table import Member, mean_over_seeds, sweep_table
 from funcnet.train import FitResult, History, fit
 from funcnet.tree import FrozenDict, freeze, unfreeze
 

@@ -23,13 +23,14 @@ import jax
 import numpy as np
 
 import funcnet as fn
-from funcnet import _check, recipes, runs, sweep_runs
+from funcnet import _check, recipes, runs
 from funcnet.datasets import find_cifar10
 from funcnet.losses import LOSSES
 from funcnet.optim import OPTIMIZERS
-from funcnet.search import Distribution, identity
 from funcnet.step import fit_preprocess
-from funcnet.sweep import RESULTS, best_member
+from funcnet.sweeps import directory as sweep_runs
+from funcnet.sweeps.search import Distribution, identity
+from funcnet.sweeps.table import RESULTS, best_member
 
 SPLITS = ("train", "val", "test")
 VIEWS = fn.flips_and_shifts()  # what --tta averages over

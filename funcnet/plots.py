@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from funcnet import _check
-from funcnet.sweep import RESULTS
+from funcnet.sweeps.table import RESULTS
 from funcnet.train import History
 
 if TYPE_CHECKING:

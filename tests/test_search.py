@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
-from funcnet.search import check_settings
+from funcnet.sweeps.search import check_settings
 
 key = jax.random.key(0)
 

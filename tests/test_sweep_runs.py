@@ -11,8 +11,9 @@ import pytest
 from command import run
 
 import funcnet as fn
-from funcnet import cli, sweep_runs
+from funcnet import cli
 from funcnet.checkpoint import save_trees
+from funcnet.sweeps import directory as sweep_runs
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 SMALL = ("--num-train", 200, "--hidden", 8, "--epochs", 3, "--quiet")

@@ -29,7 +29,8 @@ from funcnet.plots import plot_sweep
 from funcnet.preprocess import Preprocess
 from funcnet.runs import check_free, read_config, write_config, write_csv
 from funcnet.step import TrainState
-from funcnet.sweep import RESULTS, Member, member_key, new_member, sweep_table
+from funcnet.sweeps.search import member_key
+from funcnet.sweeps.table import RESULTS, Member, new_member, sweep_table
 from funcnet.train import History
 from funcnet.tree import FrozenDict
 

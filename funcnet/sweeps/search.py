@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from funcnet import _check
@@ -240,3 +241,20 @@ def _key_data(key: jax.Array) -> jax.Array:
     return (
         jax.random.key_data(key) if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     )
+
+
+def member_key(key: jax.Array | None, settings: Mapping[str, Any]) -> jax.Array:
+    """The key of a member of a sweep.
+
+    It is `key`; or, if the settings have a seed, `fold_in(key, seed)`; or, if besides key is None,
+    `jax.random.key(seed)`. `fit(net, optimizer, dataset, key=member_key(key, settings), ...)` is
+    that member, alone.
+    """
+    if key is None:
+        if "seed" not in settings:
+            raise ValueError("give a key, such as jax.random.key(0), or settings with a seed")
+        return jax.random.key(settings["seed"])
+    key = _check.key(key)
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    return jax.random.fold_in(key, settings["seed"]) if "seed" in settings else key

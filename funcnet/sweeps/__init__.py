@@ -1,0 +1,1 @@
+"""Sweeps: many trainings as one compiled program; `funcnet.sweep` is the way in."""

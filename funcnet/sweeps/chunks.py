@@ -1,0 +1,255 @@
+"""Chunks: the members of a group that are trained side by side."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.datasets import Dataset
+from funcnet.model import BestModel, Model
+from funcnet.step import EVALUATION_BATCH, TrainState, slices
+from funcnet.sweeps.groups import Group
+from funcnet.sweeps.programs import (
+    init_states,
+    params_of_members,
+    run_keys,
+    select,
+    stack,
+    sums_of_members,
+    train_epoch,
+)
+from funcnet.sweeps.search import member_key
+from funcnet.sweeps.table import Member
+from funcnet.train import History, training_sample
+
+Tree = Any
+
+
+class Chunk(NamedTuple):
+    """Members of a group in the course of training; arrays have an axis for them in front.
+
+    The last member is there as often as it takes to fill a chunk, so that chunks of different
+    numbers of members have the same program.
+    """
+
+    group: Group
+    indices: tuple[int, ...]
+    numbers: dict[str, jax.Array]
+    before: tuple[Member, ...]  # the members as they were when this chunk was begun
+    state: TrainState  # the key has the axis only if members have different ones
+    best: "Best | None"
+    losses: tuple[np.ndarray, ...]  # [members, steps] for each epoch
+    rows: tuple[dict[str, Any], ...]
+    epoch: int
+
+
+class Best(NamedTuple):
+    """What is the best so far of each member."""
+
+    params: Tree
+    state: Tree
+    epoch: Any
+    accuracy: Any
+    loss: Any
+
+
+def make_chunks(
+    groups: Sequence[Group], alive: Sequence[int], members: Sequence[Member], end: int
+) -> list[tuple[Group, tuple[int, ...], int]]:
+    """What is to be trained until an epoch: groups, members, and the size of the chunk."""
+    chunks, left = [], set(alive)
+    for group in groups:
+        among = [i for i in group.members if i in left]
+        for indices, size in _divide(among, members, group.chunk_size):
+            behind = [i for i in indices if members[i].epochs < end]
+            behind.sort(key=lambda i: members[i].epochs)
+            for _, same in itertools.groupby(behind, key=lambda i: members[i].epochs):
+                chunks.append((group, tuple(same), size))
+    return chunks
+
+
+def _divide(
+    indices: Sequence[int], members: Sequence[Member], limit: int
+) -> list[tuple[list[int], int]]:
+    """Members in chunks of equal size, those of a seed together unless that takes many more.
+
+    Members of one seed see the same batches, which are fetched once for all of them.
+    """
+    by_seed: dict[Any, list[int]] = {}
+    for i in indices:
+        by_seed.setdefault(members[i].settings.get("seed"), []).append(i)
+    apart = [math.ceil(len(same) / limit) for same in by_seed.values()]
+    lists = list(by_seed.values())
+    if len(indices) and sum(apart) > 1.5 * math.ceil(len(indices) / limit):
+        lists = [list(indices)]
+    pieces = []
+    for same in lists:
+        count = math.ceil(len(same) / math.ceil(len(same) / limit))
+        pieces += [same[b] for b in slices(len(same), count)]
+    size = max(map(len, pieces), default=0)
+    return [(piece, size) for piece in pieces]
+
+
+def begin(
+    group: Group,
+    indices: tuple[int, ...],
+    size: int,
+    members: Sequence[Member],
+    key: jax.Array | None,
+    dataset: Dataset,
+    looks: frozenset[int],
+) -> Chunk:
+    """A chunk of members that are equally far."""
+    filled = indices + indices[-1:] * (size - len(indices))
+    each = [group.numbers[i] for i in filled]
+    numbers = {
+        name: jnp.asarray([n[name] for n in each], np.uint32 if name == "seed" else float)
+        for name in each[0]
+    }
+    keys = [member_key(key, members[i].settings) for i in filled]
+    same = len({members[i].settings.get("seed") for i in filled}) == 1
+    member_keys = keys[0] if same else jnp.stack(keys)
+    first = tuple(members[i] for i in filled)
+    best = [m.best for m in first if m.best is not None]
+    chunk = Chunk(
+        group,
+        indices,
+        numbers,
+        first,
+        _first_state(group, first, member_keys, numbers),
+        stack([Best(b.params, b.state, b.epoch, b.accuracy, b.loss) for b in best]),
+        (),
+        (),
+        first[0].epochs,
+    )
+    return _look(chunk, dataset) if chunk.epoch == 0 and 0 in looks else chunk
+
+
+def _first_state(
+    group: Group, members: Sequence[Member], keys: jax.Array, numbers: dict[str, jax.Array]
+) -> TrainState:
+    """The state of new members, or the states that unfinished members have."""
+    states = [member.state for member in members if member.state is not None]
+    if not states:
+        count = np.arange(len(members))
+        return init_states(keys, numbers, count, plan=group.plan, in_shape=group.in_shape)
+    run_key = jax.random.split(keys)[1] if keys.ndim == 0 else run_keys(keys)
+    params, state, opt_state = stack([(s.params, s.state, s.opt_state) for s in states])
+    return TrainState(params, state, opt_state, run_key, states[0].step, states[0].epoch)
+
+
+def advance(chunk: Chunk, dataset: Dataset, looks: frozenset[int]) -> Chunk:
+    """The chunk after another epoch."""
+    group = chunk.group
+    x, y, preprocess = group.data
+    state, losses = train_epoch(
+        chunk.state,
+        chunk.numbers,
+        x,
+        y,
+        preprocess,
+        plan=group.plan,
+        batch_size=group.batch_size,
+    )
+    chunk = chunk._replace(
+        state=state,
+        losses=(*chunk.losses, np.asarray(losses, np.float64)),
+        epoch=chunk.epoch + 1,
+    )
+    return _look(chunk, dataset) if chunk.epoch in looks else chunk
+
+
+def _look(chunk: Chunk, dataset: Dataset) -> Chunk:
+    """The chunk with a row for this epoch, and the models that are the best so far."""
+    train_loss, train_accuracy = _measure(chunk, *training_sample(dataset))
+    val_loss = val_accuracy = np.full(len(train_loss), np.nan)
+    best = chunk.best
+    if len(dataset.x_val):
+        val_loss, val_accuracy = _measure(chunk, dataset.x_val, dataset.y_val)
+        params = params_of_members(chunk.state, chunk.numbers, plan=chunk.group.plan)
+        epoch = np.full(len(val_loss), chunk.epoch)
+        best = _better(best, Best(params, chunk.state.state, epoch, val_accuracy, val_loss))
+    row = {
+        "epoch": chunk.epoch,
+        "train_loss": train_loss,
+        "train_accuracy": train_accuracy,
+        "val_loss": val_loss,
+        "val_accuracy": val_accuracy,
+    }
+    return chunk._replace(best=best, rows=(*chunk.rows, row))
+
+
+def _better(old: Best | None, new: Best) -> Best:
+    """For each member the better one, by validation accuracy; of equals, the least loss."""
+    if old is None:
+        return new
+    more, equal = new.accuracy > old.accuracy, new.accuracy == old.accuracy
+    which = more | (equal & (new.loss < old.loss))
+    trees = select(which, (new.params, new.state), (old.params, old.state))
+    measured = zip(new[2:], old[2:], strict=True)
+    return Best(*trees, *(np.where(which, a, b) for a, b in measured))
+
+
+def _measure(chunk: Chunk, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The loss and the accuracy of each member."""
+    total, right = np.zeros(()), np.zeros((), int)
+    for b in slices(len(x), EVALUATION_BATCH):
+        losses, counts = sums_of_members(
+            chunk.state,
+            chunk.numbers,
+            chunk.group.preprocess,
+            x[b],
+            y[b],
+            plan=chunk.group.plan,
+        )
+        total, right = total + np.asarray(losses, np.float64), right + np.asarray(counts)
+    return total / len(x), right / len(x)
+
+
+def with_chunk(members: Sequence[Member], chunk: Chunk, epochs: int) -> tuple[Member, ...]:
+    """The members with those of the chunk as they are now."""
+    now = list(members)
+    group = chunk.group
+    params = params_of_members(chunk.state, chunk.numbers, plan=group.plan)
+    # Once for all members, then one after another without further copies.
+    key, run = chunk.state.key, chunk.state
+    trees = (run.params, run.state, run.opt_state), run.step, run.epoch, params, chunk.best
+    states, step, epoch, params, best = jax.tree.map(np.asarray, trees)
+    for place, i in enumerate(chunk.indices):
+        own = chunk.before[place]
+
+        def of(tree: Tree, place: int = place) -> Tree:
+            return jax.tree.map(lambda leaf: leaf[place], tree)
+
+        history = _extended(own.history, chunk, place)
+        net, fitted = group.programs[i].net, group.preprocess
+        model = Model(net, of(params), of(states[1]), fitted)
+        best_model = None
+        if best is not None:
+            measured = int(best.epoch[place]), float(best.accuracy[place]), float(best.loss[place])
+            best_model = BestModel(net, of(best.params), of(best.state), fitted, *measured)
+        status, train_state = "unfinished", None
+        if chunk.epoch == epochs:
+            status = "finished" if np.isfinite(history.loss).all() else "diverged"
+        else:
+            own_key = key[place] if key.ndim else key
+            params_now, state_now, opt_state = of(states)
+            train_state = TrainState(params_now, state_now, opt_state, own_key, step, epoch)
+        now[i] = Member(own.settings, status, chunk.epoch, model, best_model, history, train_state)
+    return tuple(now)
+
+
+def _extended(history: History, chunk: Chunk, place: int) -> History:
+    """The history of a member with what this chunk has added to it."""
+    columns = {"loss": [losses[place] for losses in chunk.losses]}
+    for name in History._fields[1:]:
+        columns[name] = [
+            np.atleast_1d(row[name] if name == "epoch" else row[name][place]) for row in chunk.rows
+        ]
+    return History(
+        **{name: np.concatenate([getattr(history, name), *new]) for name, new in columns.items()}
+    )

@@ -1,0 +1,291 @@
+"""Groups: the members of a sweep that one program trains, everything in them checked."""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet import _check
+from funcnet.datasets import Dataset
+from funcnet.losses import softmax_loss
+from funcnet.net import Layer
+from funcnet.preprocess import Preprocess, subtract_mean
+from funcnet.step import (
+    EVALUATION_BATCH,
+    Numbers,
+    Program,
+    TrainState,
+    as_numbers,
+    as_program,
+    check_batch_size,
+    check_step,
+    fit_preprocess,
+    init_train_state,
+    training_arrays,
+)
+from funcnet.sweeps.search import Settings, describe, identity
+from funcnet.sweeps.table import RESULTS
+
+Experiment = Callable[..., tuple[Any, ...]]
+CPU_CACHE = 64 * 2**20  # bytes; on the CPU, members whose state is more are no faster together
+OPTIONS: dict[str, Any] = {  # of `fit`, which `sweep` and the experiment may give, with defaults
+    "reg": 0.0,
+    "loss_fn": softmax_loss,
+    "preprocess": subtract_mean,
+    "augment": None,
+    "label_smoothing": 0.0,
+    "mixup_alpha": 0.0,
+    "average_decay": None,
+    "batch_size": None,
+}
+
+
+class Plan(NamedTuple):
+    """What is compiled into the program of a group, but for the numbers of its members.
+
+    Programs are not shared between calls of `sweep`: what the experiment reads besides its
+    settings, such as a global of a notebook, may have changed.
+    """
+
+    call: object
+    experiment: Experiment
+    fixed: tuple[tuple[str, str, Any], ...]  # name, type and value of structural settings
+    options: tuple[tuple[str, Any], ...]  # those of `sweep`
+
+
+class Group(NamedTuple):
+    """Members that one program trains, and what they share."""
+
+    plan: Plan
+    members: tuple[int, ...]
+    programs: dict[int, Program]  # of each member
+    numbers: dict[int, dict[str, Any]]  # of each member: its traced settings
+    preprocess: Preprocess
+    in_shape: tuple[int, ...]
+    data: tuple[jax.Array, jax.Array, Preprocess]  # as `training_arrays` gives them
+    batch_size: int
+    chunk_size: int
+
+
+class _Data(NamedTuple):
+    """A dataset, with what several groups can share: preprocessing, and arrays on the device."""
+
+    dataset: Dataset
+    fitted: dict[int, Preprocess]
+    arrays: dict[tuple[int, bool], tuple[jax.Array, jax.Array, Preprocess]]
+
+
+def make_groups(
+    experiment: Experiment,
+    settings: Sequence[Settings],
+    common: dict[str, Any],
+    dataset: Dataset,
+    chunk_size: int | None,
+) -> list[Group]:
+    """The groups, everything in them checked."""
+    takes_seed, call = "seed" in inspect.signature(experiment).parameters, object()
+    static = tuple((k, v) for k, v in common.items() if k not in ("preprocess", "batch_size"))
+    alike: dict[Plan, dict[int, dict[str, Any]]] = {}  # for each plan the numbers of its members
+    known: dict[Any, tuple[Program, Numbers, dict[str, Any]]] = {}  # seeds share what was made
+    made = []
+    for i, member in enumerate(settings):
+        given = {k: v for k, v in member.items() if k != "seed" or takes_seed}
+        traced = {k: v for k, v in given.items() if k == "seed" or isinstance(v, float)}
+        fixed = identity({k: v for k, v in given.items() if k not in traced})
+        plan = Plan(call, experiment, fixed, static)
+        try:
+            if identity(given) not in known:
+                known[identity(given)] = make_program(plan, traced)
+        except (TypeError, ValueError) as error:
+            where = f" (settings[{i}]: {describe(member)})" if len(settings) > 1 else ""
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{error}{where}") from None
+        made.append(known[identity(given)])
+        alike.setdefault(plan, {})[i] = traced
+    data = _Data(dataset, {}, {})
+    return [
+        _group(plan, numbers, [made[i] for i in numbers], common, data, chunk_size)
+        for plan, numbers in alike.items()
+    ]
+
+
+def _group(
+    plan: Plan,
+    numbers: dict[int, dict[str, Any]],
+    made: Sequence[tuple[Program, Numbers, dict[str, Any]]],
+    common: dict[str, Any],
+    data: _Data,
+    chunk_size: int | None,
+) -> Group:
+    program, values, own = made[0]
+    _check_traceable(plan, next(iter(numbers.values())))
+    options, dataset = {**common, **own}, data.dataset
+    if options["batch_size"] is None:
+        raise ValueError("batch_size is missing: give it to sweep, or have experiment do so")
+    batch_size = check_batch_size(options["batch_size"], dataset)
+    for _, _, others in made:
+        if not _alike(others.get("preprocess"), own.get("preprocess")):
+            raise ValueError(
+                "preprocess must not depend on a float or on seed, which differ within a program: "
+                "make it depend on a structural setting, such as a string"
+            )
+    which = id(options["preprocess"])
+    if which not in data.fitted:
+        data.fitted[which] = fit_preprocess(options["preprocess"], dataset.x_train)
+    fitted = data.fitted[which]
+    in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
+    init = partial(init_train_state, program.net, program.optimizer, in_shape)
+    state = jax.eval_shape(lambda key: init(key=key), jax.random.key(0))
+    check_step(program, values, fitted, state, dataset, batch_size)
+    arrays = which, program.augment is not None
+    if arrays not in data.arrays:
+        data.arrays[arrays] = training_arrays(dataset, fitted, augments=arrays[1])
+    return Group(
+        plan,
+        tuple(numbers),
+        dict(zip(numbers, (each[0] for each in made), strict=True)),
+        numbers,
+        fitted,
+        in_shape,
+        data.arrays[arrays],
+        batch_size,
+        chunk_size or _default_chunk_size(program.net, state, in_shape, batch_size),
+    )
+
+
+def make_program(plan: Plan, numbers: Mapping[str, Any]) -> tuple[Program, Numbers, dict[str, Any]]:
+    """What the experiment makes of the settings of a member, whose numbers may be traced."""
+    settings = {**{name: value for name, _, value in plan.fixed}, **numbers}
+    made = plan.experiment(**settings)
+    if not isinstance(made, tuple) or len(made) not in (2, 3):
+        raise TypeError(
+            "experiment must return (net, optimizer) or (net, optimizer, options), "
+            f"got {type(made).__name__}"
+        )
+    net, optimizer, own = (*made, {})[:3]
+    own = check_options("experiment", own)
+    options = {**dict(plan.options), **own}
+    program = as_program(
+        net, optimizer, options["loss_fn"], options["augment"], options["average_decay"]
+    )
+    values = as_numbers(options["reg"], options["label_smoothing"], options["mixup_alpha"])
+    return program, values, own
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two functions, or what they are given, are the same, as far as one can see."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, partial):
+        return _alike((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_alike(a[k], b[k]) for k in a)
+    if inspect.isfunction(a):
+        if a.__code__ is not b.__code__:
+            return False
+        given = [
+            (f.__defaults__, f.__kwdefaults__, [cell.cell_contents for cell in f.__closure__ or ()])
+            for f in (a, b)
+        ]
+        return _alike(*given)
+    if isinstance(a, Preprocess):
+        return _alike((a.kind, jax.tree.leaves(a)), (b.kind, jax.tree.leaves(b)))
+    return bool(np.array_equal(a, b))
+
+
+def _check_traceable(plan: Plan, numbers: Mapping[str, Any]) -> None:
+    """Raise if the experiment looks at numbers that are traced."""
+
+    def make(numbers: Mapping[str, Any]) -> None:
+        make_program(plan, numbers)
+
+    try:
+        jax.eval_shape(make, {k: jnp.asarray(v) for k, v in numbers.items()})
+    except (TypeError, ValueError) as error:  # without tracing there was none
+        line = str(error).splitlines()[0]
+        raise TypeError(
+            "experiment must not look at the value of a float or of seed, which are traced: "
+            f"make it a structural setting, such as a string, instead ({line})"
+        ) from None
+
+
+def _default_chunk_size(
+    net: Layer, state: TrainState, in_shape: tuple[int, ...], batch_size: int
+) -> int:
+    """How many members to train side by side."""
+
+    def size(tree: Any) -> int:
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    def kept(count: int) -> int:
+        x = jax.ShapeDtypeStruct((count, *in_shape), jnp.result_type(float))
+        forward = partial(net.forward, key=jax.random.key(0), train=True)
+        out, cache, _ = jax.eval_shape(forward, state.params, state.state, x)
+        return size(cache) + size(out)
+
+    params, moments = size((state.params, state.state)), size(state.opt_state)
+    # The state before an epoch, in it and after it; gradients, updates, the best; activations.
+    needed = 6 * params + 3 * moments + 2 * max(kept(batch_size), kept(EVALUATION_BATCH))
+    limit = _free_bytes() // 2 // max(needed, 1)
+    if jax.default_backend() == "cpu":
+        limit = min(limit, CPU_CACHE // max(2 * params + moments, 1))
+    return max(1, limit)
+
+
+def _free_bytes() -> int:
+    """The free memory of the device."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not on every system
+        return 4 * 2**30
+
+
+def _takes(function: Any, name: str) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def check_names(experiment: Experiment, settings: Mapping[str, Any]) -> None:
+    """Raise unless the experiment takes these settings."""
+    for name in settings:
+        if name in (*RESULTS, "seeds", "diverged"):
+            raise ValueError(f"a setting must not be named {name}, like a column of the results")
+        if not isinstance(name, str):
+            raise TypeError(f"the names of settings must be strings, got {name!r}")
+    parameters = inspect.signature(experiment).parameters
+    for name in settings:
+        if name != "seed" and not _takes(experiment, name):
+            raise ValueError(_check.unknown("setting of experiment", name, parameters))
+    for name, parameter in parameters.items():
+        variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if not variable and parameter.default is parameter.empty and name not in settings:
+            raise ValueError(f"settings have no {name}, which experiment needs")
+
+
+def check_options(whose: str, options: Any) -> dict[str, Any]:
+    """The options of `fit`, checked for their names; what `sweep` lacks is as in `fit`."""
+    if not isinstance(options, Mapping):
+        raise TypeError(f"the options of {whose} must be a dict, got {options!r}")
+    for name in options:
+        if name not in OPTIONS:
+            raise ValueError(_check.unknown(f"option of {whose}", name, OPTIONS))
+    options = dict(options)
+    if whose == "sweep":  # options that are compiled into programs: numbers are Python's
+        for name, value in options.items():
+            if isinstance(value, (np.ndarray, np.generic, jax.Array)) and value.ndim == 0:
+                options[name] = value.item()
+    if isinstance(options.get("augment"), list):
+        options["augment"] = tuple(options["augment"])
+    return {**OPTIONS, **options} if whose == "sweep" else options

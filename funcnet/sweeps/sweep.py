@@ -1,0 +1,260 @@
+"""Sweeps: many trainings as one compiled program.
+
+    def experiment(learning_rate, weight_scale):
+        return mlp([100] * 5, 10, weight_scale=weight_scale), adam(learning_rate)
+
+    settings = grid(learning_rate=[1e-3, 2e-3, 3e-4], weight_scale=[2e-2, 5e-2, 6e-2])
+    result = sweep(experiment, load_cifar10(), settings, key=key, epochs=30, batch_size=200)
+
+Settings that are floats, and `seed`, are traced: members that differ in nothing else are trained
+by one program, which is compiled once. Every other kind of setting is structural: each
+combination of their values is a group of members with a program of its own.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from funcnet import _check
+from funcnet.datasets import Dataset, check_dataset
+from funcnet.model import BestModel, Evaluation, evaluate
+from funcnet.sweeps.chunks import Chunk, advance, begin, make_chunks, with_chunk
+from funcnet.sweeps.groups import Experiment, check_names, check_options, make_groups
+from funcnet.sweeps.search import Settings, check_settings, member_key
+from funcnet.sweeps.table import Member, best_member, new_member, sweep_table
+
+
+class SweepResult(NamedTuple):
+    """What `sweep` returns.
+
+    Attributes:
+      members: a Member for each of the settings, in their order.
+      best: the BestModel of the member with the best validation accuracy (of equals, the least
+        validation loss) that did not diverge; None where none was measured.
+      best_settings: the settings of that member.
+      test: the Evaluation of `best` on the test set, the only time that it is used; None if the
+        sweep was interrupted, or there is no test set.
+      interrupted: whether Ctrl-C ended the sweep before its time.
+    """
+
+    members: tuple[Member, ...]
+    best: BestModel | None
+    best_settings: Settings | None
+    test: Evaluation | None
+    interrupted: bool
+
+    def table(self) -> list[dict[str, Any]]:
+        """The members as rows: their settings and what became of them, see `sweep_table`."""
+        return sweep_table(self.members)
+
+
+def sweep(
+    experiment: Experiment,
+    dataset: Dataset,
+    settings: Iterable[Mapping[str, Any]],
+    *,
+    key: jax.Array | None = None,
+    epochs: int,
+    batch_size: int | None = None,
+    eval_every: int | None = 1,
+    halve_at: Sequence[int] = (),
+    chunk_size: int | None = None,
+    members: Sequence[Member] | None = None,
+    callback: Callable[[int, int, Callable[[], tuple[Member, ...]]], None] | None = None,
+    **options: Any,
+) -> SweepResult:
+    """Train one experiment with many settings.
+
+    A member is the training that `fit` does with the net, the optimizer and the options that
+    the experiment gives for its settings, and with the key `member_key(key, settings)`. So all
+    members start from the same random numbers and see the same batches in the same order, and
+    differences are due to the settings; a setting named `seed` is there to have others.
+
+    Members that differ in floats and `seed` alone are trained side by side, by one program that
+    is compiled once, in chunks. A member does not depend on those it is trained with, but for
+    the rounding of sums: matrix products of many members are added up in another order.
+
+    Args:
+      experiment: `experiment(**settings) -> (net, optimizer)`, or `(net, optimizer, options)` with
+        options of `fit` in a dict: reg, loss_fn, preprocess, augment, label_smoothing, mixup_alpha,
+        average_decay, batch_size. It must not look at floats (`if rate > 0`), which are traced;
+        preprocess and batch_size may depend on other settings alone.
+        `seed` is given to it only if it has a parameter of this name.
+      dataset: the Dataset.
+      settings: a list of dicts, such as `grid(...)` and `random_search(...)` give.
+      key: a random key, `jax.random.key(0)`; None if the settings have a seed, which is then all
+        that is random about a member.
+      epochs: the number of epochs.
+      batch_size: examples per step; may come from the experiment instead.
+      eval_every: as for `fit`.
+      halve_at: epochs at which the worse half of the members that are left is stopped, by the best
+        validation accuracy so far, and the diverged ones with it; the others go on in a smaller
+        program (successive halving, Jamieson and Talwalkar 2016, arXiv 1502.07943).
+      chunk_size: how many members are trained side by side; None is what half of the free
+        memory holds, and on the CPU what its caches do.
+      members: the members of an interrupted sweep of the same settings, to go on with; the key
+        and the options must be those of that sweep.
+      callback: `callback(done, total, members)` after each epoch of a chunk: epochs done and to
+        do, of all members, and a function that gives the members as they are now.
+        KeyboardInterrupt raised in it is as Ctrl-C.
+      options: of `fit`, for all members: those above.
+    Returns:
+      A SweepResult: `.members`, `.best`, `.best_settings`, `.test`, `.table()`.
+    Raises:
+      ValueError, TypeError: an argument, a setting or what the experiment makes of it is wrong;
+        before anything is compiled.
+    """
+    _check.function("experiment", experiment)
+    if callback is not None:
+        _check.function("callback", callback)
+    dataset = check_dataset(dataset)
+    epochs = _check.integer("epochs", epochs, at_least=1)
+    if eval_every is not None:
+        eval_every = _check.integer("eval_every", eval_every, at_least=1)
+    if chunk_size is not None:
+        chunk_size = _check.integer("chunk_size", chunk_size, at_least=1)
+    halve_at = _check_halving(halve_at, epochs, eval_every, dataset)
+    checked = check_settings(settings)
+    check_names(experiment, checked[0])
+    member_key(key, checked[0])
+    common = check_options("sweep", {**options, "batch_size": batch_size})
+    current = _first_members(checked, members, epochs, halve_at)
+    groups = make_groups(experiment, checked, common, dataset, chunk_size)
+    looks = _looks(epochs, eval_every, halve_at)
+    alive, chunk, interrupted = tuple(range(len(checked))), None, False
+
+    def members_now() -> tuple[Member, ...]:
+        return current if chunk is None else with_chunk(current, chunk, epochs)
+
+    try:
+        for end in (*halve_at, epochs):
+            for group, indices, size in make_chunks(groups, alive, current, end):
+                chunk = begin(group, indices, size, current, key, dataset, looks)
+                while chunk.epoch < end:
+                    chunk = advance(chunk, dataset, looks)
+                    if callback is not None:
+                        total = _total(current, alive, end, halve_at, epochs)
+                        callback(_done(current, chunk), total, members_now)
+                current = members_now()
+                chunk = None
+            if end < epochs:
+                alive = _better_half(current, alive, end)
+                current = _stopped(current, alive)
+    except KeyboardInterrupt:
+        interrupted = True
+    current = members_now()
+    index, best = best_member(current)
+    if best is None:
+        return SweepResult(current, None, None, None, interrupted)
+    test = None
+    if not interrupted and len(dataset.x_test):
+        loss_fn = next(g.programs[index].loss_fn for g in groups if index in g.programs)
+        test = evaluate(best, dataset.x_test, dataset.y_test, loss_fn=loss_fn)
+    return SweepResult(current, best, current[index].settings, test, interrupted)
+
+
+def _looks(epochs: int, eval_every: int | None, halve_at: Sequence[int]) -> frozenset[int]:
+    """The epochs at which members are evaluated."""
+    if eval_every is None:
+        return frozenset()
+    return frozenset({*range(0, epochs + 1, eval_every), *halve_at, epochs})
+
+
+def _better_half(members: Sequence[Member], alive: Sequence[int], epoch: int) -> tuple[int, ...]:
+    """The members that go on after an epoch; of equals, those that come first."""
+
+    def merit(i: int) -> tuple[float, float]:
+        """The best accuracy until then, and the least loss that goes with it."""
+        history = members[i].history
+        upto = history.epoch <= epoch
+        pairs = zip(history.val_accuracy[upto], -history.val_loss[upto], strict=True)
+        return max(pairs, default=(-math.inf, -math.inf))
+
+    sound = [i for i in alive if not _diverged(members[i], epoch)]
+    better = sorted(sound, key=merit, reverse=True)[: math.ceil(len(alive) / 2)]
+    return tuple(sorted(better))
+
+
+def _diverged(member: Member, epoch: int) -> bool:
+    steps = len(member.history.loss) // max(member.epochs, 1) * epoch
+    return not np.isfinite(member.history.loss[:steps]).all()
+
+
+def _stopped(members: Sequence[Member], alive: Sequence[int]) -> tuple[Member, ...]:
+    """The members with those that are not alive stopped."""
+    now, left = list(members), set(alive)
+    for i, member in enumerate(members):
+        if i not in left and member.status == "unfinished":
+            status = "diverged" if _diverged(member, member.epochs) else "stopped"
+            now[i] = member._replace(status=status, state=None)
+    return tuple(now)
+
+
+def _done(members: Sequence[Member], chunk: Chunk) -> int:
+    """The epochs that all members have done, those of a chunk as many as it has."""
+    more = sum(chunk.epoch - members[i].epochs for i in chunk.indices)
+    return sum(member.epochs for member in members) + more
+
+
+def _total(
+    members: Sequence[Member],
+    alive: Sequence[int],
+    end: int,
+    halve_at: Sequence[int],
+    epochs: int,
+) -> int:
+    """The epochs of all members there will be, if none diverges from now on."""
+    out = set(range(len(members))) - set(alive)
+    total, left, begin = sum(members[i].epochs for i in out), len(alive), 0
+    for bound in (*halve_at, epochs):
+        if bound > end:
+            left = math.ceil(left / 2)
+        total += left * (bound - begin)
+        begin = bound
+    return total
+
+
+def _check_halving(
+    halve_at: Any, epochs: int, eval_every: int | None, dataset: Dataset
+) -> tuple[int, ...]:
+    if isinstance(halve_at, str) or not isinstance(halve_at, Iterable):
+        raise TypeError(f"halve_at must be a list of epochs, such as [5, 10], got {halve_at!r}")
+    checked = tuple(
+        _check.integer("every epoch of halve_at", epoch, at_least=1, at_most=epochs - 1)
+        for epoch in halve_at
+    )
+    if any(a >= b for a, b in itertools.pairwise(checked)):
+        raise ValueError(f"halve_at must rise, got {list(checked)}")
+    if checked and (eval_every is None or not len(dataset.x_val)):
+        raise ValueError("halve_at goes by validation accuracy: it needs eval_every and x_val")
+    return checked
+
+
+def _first_members(
+    settings: Sequence[Settings],
+    members: Sequence[Member] | None,
+    epochs: int,
+    halve_at: Sequence[int],
+) -> tuple[Member, ...]:
+    """The members before the sweep: as given, or not begun."""
+    if members is None:
+        return tuple(map(new_member, settings))
+    if not all(isinstance(member, Member) for member in members):
+        raise TypeError("members must be those of an interrupted sweep, such as result.members")
+    if tuple(member.settings for member in members) != tuple(settings):
+        raise ValueError("members are not those of a sweep of these settings")
+    for i, member in enumerate(members):
+        ends = (*halve_at, epochs) if member.state is None else range(epochs)
+        if member.epochs and member.epochs not in ends:
+            raise ValueError(
+                f"members[{i}] is {member.status} after {member.epochs} epochs and cannot go on "
+                f"in a sweep of {epochs}"
+            )
+    return tuple(
+        member._replace(status="unfinished") if member.state is not None else member
+        for member in members
+    )

@@ -1,0 +1,117 @@
+"""The members of a sweep, and the table of what became of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from funcnet.model import BestModel, Model
+from funcnet.step import TrainState
+from funcnet.sweeps.search import Settings, identity
+from funcnet.train import History
+
+RESULTS = (
+    "val_accuracy",
+    "val_loss",
+    "best_epoch",
+    "final_train_accuracy",
+    "final_val_accuracy",
+    "epochs",
+    "status",
+)
+
+
+class Member(NamedTuple):
+    """One training of a sweep.
+
+    Attributes:
+      settings: its settings.
+      status: "finished"; "diverged", if the loss of a step was not finite; "stopped", by
+        successive halving; or "unfinished", if the sweep was interrupted.
+      epochs: the number of epochs done.
+      model: the Model after them, NumPy arrays; None if it was never begun.
+      best: its BestModel by validation accuracy; None where none was measured.
+      history: its History.
+      state: its TrainState if it is unfinished, else None.
+    """
+
+    settings: Settings
+    status: str
+    epochs: int
+    model: Model | None
+    best: BestModel | None
+    history: History
+    state: TrainState | None
+
+
+def new_member(settings: Mapping[str, Any]) -> Member:
+    """A member that was not begun."""
+    none = History(np.zeros(0), np.zeros(0, int), *(np.zeros(0) for _ in range(4)))
+    return Member(dict(settings), "unfinished", 0, None, None, none, None)
+
+
+def sweep_table(members: Sequence[Member]) -> list[dict[str, Any]]:
+    """Members as rows, in their order.
+
+    Each is a dict of the settings and of val_accuracy and val_loss, those of the best epoch by
+    validation accuracy; best_epoch; final_train_accuracy, on the sample of `fit`, and
+    final_val_accuracy, after the last epoch; epochs, those done; and status. What was not
+    measured is None.
+    """
+    return [_row(member) for member in members]
+
+
+def _row(member: Member) -> dict[str, Any]:
+    history, best = member.history, member.best
+    measured = len(history.epoch) > 0
+    values = {
+        "val_accuracy": best.accuracy if best else None,
+        "val_loss": best.loss if best else None,
+        "best_epoch": best.epoch if best else None,
+        "final_train_accuracy": float(history.train_accuracy[-1]) if measured else None,
+        "final_val_accuracy": float(history.val_accuracy[-1]) if measured and best else None,
+        "epochs": member.epochs,
+        "status": member.status,
+    }
+    return {**member.settings, **values}
+
+
+def mean_over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a table with those that differ in nothing but the seed made one.
+
+    Returns:
+      Rows with the settings less the seed; of val_accuracy, final_train_accuracy and
+      final_val_accuracy the mean over the seeds that finished, and with the ending _std their
+      standard deviation (N - 1; None of one); seeds, the number of those; and diverged, the
+      number of those that did.
+    """
+    alike: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        settings = {name: value for name, value in row.items() if name not in (*RESULTS, "seed")}
+        alike.setdefault(identity(settings), []).append(row)
+    means = []
+    for same in alike.values():
+        mean: dict[str, Any] = {k: v for k, v in same[0].items() if k not in (*RESULTS, "seed")}
+        done = [row for row in same if row["status"] == "finished"]
+        for name in ("val_accuracy", "final_train_accuracy", "final_val_accuracy"):
+            values = [row[name] for row in done if row[name] is not None]
+            mean[name] = float(np.mean(values)) if values else None
+            mean[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        mean["seeds"] = len(done)
+        mean["diverged"] = sum(row["status"] == "diverged" for row in same)
+        means.append(mean)
+    return means
+
+
+def best_member(members: Sequence[Member], **settings: Any) -> tuple[int, BestModel | None]:
+    """The best model of the members with these settings that did not diverge, and whose it is."""
+    best, index = None, -1
+    for i, member in enumerate(members):
+        if any(member.settings[name] != value for name, value in settings.items()):
+            continue
+        own = member.best
+        if own is None or member.status == "diverged":
+            continue
+        if best is None or (own.accuracy, -own.loss) > (best.accuracy, -best.loss):
+            best, index = own, i
+    return index, best
