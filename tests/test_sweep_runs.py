@@ -11,8 +11,8 @@ import pytest
 from command import run
 
 import funcnet as fn
-from funcnet import cli
 from funcnet.checkpoint import save_trees
+from funcnet.cli import sweep as sweep_command
 from funcnet.sweeps import directory as sweep_runs
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
@@ -183,7 +183,7 @@ def interrupt_at(monkeypatch):
 
         original = sweep_runs.save_members
         monkeypatch.setattr(sweep_runs, "save_members", save_members)
-        monkeypatch.setattr(cli, "SAVE_EVERY", -1)
+        monkeypatch.setattr(sweep_command, "SAVE_EVERY", -1)
 
     return interrupt_at
 

@@ -1,0 +1,122 @@
+"""The command line: funcnet train | sweep | evaluate | predict | gradcheck | recipes | datasets.
+
+`main` and `entry` stand here, not in a module main, which `funcnet.cli.main` would hide.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+import jax
+
+import funcnet as fn
+from funcnet import _check
+from funcnet.cli import datasets, evaluate, gradcheck, predict, recipes, sweep, train
+from funcnet.cli.console import close_output
+from funcnet.cli.parser import Formatter, Parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+      The exit code: 0; 1 if gradients disagree; 2 for wrong input, with one line on
+      stderr; 130 after Ctrl-C.
+    """
+    args = _parse(sys.argv[1:] if argv is None else list(argv))
+    try:
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        close_output()
+        return 0
+    except (ValueError, OSError, ImportError) as error:
+        message = _one_line(error)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        message = f"the computation failed, for want of memory perhaps: {_one_line(error)[:200]}"
+    except KeyboardInterrupt:
+        print(f"funcnet {args.command}: interrupted", file=sys.stderr)
+        return 130
+    print(f"funcnet {args.command}: error: {message}", file=sys.stderr)
+    return 2
+
+
+def entry() -> None:
+    """The program `funcnet`."""
+    code = main()
+    if code == 130:  # an interrupted compiler does not survive the end of the interpreter
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog="funcnet",
+        description="Fully connected networks in JAX with hand-written gradients.",
+        epilog="funcnet COMMAND --help says more. To begin with: funcnet train",
+        formatter_class=Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"funcnet {fn.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    known = {
+        "train": train.add(commands),
+        "sweep": sweep.add(commands),
+        "evaluate": evaluate.add(commands),
+        "predict": predict.add(commands),
+        "gradcheck": gradcheck.add(commands),
+        "datasets": datasets.add(commands),
+        "recipes": recipes.add(commands),
+    }
+    if not argv:
+        parser.print_help()
+        parser.exit(2)
+    if not argv[0].startswith("-") and argv[0] not in known:
+        parser.error(_check.unknown("command", argv[0], known))
+    if argv[0] in ("train", "sweep"):
+        _apply_recipe(known[argv[0]], argv)
+    if argv[0] in known:
+        _check_option_names(known[argv[0]], argv[1:])
+    args, unknown = parser.parse_known_args(argv)
+    if args.command is None:
+        parser.error("no command is given; known: " + ", ".join(known))
+    if unknown:
+        command = known[args.command]
+        command.error(f"unexpected argument {unknown[0]!r}; see {command.prog} --help")
+    return args
+
+
+def _check_option_names(command: argparse.ArgumentParser, words: list[str]) -> None:
+    """Before argparse takes the value of an unknown option for an argument of its own."""
+    options = [option for action in command._actions for option in action.option_strings]
+    for word in words:
+        name = word.split("=")[0]
+        if re.match("-+[a-zA-Z]", name) and name not in options:
+            near = _check.nearest(name, options)
+            hint = f": did you mean {near}?" if near else f"; see {command.prog} --help"
+            command.error(f"unknown option {name}{hint}")
+
+
+def _apply_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Make the options of the recipe that is asked for the defaults of the others."""
+    first = Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe", nargs="?")
+    name = first.parse_known_args(argv)[0].recipe
+    if name in fn.list_recipes():
+        options = fn.load_recipe(name)
+        if argv[0] == "sweep":  # to which None says that it was not given
+            options["hidden"] = None
+        parser.set_defaults(**options)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
