@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
@@ -44,48 +45,82 @@ def concrete(value: Any) -> bool:
     return not isinstance(value, jax.core.Tracer)
 
 
-def number(
-    name: str,
-    value: Any,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
-) -> None:
-    """Raise unless `value` is a finite real scalar in the range; traced values pass."""
-    if not concrete(value):
-        return
-    if isinstance(value, (bool, str, bytes)) or np.ndim(value) != 0:
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    try:
-        real = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
-    bounds = []
-    if above is not None:
-        bounds.append((real > above, f"> {above:g}"))
-    if at_least is not None:
-        bounds.append((real >= at_least, f">= {at_least:g}"))
-    if below is not None:
-        bounds.append((real < below, f"< {below:g}"))
-    if at_most is not None:
-        bounds.append((real <= at_most, f"<= {at_most:g}"))
-    if not math.isfinite(real) or not all(holds for holds, _ in bounds):
-        finite = [] if math.isfinite(real) else ["finite"]
-        limits = " and ".join([*finite, *(text for _, text in bounds)])
-        raise ValueError(f"{name} must be {limits}, got {value}")
+@dataclass(frozen=True)
+class Range:
+    """The real numbers that an argument may be: what a function checks by, and what is said of it.
+
+    Attributes:
+      above, at_least, below, at_most: its bounds; None is none.
+    """
+
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise unless `value` is a finite real scalar in the range; traced values pass."""
+        if not concrete(value):
+            return
+        if isinstance(value, (bool, str, bytes)) or np.ndim(value) != 0:
+            raise TypeError(f"{name} must be a number, got {value!r}")
+        try:
+            real = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"{name} must be a number, got {value!r}") from None
+        if not math.isfinite(real):
+            raise ValueError(
+                f"{name} must be {' and '.join(['finite', *self._bounds()])}, got {value}"
+            )
+        if not self._holds(real):
+            raise ValueError(f"{name} must be {self}, got {value}")
+
+    def _holds(self, real: float) -> bool:
+        return (
+            (self.above is None or real > self.above)
+            and (self.at_least is None or real >= self.at_least)
+            and (self.below is None or real < self.below)
+            and (self.at_most is None or real <= self.at_most)
+        )
+
+    def _bounds(self) -> list[str]:
+        bounds = ((">", self.above), (">=", self.at_least), ("<", self.below), ("<=", self.at_most))
+        return [f"{sign} {bound:g}" for sign, bound in bounds if bound is not None]
+
+    def __str__(self) -> str:
+        return " and ".join(self._bounds()) or "finite"
 
 
-def integer(name: str, value: Any, *, at_least: int, at_most: int | None = None) -> int:
-    """`value` as an int, or an error: bools and fractions are no counts."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < at_least:
-        raise ValueError(f"{name} must be at least {at_least}, got {value}")
-    if at_most is not None and value > at_most:
-        raise ValueError(f"{name} must be at most {at_most}, got {value}")
-    return int(value)
+@dataclass(frozen=True)
+class Count:
+    """The integers that an argument may be; bools and fractions are none.
+
+    Attributes:
+      at_least, at_most: its bounds; None is none.
+    """
+
+    at_least: int = 1
+    at_most: int | None = None
+
+    def check(self, name: str, value: Any) -> int:
+        """`value` as an int, or an error."""
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+            raise TypeError(f"{name} must be an integer, got {value!r}")
+        if value < self.at_least:
+            raise ValueError(f"{name} must be at least {self.at_least}, got {value}")
+        if self.at_most is not None and value > self.at_most:
+            raise ValueError(f"{name} must be at most {self.at_most}, got {value}")
+        return int(value)
+
+
+FINITE = Range()
+POSITIVE = Range(above=0)
+NON_NEGATIVE = Range(at_least=0)
+FRACTION = Range(at_least=0, at_most=1)
+PROBABILITY = Range(above=0, at_most=1)  # of what must happen now and then
+DECAY = Range(at_least=0, below=1)
+COUNT = Count()
+NATURAL = Count(at_least=0)
 
 
 def function(name: str, value: Any) -> None:

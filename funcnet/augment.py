@@ -76,8 +76,8 @@ def random_resized_crop(
       Images of the same shape and dtype; integers are rounded.
     """
     images = _images("random_resized_crop", images)
-    _check.number("min_area", min_area, above=0, at_most=1)
-    _check.number("max_aspect", max_aspect, at_least=1)
+    _check.PROBABILITY.check("min_area", min_area)
+    _check.Range(at_least=1).check("max_aspect", max_aspect)
     area_key, aspect_key, row_key, column_key = jax.random.split(key, 4)
     count = (len(images),)
     area = jax.random.uniform(area_key, count, minval=min_area, maxval=1.0)
@@ -111,7 +111,7 @@ def cutout(key: Any, images: Array, *, size: int = 8) -> jax.Array:
       Images of the same shape and dtype.
     """
     images = _images("cutout", images)
-    size = _check.integer("size", size, at_least=1)
+    size = _check.COUNT.check("size", size)
     height, width = images.shape[-2:]
     row_key, column_key = jax.random.split(key)
     top = jax.random.randint(row_key, (len(images), 1), 0, height) - size // 2
@@ -141,7 +141,7 @@ def mixup(key: Any, x: Array, targets: Array, alpha: Any) -> tuple[jax.Array, ja
     Returns:
       x' and targets', of the same shapes and dtypes.
     """
-    _check.number("alpha", alpha, above=0)
+    _check.POSITIVE.check("alpha", alpha)
     x, targets = jnp.asarray(x), jnp.asarray(targets)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"mixup: x must be floating point, got {x.dtype}")
@@ -173,7 +173,7 @@ def flips_and_shifts(max_shift: int = 2) -> tuple[Callable[[Array], jax.Array], 
     Returns:
       Functions of images [N, ..., H, W].
     """
-    return _flips_and_shifts(_check.integer("max_shift", max_shift, at_least=0))
+    return _flips_and_shifts(_check.NATURAL.check("max_shift", max_shift))
 
 
 @lru_cache(maxsize=16)  # the same functions each time, so that nothing compiles again
@@ -217,7 +217,7 @@ def _images(name: str, images: Array) -> jax.Array:
 
 
 def _reflected(name: str, images: jax.Array, margin: int) -> jax.Array:
-    margin = _check.integer("max_shift", margin, at_least=0)
+    margin = _check.NATURAL.check("max_shift", margin)
     if margin >= min(images.shape[-2:]):
         raise ValueError(
             f"{name}: max_shift is {margin}, but the images have only "

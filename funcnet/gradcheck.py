@@ -105,7 +105,7 @@ def numerical_gradient(
       ValueError: x is float32 or narrower and h too small for it (rounding would leave
         hardly a digit), or dout does not fit.
     """
-    _check.number("h", h, above=0)
+    _check.POSITIVE.check("h", h)
     x = jax.tree.map(jnp.asarray, x)
     for name, leaf in named_leaves(x).items():
         where = f" at {name}" if name else ""
@@ -322,7 +322,7 @@ def check_gradients(
       A GradientCheck: `.passed` and, printed, a table.
     """
     if max_elements is not None:
-        max_elements = _check.integer("max_elements", max_elements, at_least=1)
+        max_elements = _check.COUNT.check("max_elements", max_elements)
     with jax.enable_x64(True):
         params, state = _to_float64(params), _to_float64(state)
         x, y = jnp.asarray(as_input(x, params), jnp.float64), jnp.asarray(y)

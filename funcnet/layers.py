@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet._check import number
+from funcnet import _check
 from funcnet.tree import restructure, structure_of
 
 Array = jax.Array | np.ndarray
+KEEP_PROB = _check.PROBABILITY
 
 
 @jax.tree_util.register_static
@@ -404,7 +405,7 @@ def dropout_forward(x: Array, key: Any, keep_prob: Any, *, train: bool) -> tuple
       ValueError: keep_prob is out of range, or there is no key in training.
     """
     x = _floating("dropout", x)
-    number("keep_prob", keep_prob, above=0, at_most=1)
+    KEEP_PROB.check("keep_prob", keep_prob)
     if not train:
         return x, (jnp.ones((), x.dtype), Static(x.shape))
     if key is None:

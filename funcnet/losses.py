@@ -13,6 +13,9 @@ from funcnet import _check
 from funcnet.layers import Array, accumulator
 from funcnet.tree import path_name
 
+REG = _check.NON_NEGATIVE
+LABEL_SMOOTHING = _check.FRACTION
+
 
 def softmax_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
     """Softmax cross-entropy loss, mean over the batch, and its gradient.
@@ -69,8 +72,8 @@ def smooth_labels(y: Array, num_classes: int, smoothing: Any) -> jax.Array:
     Returns:
       [N, C] targets of JAX's default float type.
     """
-    _check.number("smoothing", smoothing, at_least=0, at_most=1)
-    num_classes = _check.integer("num_classes", num_classes, at_least=1)
+    LABEL_SMOOTHING.check("smoothing", smoothing)
+    num_classes = _check.COUNT.check("num_classes", num_classes)
     correct = _one_hot(_check_labels(y), num_classes)  # [N, C]
     spread = jnp.asarray(smoothing, float)
     targets = jnp.where(correct, 1 - spread, 0) + spread / num_classes  # [N, C]
@@ -121,7 +124,7 @@ def l2_penalty(params: Any, reg: Any) -> tuple[jax.Array, Any]:
       the penalty, a scalar of the widest dtype of the weights, float32 at least;
       its gradient, `reg * w` or zeros, in the tree structure and dtypes of params.
     """
-    _check.number("reg", reg, at_least=0)
+    REG.check("reg", reg)
     weights = [jnp.asarray(w) for path, w in _leaves_with_path(params) if _is_weight(path)]
     squares = [jnp.sum(jnp.square(accumulator(w))) for w in weights]
     penalty = sum(squares, start=jnp.zeros((), jnp.float32))
@@ -136,7 +139,7 @@ def l2_penalty(params: Any, reg: Any) -> tuple[jax.Array, Any]:
 
 def is_zero(reg: Any) -> bool:
     """Whether there is no penalty at all: a traced strength always counts as one."""
-    _check.number("reg", reg, at_least=0)
+    REG.check("reg", reg)
     return _check.concrete(reg) and float(reg) == 0
 
 

@@ -101,7 +101,7 @@ def predict_scores(
     """The scores of each example, [N, C]; arguments and errors are those of `predict`."""
     _check_model(model)
     x, views = _check.inputs(x), _check_views(views)
-    batch_size = _check.integer("batch_size", batch_size, at_least=1)
+    batch_size = _check.COUNT.check("batch_size", batch_size)
     model = _plain(model)
     return np.concatenate(
         [np.asarray(_scores(model, x[b], views=views)) for b in slices(len(x), batch_size)]
@@ -137,7 +137,7 @@ def evaluate(
     _check.function("loss_fn", loss_fn)
     x, views = _check.inputs(x), _check_views(views)
     y = _check.labels(y, num_examples=len(x), num_classes=_num_classes(model, x))
-    batch_size = _check.integer("batch_size", batch_size, at_least=1)
+    batch_size = _check.COUNT.check("batch_size", batch_size)
     return measure(model, x, y, batch_size, loss_fn, views)
 
 

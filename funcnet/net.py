@@ -24,7 +24,8 @@ SCALES = {  # of the initial weights, by name
     "glorot": lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)),
 }
 Tree = Any  # a pytree: nested dicts, FrozenDicts or a mix of both, of arrays
-MAX_DIM = 2**31 - 1
+DIM = _check.Count(at_most=2**31 - 1)  # of a layer
+WEIGHT_SCALE = _check.NON_NEGATIVE
 LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]
 
 
@@ -69,7 +70,7 @@ def affine(dim: int, *, weight_scale: Any = None, matmul_dtype: Any = None) -> L
       matmul_dtype: the dtype of the factors of the matrix products, such as jnp.bfloat16,
         as for `affine_forward`; None is that of the parameters.
     """
-    dim = _check.integer("dim", dim, at_least=1, at_most=MAX_DIM)
+    dim = DIM.check("dim", dim)
     _check_scale(weight_scale)
     if matmul_dtype is not None:
         matmul_dtype = jnp.dtype(matmul_dtype)
@@ -113,7 +114,7 @@ def relu() -> Layer:
 
 def leaky_relu(negative_slope: Any = 0.01) -> Layer:
     """Leaky rectified linear unit: `out = negative_slope * x` where x <= 0, else x."""
-    _check.number("negative_slope", negative_slope)
+    _check.FINITE.check("negative_slope", negative_slope)
 
     def forward(x: Any) -> tuple[jax.Array, Any]:
         return layers.leaky_relu_forward(x, negative_slope)
@@ -143,8 +144,8 @@ def batchnorm(*, momentum: Any = 0.9, eps: Any = 1e-5) -> Layer:
       momentum: the share of the running statistics that a step keeps; may be traced.
       eps: added to the variance; may be traced.
     """
-    _check.number("momentum", momentum, at_least=0)
-    _check.number("eps", eps, at_least=0)
+    _check.NON_NEGATIVE.check("momentum", momentum)
+    _check.NON_NEGATIVE.check("eps", eps)
 
     def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
         shape = _shape(in_shape)
@@ -173,7 +174,7 @@ def layernorm(*, eps: Any = 1e-5) -> Layer:
     Args:
       eps: added to the variance; may be traced.
     """
-    _check.number("eps", eps, at_least=0)
+    _check.NON_NEGATIVE.check("eps", eps)
 
     def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
         shape = _shape(in_shape)
@@ -200,7 +201,7 @@ def dropout(keep_prob: Any) -> Layer:
       keep_prob: above 0 and at most 1; may be traced. It is the share that is kept, as in
         CS231n; other libraries give the share that is dropped.
     """
-    _check.number("keep_prob", keep_prob, above=0, at_most=1)
+    layers.KEEP_PROB.check("keep_prob", keep_prob)
 
     def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
         return FrozenDict(), FrozenDict(), _shape(in_shape)
@@ -357,17 +358,17 @@ def mlp(
     options = {"weight_scale": weight_scale, "matmul_dtype": matmul_dtype}
     for name, share in (("keep_prob", keep_prob), ("input_keep_prob", input_keep_prob)):
         if share is not None:
-            _check.number(name, share, above=0, at_most=1)
+            layers.KEEP_PROB.check(name, share)
     children: list[Layer] = [] if input_keep_prob is None else [dropout(input_keep_prob)]
     for dim in hidden_dims:
-        dim = _check.integer("every size in hidden_dims", dim, at_least=1, at_most=MAX_DIM)
+        dim = DIM.check("every size in hidden_dims", dim)
         children += [affine(dim, **options)]
         if normalize is not None:
             children += [normalize()]
         children += [activate()]
         if keep_prob is not None:
             children += [dropout(keep_prob)]
-    num_classes = _check.integer("num_classes", num_classes, at_least=1)
+    num_classes = _check.COUNT.check("num_classes", num_classes)
     return serial(*children, affine(num_classes, **options))
 
 
@@ -462,13 +463,13 @@ def _check_scale(weight_scale: Any) -> None:
     if isinstance(weight_scale, str):
         _check.choose("weight_scale", weight_scale, SCALES)
     elif weight_scale is not None:
-        _check.number("weight_scale", weight_scale, at_least=0)
+        WEIGHT_SCALE.check("weight_scale", weight_scale)
 
 
 def _shape(in_shape: Sequence[int]) -> tuple[int, ...]:
     if not isinstance(in_shape, Iterable):
         raise TypeError(f"in_shape must be a shape, such as ({in_shape},), got {in_shape!r}")
-    return tuple(_check.integer("every size in in_shape", size, at_least=1) for size in in_shape)
+    return tuple(_check.COUNT.check("every size in in_shape", size) for size in in_shape)
 
 
 def _child(tree: Tree, name: str) -> Tree:

@@ -70,7 +70,7 @@ def sgd_momentum(learning_rate: Any, momentum: Any = 0.9) -> Optimizer:
     State: `velocity`, `step`.
     """
     _check_rate(learning_rate)
-    _check.number("momentum", momentum, at_least=0, below=1)
+    _check.DECAY.check("momentum", momentum)
 
     def rule(dw: Any, velocity: Any, rate: Any, momentum: Any) -> tuple[Any, ...]:
         velocity = momentum * velocity - rate * dw
@@ -93,7 +93,7 @@ def nesterov(learning_rate: Any, momentum: Any = 0.9) -> Optimizer:
     State: `velocity`, `step`.
     """
     _check_rate(learning_rate)
-    _check.number("momentum", momentum, at_least=0, below=1)
+    _check.DECAY.check("momentum", momentum)
 
     def rule(dw: Any, velocity: Any, rate: Any, momentum: Any) -> tuple[Any, ...]:
         ahead = momentum * velocity - rate * dw
@@ -116,7 +116,7 @@ def adagrad(learning_rate: Any, epsilon: Any = 1e-8) -> Optimizer:
     State: `cache`, `step`.
     """
     _check_rate(learning_rate)
-    _check.number("epsilon", epsilon, above=0)
+    _check.POSITIVE.check("epsilon", epsilon)
 
     def rule(dw: Any, cache: Any, rate: Any, eps: Any) -> tuple[Any, ...]:
         cache = cache + dw * dw
@@ -139,8 +139,8 @@ def rmsprop(learning_rate: Any, decay_rate: Any = 0.99, epsilon: Any = 1e-8) -> 
     State: `cache`, `step`.
     """
     _check_rate(learning_rate)
-    _check.number("decay_rate", decay_rate, at_least=0, below=1)
-    _check.number("epsilon", epsilon, above=0)
+    _check.DECAY.check("decay_rate", decay_rate)
+    _check.POSITIVE.check("epsilon", epsilon)
 
     def rule(dw: Any, cache: Any, rate: Any, decay: Any, rest: Any, eps: Any) -> tuple[Any, ...]:
         cache = decay * cache + rest * dw * dw
@@ -215,8 +215,8 @@ def lion(
     State: `m`, `step`.
     """
     _check_rate(learning_rate)
-    _check.number("beta1", beta1, at_least=0, below=1)
-    _check.number("beta2", beta2, at_least=0, below=1)
+    _check.DECAY.check("beta1", beta1)
+    _check.DECAY.check("beta2", beta2)
     decay = _Decay(learning_rate, weight_decay, decay_names)
 
     def rule(dw: Any, m: Any, rate: Any, b1: Any, r1: Any, b2: Any, r2: Any) -> tuple[Any, ...]:
@@ -262,7 +262,7 @@ def muon(
     State: `m`, `v` (which stays 0 for the matrices), `step`.
     """
     adam_hypers = _adam_hypers(learning_rate, beta1, beta2, epsilon)
-    _check.number("momentum", momentum, at_least=0, below=1)
+    _check.DECAY.check("momentum", momentum)
     if isinstance(adam_names, str):
         raise TypeError(f"adam_names must be a sequence of names, such as ({adam_names!r},)")
     decay = _Decay(learning_rate, weight_decay, decay_names)
@@ -310,7 +310,7 @@ def clip_by_global_norm(optimizer: Optimizer, max_norm: Any) -> Optimizer:
       An Optimizer with the state of the one given.
     """
     optimizer = as_optimizer(optimizer)
-    _check.number("max_norm", max_norm, above=0)
+    _check.POSITIVE.check("max_norm", max_norm)
 
     def update(grads: Tree, opt_state: Tree, params: Tree) -> tuple[Tree, Tree]:
         norm = global_norm(grads)
@@ -357,7 +357,7 @@ def with_average(optimizer: Optimizer, decay: Any) -> Optimizer:
       least; `step`.
     """
     optimizer = as_optimizer(optimizer)
-    _check.number("decay", decay, at_least=0, below=1)
+    _check.DECAY.check("decay", decay)
 
     def init(params: Tree) -> FrozenDict:
         _check_floating("with_average", params)
@@ -431,7 +431,7 @@ class _Decay:
     """Decoupled weight decay: the update of a leaf loses `rate * weight_decay * w`."""
 
     def __init__(self, learning_rate: Any, weight_decay: Any, names: Sequence[str] | None) -> None:
-        _check.number("weight_decay", weight_decay, at_least=0)
+        _check.NON_NEGATIVE.check("weight_decay", weight_decay)
         if isinstance(names, str):
             raise TypeError(f"decay_names must be a sequence of names, such as ({names!r},)")
         self.names = None if names is None else frozenset(names)
@@ -523,9 +523,9 @@ def _adam_hypers(
     learning_rate: Any, beta1: Any, beta2: Any, epsilon: Any
 ) -> Callable[[Any], tuple[Any, ...]]:
     _check_rate(learning_rate)
-    _check.number("beta1", beta1, at_least=0, below=1)
-    _check.number("beta2", beta2, at_least=0, below=1)
-    _check.number("epsilon", epsilon, above=0)
+    _check.DECAY.check("beta1", beta1)
+    _check.DECAY.check("beta2", beta2)
+    _check.POSITIVE.check("epsilon", epsilon)
 
     def hypers(step: Any) -> tuple[Any, ...]:
         rate = _rate(learning_rate, step) / _one_minus_power(beta1, step + 1)
@@ -565,7 +565,7 @@ def _one_minus_power(beta: Any, t: Any) -> jax.Array:
 
 def _check_rate(learning_rate: Any) -> None:
     if not callable(learning_rate):
-        _check.number("learning_rate", learning_rate, above=0)
+        _check.POSITIVE.check("learning_rate", learning_rate)
 
 
 def _check_entries(name: str, opt_state: Any, entries: set[str]) -> None:

@@ -76,7 +76,7 @@ def standardize(x: Any, *, epsilon: float = 1e-6) -> Preprocess:
     Returns:
       A Preprocess with `stats["mean"]` and `stats["scale"]`, the factors, [...] each.
     """
-    _check.number("epsilon", epsilon, at_least=0)
+    _check.NON_NEGATIVE.check("epsilon", epsilon)
     x = np.asarray(_check.inputs(x))
     mean = _mean(x)
     squares = np.zeros(x.shape[1:])
@@ -102,7 +102,7 @@ def normalize_contrast(x: Any, *, epsilon: float = 10.0) -> Preprocess:
     Returns:
       A Preprocess with `stats["epsilon"]`.
     """
-    _check.number("epsilon", epsilon, at_least=0)
+    _check.NON_NEGATIVE.check("epsilon", epsilon)
     _check.inputs(x)
     return Preprocess("normalize_contrast", freeze({"epsilon": np.float64(epsilon)}))
 
@@ -123,10 +123,10 @@ def whiten(x: Any, *, dim: int | None = None, epsilon: float = 1e-3) -> Preproce
     Returns:
       A Preprocess with `stats["mean"]` [...] and `stats["matrix"]` [D, dim].
     """
-    _check.number("epsilon", epsilon, at_least=0)
+    _check.NON_NEGATIVE.check("epsilon", epsilon)
     x = np.asarray(_check.inputs(x))
     features = math.prod(x.shape[1:])
-    dim = features if dim is None else _check.integer("dim", dim, at_least=1, at_most=features)
+    dim = features if dim is None else _check.Count(at_least=1, at_most=features).check("dim", dim)
     mean = _mean(x)
     covariance = np.zeros((features, features))
     for part in _parts(x):
@@ -155,7 +155,7 @@ def shuffle_features(x: Any, *, seed: int = 0) -> Preprocess:
       A Preprocess with `stats["order"]`, [D] int32.
     """
     x = _check.inputs(x)
-    seed = _check.integer("seed", seed, at_least=0)
+    seed = _check.NATURAL.check("seed", seed)
     order = np.random.default_rng(seed).permutation(math.prod(x.shape[1:]))
     return Preprocess("shuffle_features", freeze({"order": order.astype(np.int32)}))
 

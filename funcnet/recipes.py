@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from funcnet import _check, augment, preprocess, schedules
 from funcnet.datasets import Dataset
 from funcnet.losses import LOSSES, is_zero
-from funcnet.net import ACTIVATIONS, MAX_DIM, NORMALIZATIONS, SCALES, Layer, mlp
+from funcnet.net import ACTIVATIONS, DIM, NORMALIZATIONS, SCALES, Layer, mlp
 from funcnet.optim import OPTIMIZERS, Optimizer, clip_by_global_norm
 from funcnet.step import fit_preprocess
 
@@ -221,21 +221,21 @@ def build(config: Mapping[str, Any], dataset: Dataset) -> tuple[Layer, Optimizer
 def check_config(config: Mapping[str, Any]) -> None:
     """Check the numbers of a configuration, by the names of their options."""
     for name, at_least in (("epochs", 1), ("eval_every", 0), ("decay_every", 1)):
-        _check.integer(option(name), config[name], at_least=at_least)
-    _check.integer("--seed", config["seed"], at_least=0, at_most=2**32 - 1)
+        _check.Count(at_least=at_least).check(option(name), config[name])
+    _check.Count(at_least=0, at_most=2**32 - 1).check("--seed", config["seed"])
     if config["batch_size"] is not None:
-        _check.integer("--batch-size", config["batch_size"], at_least=1)
+        _check.COUNT.check("--batch-size", config["batch_size"])
     for name in ("hidden", "preprocess", "augment"):
         if not isinstance(config[name], (list, tuple)):
             raise TypeError(f"{option(name)} must be a list, got {config[name]!r}")
     for dim in config["hidden"]:
-        _check.integer("every size in --hidden", dim, at_least=1, at_most=MAX_DIM)
+        DIM.check("every size in --hidden", dim)
     if config["weight_scale"] is not None and not isinstance(config["weight_scale"], str):
-        _check.number("--weight-scale", config["weight_scale"], at_least=0)
-    _check.number("--reg", config["reg"], at_least=0)
-    _check.number("--label-smoothing", config["label_smoothing"], at_least=0, at_most=1)
-    _check.number("--mixup", config["mixup"], at_least=0)
-    _check.number("--learning-rate", config["learning_rate"], above=0)
+        _check.NON_NEGATIVE.check("--weight-scale", config["weight_scale"])
+    _check.NON_NEGATIVE.check("--reg", config["reg"])
+    _check.FRACTION.check("--label-smoothing", config["label_smoothing"])
+    _check.NON_NEGATIVE.check("--mixup", config["mixup"])
+    _check.POSITIVE.check("--learning-rate", config["learning_rate"])
     for name, limits in (
         ("keep_prob", {"above": 0, "at_most": 1}),
         ("input_keep_prob", {"above": 0, "at_most": 1}),
@@ -245,7 +245,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         ("average_decay", {"at_least": 0, "below": 1}),
     ):
         if config[name] is not None:
-            _check.number(option(name), config[name], **limits)
+            _check.Range(**limits).check(option(name), config[name])
     for name, known in NAMED.items():
         _check.choose(name.replace("_", " "), config[name], dict.fromkeys(known))
     if config["schedule"] is not None:
@@ -381,7 +381,7 @@ def first(dataset: Dataset, count: int | None, name: str) -> Dataset:
     """The dataset with its first `count` training examples, as option `name` says; None is all."""
     if count is None:
         return dataset
-    _check.integer(name, count, at_least=1)
+    _check.COUNT.check(name, count)
     if count > len(dataset.x_train):
         raise ValueError(
             f"{name} is {count}, but there are only "

@@ -20,7 +20,7 @@ def constant(rate: Any) -> Schedule:
     Returns:
       `schedule(step) -> learning rate`.
     """
-    _check.number("rate", rate, above=0)
+    _check.POSITIVE.check("rate", rate)
     return lambda step: jnp.asarray(rate, float)
 
 
@@ -36,9 +36,9 @@ def exponential_decay(rate: Any, decay: Any, steps_per_epoch: int) -> Schedule:
     Returns:
       `schedule(step) -> learning rate`.
     """
-    _check.number("rate", rate, above=0)
-    _check.number("decay", decay, above=0)
-    steps_per_epoch = _check.integer("steps_per_epoch", steps_per_epoch, at_least=1)
+    _check.POSITIVE.check("rate", rate)
+    _check.POSITIVE.check("decay", decay)
+    steps_per_epoch = _check.COUNT.check("steps_per_epoch", steps_per_epoch)
 
     def schedule(step: Any) -> jax.Array:
         epoch = jnp.asarray(step) // steps_per_epoch
@@ -57,7 +57,7 @@ def step_decay(rate: Any, decay: Any, every: int) -> Schedule:
     Returns:
       `schedule(step) -> learning rate`.
     """
-    every = _check.integer("every", every, at_least=1)
+    every = _check.COUNT.check("every", every)
     return exponential_decay(rate, decay, every)
 
 
@@ -75,9 +75,9 @@ def cosine_decay(rate: Any, total_steps: int, *, final_fraction: Any = 0.0) -> S
     Returns:
       `schedule(step) -> learning rate`.
     """
-    _check.number("rate", rate, above=0)
-    _check.number("final_fraction", final_fraction, at_least=0, at_most=1)
-    total_steps = _check.integer("total_steps", total_steps, at_least=1)
+    _check.POSITIVE.check("rate", rate)
+    _check.FRACTION.check("final_fraction", final_fraction)
+    total_steps = _check.COUNT.check("total_steps", total_steps)
 
     def schedule(step: Any) -> jax.Array:
         return rate * _half_cosine(jnp.asarray(step, float) / total_steps, final_fraction)
@@ -98,7 +98,7 @@ def warmup(schedule: Any, warmup_steps: int) -> Schedule:
     """
     if not callable(schedule):
         schedule = constant(schedule)
-    warmup_steps = _check.integer("warmup_steps", warmup_steps, at_least=1)
+    warmup_steps = _check.COUNT.check("warmup_steps", warmup_steps)
 
     def warmed(step: Any) -> jax.Array:
         share = jnp.clip((jnp.asarray(step, float) + 1) / warmup_steps, 0, 1)
@@ -135,11 +135,11 @@ def one_cycle(
     Returns:
       `schedule(step) -> learning rate`.
     """
-    _check.number("rate", rate, above=0)
-    _check.number("warmup_fraction", warmup_fraction, at_least=0, at_most=1)
-    _check.number("first_fraction", first_fraction, at_least=0, at_most=1)
-    _check.number("final_fraction", final_fraction, at_least=0, at_most=1)
-    total_steps = _check.integer("total_steps", total_steps, at_least=1)
+    _check.POSITIVE.check("rate", rate)
+    _check.FRACTION.check("warmup_fraction", warmup_fraction)
+    _check.FRACTION.check("first_fraction", first_fraction)
+    _check.FRACTION.check("final_fraction", final_fraction)
+    total_steps = _check.COUNT.check("total_steps", total_steps)
 
     def schedule(step: Any) -> jax.Array:
         count = jnp.asarray(step, float)

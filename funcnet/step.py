@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from funcnet import _check
 from funcnet.augment import Augmentation, in_turn, mixup
 from funcnet.datasets import Dataset
-from funcnet.losses import is_zero, smooth_labels, softmax_loss
+from funcnet.losses import LABEL_SMOOTHING, is_zero, smooth_labels, softmax_loss
 from funcnet.net import Layer, LossFn, as_input, loss_and_grads
 from funcnet.optim import (
     Optimizer,
@@ -22,6 +22,8 @@ from funcnet.optim import (
 from funcnet.preprocess import Preprocess, no_preprocess
 
 Tree = Any
+MIXUP_ALPHA = _check.NON_NEGATIVE  # 0 is no mixup
+BATCH_SIZE = _check.COUNT
 EVALUATION_BATCH = 1000  # examples per forward pass where nothing is trained
 
 
@@ -287,8 +289,8 @@ def as_program(
 
 def as_numbers(reg: Any, label_smoothing: Any, mixup_alpha: Any) -> Numbers:
     """The Numbers of checked options of `fit`."""
-    _check.number("label_smoothing", label_smoothing, at_least=0, at_most=1)
-    _check.number("mixup_alpha", mixup_alpha, at_least=0)
+    LABEL_SMOOTHING.check("label_smoothing", label_smoothing)
+    MIXUP_ALPHA.check("mixup_alpha", mixup_alpha)
     given = (reg, label_smoothing, mixup_alpha)
     return Numbers(*(None if is_zero(value) else jnp.asarray(value, float) for value in given))
 
@@ -310,7 +312,7 @@ def _check_classes(classes: int, dataset: Dataset) -> None:
 
 def check_batch_size(batch_size: Any, dataset: Dataset) -> int:
     """The batch size, if there are so many training examples."""
-    batch_size = _check.integer("batch_size", batch_size, at_least=1)
+    batch_size = BATCH_SIZE.check("batch_size", batch_size)
     if batch_size > len(dataset.x_train):
         raise ValueError(
             f"batch_size is {batch_size}, but there are only "

@@ -30,6 +30,7 @@ from funcnet.step import (
 )
 
 Tree = Any
+EVAL_EVERY = _check.COUNT
 TRAIN_SAMPLE = 1000  # training examples on which the accuracy is measured
 
 
@@ -137,12 +138,12 @@ def fit(
     dataset = check_dataset(dataset)
     batch_size = check_batch_size(batch_size, dataset)
     if eval_every is not None:
-        eval_every = _check.integer("eval_every", eval_every, at_least=1)
+        eval_every = EVAL_EVERY.check("eval_every", eval_every)
     numbers = as_numbers(reg, label_smoothing, mixup_alpha)
     if (key is None) == (train_state is None):
         raise ValueError("give either key, for a new run, or train_state, to go on with one")
     first = 0 if train_state is None else int(train_state.epoch)
-    epochs = _check.integer("epochs", epochs, at_least=first + 1)
+    epochs = _check.Count(at_least=first + 1).check("epochs", epochs)
     fitted = fit_preprocess(preprocess, dataset.x_train)  # last: it may take a minute
     if train_state is None:
         in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]

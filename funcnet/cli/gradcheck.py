@@ -51,8 +51,8 @@ def add(commands: Any) -> Any:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
-    _check.integer("--num-examples", args.num_examples, at_least=1)
-    _check.integer("--max-elements", args.max_elements, at_least=1)
+    _check.COUNT.check("--num-examples", args.num_examples)
+    _check.COUNT.check("--max-elements", args.max_elements)
     config = make_config(args)
     dataset = load_dataset(config)
     net = recipes.build_net(config, len(dataset.class_names))

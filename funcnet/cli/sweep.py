@@ -304,9 +304,9 @@ def _experiment(config: dict[str, Any], dataset: fn.Dataset, **settings: Any) ->
 
 def _sweep_config(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The configuration common to all members, and the settings of each."""
-    _check.integer("--seeds", args.seeds, at_least=1)
+    _check.COUNT.check("--seeds", args.seeds)
     if args.samples is not None:
-        _check.integer("--samples", args.samples, at_least=1)
+        _check.COUNT.check("--samples", args.samples)
     base = recipes.load_recipe(args.recipe) if args.recipe else dict(recipes.DEFAULTS)
     given = {**base, **{k: v for k, v in vars(args).items() if k != "hidden"}}
     axes: dict[str, Any] = {} if args.hidden is None else {"hidden": args.hidden}

@@ -55,14 +55,14 @@ def load_arrays(
       FileNotFoundError: there is no such file.
       ValueError: what is wrong with the file, with the line and the column of a CSV.
     """
-    _check.number("val_fraction", val_fraction, at_least=0, below=1)
-    _check.number("test_fraction", test_fraction, at_least=0, below=1)
+    _check.DECAY.check("val_fraction", val_fraction)
+    _check.DECAY.check("test_fraction", test_fraction)
     if not val_fraction + test_fraction < 1:
         raise ValueError(
             "val_fraction + test_fraction must be below 1 to leave examples for training, got "
             f"{val_fraction:g} + {test_fraction:g}"
         )
-    seed = _check.integer("seed", seed, at_least=0)
+    seed = _check.NATURAL.check("seed", seed)
     path = Path(path)
     if _suffix(path, label, (".npz", ".csv")) == ".csv":
         x, y, class_names = _labelled_csv(path, label)

@@ -20,7 +20,7 @@ import numpy as np
 from funcnet import _check
 
 Settings = dict[str, Any]
-MAX_SEED = 2**32 - 1
+SEED = _check.Count(at_least=0, at_most=2**32 - 1)
 
 
 class Uniform(NamedTuple):
@@ -71,15 +71,15 @@ def log_uniform(low: float, high: float) -> LogUniform:
 
     What is known by its order of magnitude, such as a learning rate, is drawn like this.
     """
-    _check.number("low of log_uniform", low, above=0)
+    _check.POSITIVE.check("low of log_uniform", low)
     _check_range("log_uniform", low, high)
     return LogUniform(float(low), float(high))
 
 
 def integers(low: int, high: int) -> Integers:
     """The integers from low to high, both included, all equally likely, for `random_search`."""
-    _check.integer("low of integers", low, at_least=-(2**63))
-    _check.integer("high of integers", high, at_least=low, at_most=2**63 - 1)
+    _check.Count(at_least=-(2**63)).check("low of integers", low)
+    _check.Count(at_least=low, at_most=2**63 - 1).check("high of integers", high)
     return Integers(int(low), int(high))
 
 
@@ -116,7 +116,7 @@ def random_search(
     Raises:
       ValueError: an axis is empty, or there are not so many different settings.
     """
-    count = _check.integer("count", count, at_least=1)
+    count = _check.COUNT.check("count", count)
     if not axes:
         raise ValueError("random_search needs at least one axis, such as keep_prob=uniform(0.5, 1)")
     known = {
@@ -220,9 +220,9 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, list):
         value = tuple(value)
     if name == "seed":
-        return _check.integer("seed", value, at_least=0, at_most=MAX_SEED)
+        return SEED.check("seed", value)
     if isinstance(value, float):
-        _check.number(name, value)
+        _check.FINITE.check(name, value)
     try:
         hash(value)
     except TypeError:
@@ -233,8 +233,8 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _check_range(name: str, low: Any, high: Any) -> None:
-    _check.number(f"low of {name}", low)
-    _check.number(f"high of {name}", high, at_least=float(low))
+    _check.FINITE.check(f"low of {name}", low)
+    _check.Range(at_least=float(low)).check(f"high of {name}", high)
 
 
 def _key_data(key: jax.Array) -> jax.Array:

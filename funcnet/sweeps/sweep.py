@@ -112,11 +112,11 @@ def sweep(
     if callback is not None:
         _check.function("callback", callback)
     dataset = check_dataset(dataset)
-    epochs = _check.integer("epochs", epochs, at_least=1)
+    epochs = _check.COUNT.check("epochs", epochs)
     if eval_every is not None:
-        eval_every = _check.integer("eval_every", eval_every, at_least=1)
+        eval_every = _check.COUNT.check("eval_every", eval_every)
     if chunk_size is not None:
-        chunk_size = _check.integer("chunk_size", chunk_size, at_least=1)
+        chunk_size = _check.COUNT.check("chunk_size", chunk_size)
     halve_at = _check_halving(halve_at, epochs, eval_every, dataset)
     checked = check_settings(settings)
     check_names(experiment, checked[0])
@@ -224,7 +224,7 @@ def _check_halving(
     if isinstance(halve_at, str) or not isinstance(halve_at, Iterable):
         raise TypeError(f"halve_at must be a list of epochs, such as [5, 10], got {halve_at!r}")
     checked = tuple(
-        _check.integer("every epoch of halve_at", epoch, at_least=1, at_most=epochs - 1)
+        _check.Count(at_least=1, at_most=epochs - 1).check("every epoch of halve_at", epoch)
         for epoch in halve_at
     )
     if any(a >= b for a, b in itertools.pairwise(checked)):
