@@ -1,8 +1,10 @@
 """CIFAR-10: read from disk and from the archive, downloaded from a local server."""
 
+import contextlib
 import errno
 import gzip
 import hashlib
+import inspect
 import io
 import os
 import re
@@ -330,9 +332,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server(archive):
-    with Server(archive) as server:
+@contextlib.contextmanager
+def serving(data):
+    with Server(data) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
@@ -342,9 +344,30 @@ def server(archive):
         thread.join()
 
 
+@pytest.fixture
+def server(archive):
+    with serving(archive) as server:
+        yield server
+
+
+@pytest.fixture
+def mirror(archive):
+    with serving(archive) as server:
+        yield server
+
+
+@pytest.fixture
+def nowhere():
+    """An address at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    return f"http://127.0.0.1:{port}/{ARCHIVE}"
+
+
 def download(server, root, **options):
-    options = {"md5": hashlib.md5(server.data).hexdigest(), "progress": False} | options
-    return download_cifar10(root, url=server.url, **options)
+    """Download what `server` has, from there unless the options say otherwise."""
+    md5 = hashlib.md5(server.data).hexdigest()
+    return download_cifar10(root, **{"url": server.url, "md5": md5, "progress": False} | options)
 
 
 def names(directory):
@@ -530,23 +553,96 @@ def test_download_with_an_error_answer(server, root, status):
         download(server, root)
 
 
-def test_download_from_no_server(root):
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+def test_download_from_no_server(root, nowhere):
     (root / PART).write_bytes(b"kept")
     with raises("cannot download http.*refused.*again to resume", ConnectionError):
-        download_cifar10(root, url=f"http://127.0.0.1:{port}/", progress=False)
+        download_cifar10(root, url=nowhere, progress=False)
     assert (root / PART).read_bytes() == b"kept"
 
 
 def test_download_from_other_addresses(root, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("x")
-    for url in (secret.as_uri(), "ftp://127.0.0.1/x", "x"):
+    others = (secret.as_uri(), "ftp://127.0.0.1/x", "x")
+    for url in (*others, (), *(("http://127.0.0.1/x", other) for other in others)):
         with raises("url must begin with http:// or https://"):
             download_cifar10(root, url=url, progress=False)
     with raises("cannot download http", ConnectionError):
         download_cifar10(root, url="http://127.0.0.1:port/", progress=False)
+
+
+def test_download_has_two_addresses_of_one_file():
+    first, second = inspect.signature(download_cifar10).parameters["url"].default
+    assert first == f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
+    assert second.startswith("https://")
+    assert second.endswith(f"/{ARCHIVE}")
+    assert "toronto" not in second
+
+
+@pytest.mark.parametrize("part", [b"", b"the start"], ids=["fresh", "resumed"])
+@pytest.mark.parametrize("status", [None, 204, 206, 404, 416, 503])
+def test_download_goes_on_at_the_next_address(server, mirror, nowhere, root, part, status, capsys):
+    part = server.data[: len(part)]
+    (root / PART).write_bytes(part)
+    if status == 416 and part:
+        server.ranges, status = False, 503  # 416 would say that the part has all of it
+    server.answer = (status, {"Content-Length": "0"}, b"")
+    download(mirror, root, url=(nowhere if status is None else server.url, mirror.url))
+    assert mirror.asked == [f"bytes={len(part)}-" if part else None]
+    assert capsys.readouterr() == ("", "")
+    check_complete(root)
+
+
+def test_download_goes_on_where_the_connection_broke(server, mirror, root):
+    server.cut = len(server.data) // 2
+    download(mirror, root, url=iter([server.url, mirror.url]))
+    assert server.asked == [None]
+    (asked,) = mirror.asked
+    assert 0 < int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) <= len(server.data) // 2
+    check_complete(root)
+
+
+def test_download_asks_no_address_after_one_that_has_it(server, mirror, root):
+    download(mirror, root, url=[mirror.url, server.url])
+    assert (mirror.asked, server.asked) == ([None], [])
+
+
+def test_download_that_mixed_two_files_starts_over(server, mirror, root):
+    server.data, server.cut = b"wrong" * 100_000, 100_000
+    mirror.cut = 1000  # its connection breaks too, before the MD5 can tell
+    urls = (server.url, mirror.url)
+    with raises("cannot download", ConnectionError):
+        download(mirror, root, url=urls)
+    server.answer = (503, {"Content-Length": "0"}, b"")
+    download(mirror, root, url=urls)
+    assert server.asked[0] is None
+    assert len(server.asked) == len(mirror.asked) == 3
+    assert mirror.asked[2] is None
+    check_complete(root)
+
+
+def test_download_says_that_it_tries_the_next_address(server, mirror, root, capsys):
+    server.answer = (503, {"Content-Length": "0"}, b"")
+    download(mirror, root, url=(server.url, mirror.url), progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    line = f"{server.url}: the server answered 503 Service Unavailable; trying {mirror.url}\n"
+    assert err.startswith(line)
+    assert "100%" in err
+
+
+def test_download_where_no_address_answers(server, nowhere, root):
+    server.answer = (404, {"Content-Length": "0"}, b"")
+    reasons = f"{nowhere}: .*refused; {server.url}: the server answered 404 Not Found"
+    with raises(f"cannot download {reasons}; run the same.* again to resume", ConnectionError):
+        download(server, root, url=[nowhere, server.url])
+    assert names(root) == []
+
+
+def test_download_of_something_else_from_two_addresses(server, mirror, root):
+    with raises(f"from {server.url} or {mirror.url} has MD5 .*, expected {'0' * 32}"):
+        download(server, root, url=(server.url, mirror.url), md5="0" * 32)
+    assert names(root) == []
 
 
 def test_download_uses_a_complete_archive(server, root):
@@ -610,6 +706,24 @@ def test_download_by_several_at_once(server, root):
     with ThreadPoolExecutor(3) as pool:
         results = list(pool.map(lambda _: download(server, root), range(3)))
     assert results == [root / FOLDER] * 3
+    assert server.asked == [None]
+    check_complete(root)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX locks")
+def test_download_waits_for_another_process(server, root, capsys):
+    import fcntl
+
+    lock, err, end = root / f".{ARCHIVE}.lock", "", time.monotonic() + 60
+    with ThreadPoolExecutor(1) as pool, lock.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = pool.submit(download, server, root, progress=True)
+        while not err and time.monotonic() < end:
+            err = capsys.readouterr().err
+        assert err == f"waiting for another download to {root}\n"
+        assert server.asked == []
+        lock.unlink()
+    assert result.result() == root / FOLDER
     assert server.asked == [None]
     check_complete(root)
 

