@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from funcnet.datasets import download_cifar10, load_cifar10
+from funcnet.datasets.archive import Archive
 
 REAL = os.environ.get("FUNCNET_DATA")
 SIZE = 30_730_000
@@ -809,3 +810,77 @@ def test_download_interrupted_leaves_a_part(server, root):
     download(server, root)
     assert server.asked[1] == f"bytes={len(kept)}-"
     check_complete(root)
+
+
+# Another dataset than CIFAR-10
+
+
+def no_zeros(data):
+    if 0 in data:
+        raise ValueError(f"byte {data.index(0)} is 0")
+
+
+@pytest.fixture
+def tiny(server):
+    """Two files of some bytes, and their archive at the server."""
+    server.data = make_archive([member("tiny/b", b"four"), member("tiny/a", b"one")])
+    return Archive(
+        name="tiny",
+        title="Tiny",
+        version="short version",
+        urls=(server.url,),
+        md5=hashlib.md5(server.data).hexdigest(),
+        file="tiny.tgz",
+        folder="tiny",
+        sizes={"a": 3, "b": 4},
+        check=no_zeros,
+    )
+
+
+def test_another_archive_is_downloaded_found_and_read(server, root, tiny, monkeypatch, capsys):
+    source = tiny.source("seven bytes", lambda root=None: sorted(tiny.read(root)))
+    assert (source.name, source.title, source.about) == ("tiny", "Tiny", "seven bytes")
+    assert source.find(root) is None
+    assert source.download(root) == source.find(root) == root / "tiny"
+    assert "100%" in capsys.readouterr().err
+    assert [names(root), names(root / "tiny")] == [["tiny"], ["a", "b"]]
+    monkeypatch.setenv("FUNCNET_DATA", str(root / "tiny"))
+    assert source.load() == [("a", b"one"), ("b", b"four")]
+    assert source.download() == root / "tiny"
+    assert server.asked == [None]
+
+
+def test_another_archive_is_read_as_it_is(server, root, tiny):
+    (root / "tiny.tgz").write_bytes(server.data)
+    assert tiny.find(root) == root / "tiny.tgz"
+    assert dict(tiny.read(root)) == {"a": b"one", "b": b"four"}
+    assert tiny.download(root) == root / "tiny"
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("members", "match"),
+    [
+        ({"tiny/a": b"one", "tiny/b": b"\0our"}, "tiny/b is damaged: byte 0 is 0"),
+        ({"tiny/a": b"four", "tiny/b": b"four"}, "tiny/a has 4 bytes, expected 3: damaged"),
+        ({"tiny/a": b"one", "more": b"fives"}, "'more' has 5 bytes, more than the 4 expected"),
+        ({"tiny/a": b"one"}, "lacks tiny/b: not the short version of Tiny, or damaged"),
+    ],
+)
+def test_another_archive_that_is_bad(server, root, tiny, members, match):
+    (root / "tiny.tgz").write_bytes(make_archive([member(*pair) for pair in members.items()]))
+    with raises(rf"tiny\.tgz.*{match}.*; download again: funcnet datasets download tiny$"):
+        list(tiny.read(root))
+    server.data = (root / "tiny.tgz").read_bytes()
+    with raises(match):
+        tiny.download(root, md5=hashlib.md5(server.data).hexdigest())
+    assert names(root) == ["tiny.tgz"]
+
+
+def test_another_archive_that_is_nowhere(root, tiny):
+    command = "funcnet datasets download tiny"
+    with raises(rf"^no Tiny in {root} \(tiny/ or tiny\.tgz\); .*: {command};", FileNotFoundError):
+        tiny.read(root)
+    (root / "b").write_bytes(b"four")
+    with raises(rf"a is missing; download again: {command}$", FileNotFoundError):
+        list(tiny.read(root))

@@ -17,7 +17,6 @@ from funcnet._files import naming, sync
 
 TIMEOUT = 60  # seconds without a byte before the connection counts as lost
 CHUNK = 1 << 16  # bytes
-POLL = 0.1  # seconds between two looks at a lock that another process holds
 LOST = (OSError, http.client.HTTPException)  # what is raised when a connection fails
 
 
@@ -167,7 +166,7 @@ def exclusive(path: Path, *, progress: bool) -> Iterator[None]:
         if not silent:
             print(f"waiting for another download to {path.parent}", file=sys.stderr)
             silent = True
-        time.sleep(POLL)
+        time.sleep(0.1)
 
 
 if sys.platform == "win32":

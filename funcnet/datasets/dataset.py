@@ -1,5 +1,9 @@
-"""What every loader returns: three splits of examples and labels, and the class names."""
+"""What every loader returns, and what the registry says of a loader."""
 
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +36,35 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
 
 
+class Source(NamedTuple):
+    """An entry of the registry: where a Dataset comes from.
+
+    `root` is a directory; by default the places where datasets lie are looked through.
+
+    Attributes:
+      name: the name in the registry, as on the command line.
+      title: what it is called in sentences.
+      about: what it is, in a few words.
+      load: `load(root=None)` returns the Dataset; what is built in does not look at root.
+      find: `find(root=None)` returns the Path that `load` would read, None if it is nowhere.
+        No function if it is built in.
+      download: `download(root=None)` downloads it unless it is there, and returns its Path.
+        No function if it is built in.
+    """
+
+    name: str
+    title: str
+    about: str
+    load: Callable[..., Dataset]
+    find: Callable[..., Path | None] | None = None
+    download: Callable[..., Path] | None = None
+
+    @property
+    def takes_directory(self) -> bool:
+        """Whether it lies in a directory that can be given, rather than being built in."""
+        return self.find is not None
+
+
 def check_dataset(dataset: Dataset) -> Dataset:
     """Check a Dataset put together by hand.
 
@@ -60,6 +93,32 @@ def check_dataset(dataset: Dataset) -> Dataset:
         _checked_labels(dataset.y_test, "y_test", x_test, class_names),
         class_names,
     )
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """A checksum of the data, of their split and of the class names: 64 hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps(dataset.class_names).encode())
+    for array in dataset[:-1]:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def first(dataset: Dataset, count: int | None, name: str = "count") -> Dataset:
+    """The dataset with the first `count` of its training examples; None is all of them.
+
+    Raises:
+      TypeError, ValueError: `count` is no number of them; the error calls it `name`.
+    """
+    if count is None:
+        return dataset
+    _check.COUNT.check(name, count)
+    if count > len(dataset.x_train):
+        raise ValueError(
+            f"{name} is {count}, but there are only "
+            f"{_check.plural(len(dataset.x_train), 'training example')}"
+        )
+    return dataset._replace(x_train=dataset.x_train[:count], y_train=dataset.y_train[:count])
 
 
 def _checked_names(class_names: object) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from importlib import resources
 
 import numpy as np
 
-from funcnet.datasets.dataset import Dataset
+from funcnet.datasets.dataset import Dataset, Source
 
 
 def load_digits() -> Dataset:
@@ -36,3 +36,11 @@ def _position_in_class(y: np.ndarray) -> np.ndarray:
         members = np.flatnonzero(y == label)
         position[members] = np.arange(len(members))
     return position
+
+
+DIGITS = Source(
+    name="digits",
+    title="digits",
+    about="1,797 handwritten digits, 8 x 8, 10 classes",
+    load=lambda root=None: load_digits(),
+)
