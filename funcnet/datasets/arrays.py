@@ -17,6 +17,8 @@ import numpy as np
 from funcnet import _check
 from funcnet.datasets.dataset import Dataset
 
+VAL_FRACTION = _check.Range(at_least=0, below=1)
+TEST_FRACTION = _check.Range(at_least=0, below=1)
 MAX_CLASSES = 65_536  # a larger label is more likely an identifier than a class
 MISSING = {"", "?", "na", "n/a", "null", "none"}  # say nothing about a row being a header
 
@@ -55,8 +57,8 @@ def load_arrays(
       FileNotFoundError: there is no such file.
       ValueError: what is wrong with the file, with the line and the column of a CSV.
     """
-    _check.DECAY.check("val_fraction", val_fraction)
-    _check.DECAY.check("test_fraction", test_fraction)
+    VAL_FRACTION.check("val_fraction", val_fraction)
+    TEST_FRACTION.check("test_fraction", test_fraction)
     if not val_fraction + test_fraction < 1:
         raise ValueError(
             "val_fraction + test_fraction must be below 1 to leave examples for training, got "

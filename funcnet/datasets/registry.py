@@ -1,0 +1,62 @@
+"""The list of datasets, and the loading of one by its name, or of a file by its path."""
+
+import inspect
+import os
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from funcnet import _check
+from funcnet.datasets.arrays import load_arrays
+from funcnet.datasets.cifar10 import CIFAR10
+from funcnet.datasets.dataset import Dataset, Source
+from funcnet.datasets.digits import DIGITS
+
+DATASETS: dict[str, Source] = {source.name: source for source in (DIGITS, CIFAR10)}
+# What may be said of a file: all but the seed of its split, which stays as it is.
+FILE_OPTIONS = tuple(
+    name for name in inspect.signature(load_arrays).parameters if name not in ("path", "seed")
+)
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is that of a file, there or not, rather than of an entry of the registry."""
+    return name.endswith((".npz", ".csv")) or os.sep in name or Path(name).is_file()
+
+
+def load_dataset(
+    name: str | PathLike[str],
+    *,
+    data_dir: str | PathLike[str] | None = None,
+    **file_options: Any,
+) -> Dataset:
+    """Load an entry of the registry, or a file.
+
+    Args:
+      name: a name in `DATASETS`, or the path of a `.npz` or `.csv` file.
+      data_dir: where the dataset is, for one that takes a directory; by default $FUNCNET_DATA,
+        then the user's cache directory.
+      file_options: `label`, `val_fraction` and `test_fraction` of `load_arrays`, for a file;
+        None is as if not given.
+    Returns:
+      The Dataset.
+    Raises:
+      ValueError: there is no such name or option, it names the nearest one; an option is for
+        other datasets; or a file is damaged.
+      FileNotFoundError: it is not there; of a dataset, the error says how to get it.
+    """
+    name = os.fspath(name)
+    if name not in DATASETS and not is_file(name):
+        raise ValueError(_check.unknown("dataset", name, DATASETS))
+    for option, value in file_options.items():
+        if option not in FILE_OPTIONS:
+            raise ValueError(_check.unknown("option", option, FILE_OPTIONS))
+        if value is not None and name in DATASETS:
+            raise ValueError(f"{option} is for files, not for {name}")
+    takers = [source.name for source in DATASETS.values() if source.takes_directory]
+    if data_dir is not None and name not in takers:
+        raise ValueError(f"data_dir is for {' and '.join(takers)}, not for {name}")
+    if name in DATASETS:
+        return DATASETS[name].load(data_dir)
+    given = {option: value for option, value in file_options.items() if value is not None}
+    return load_arrays(name, **given)
