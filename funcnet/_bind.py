@@ -17,7 +17,7 @@ class Bound:
         except TypeError:  # a traced value, or an array
             self._hash = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **self.options, **kwargs)
 
     def __eq__(self, other: object) -> bool:
@@ -39,13 +39,12 @@ class Bound:
         return f"{name}({options})"
 
 
-def bind(function: Callable[..., Any], **options: Any) -> Bound:
+def bind(function: Callable[..., Any], /, **options: Any) -> Bound:
     """`function` with these keyword arguments given.
 
     Two of them are equal, and hash alike, if their functions are and their arguments are equal and
-    of one type: so a program that was compiled for one serves the other. With a traced
-    value or an array among the arguments it is equal to itself alone. It pickles if its function and
-    its arguments do.
+    of one type: so a program that was compiled for one serves the other. With a traced value or an
+    array among the arguments it is equal to itself alone. It pickles if they all do.
     """
     return Bound(function, options)
 

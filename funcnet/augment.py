@@ -8,13 +8,14 @@ itself. `fit` applies them to the raw pixels, inside the compiled epoch.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from funcnet import _check
+from funcnet._bind import bind
+from funcnet._steps import Step
 from funcnet.layers import Array
 
 Augmentation = Callable[[Any, Any], jax.Array]
@@ -116,14 +117,24 @@ def cutout(key: Any, images: Array, *, size: int = 8) -> jax.Array:
     row_key, column_key = jax.random.split(key)
     top = jax.random.randint(row_key, (len(images), 1), 0, height) - size // 2
     left = jax.random.randint(column_key, (len(images), 1), 0, width) - size // 2
-    in_rows = (jnp.arange(height) >= top) & (jnp.arange(height) < top + size)  # [N, H]
-    in_columns = (jnp.arange(width) >= left) & (jnp.arange(width) < left + size)  # [N, W]
+    rows, columns = jnp.arange(height)[None], jnp.arange(width)[None]
+    in_rows = (rows >= top) & (rows < top + size)  # [N, H]
+    in_columns = (columns >= left) & (columns < left + size)  # [N, W]
     inside = in_rows[:, :, None] & in_columns[:, None, :]  # [N, H, W]
     inside = inside.reshape(len(images), *(1,) * (images.ndim - 3), height, width)
     mean = images.mean(axis=(-2, -1), keepdims=True, dtype=jnp.float32)
     if jnp.issubdtype(images.dtype, jnp.integer):
         mean = jnp.round(mean)
     return jnp.where(inside, mean.astype(images.dtype), images)
+
+
+# The only list of what options name: to add an augmentation, write the function, and a row.
+AUGMENTATIONS = {
+    "flip": Step(random_flip, "left to right"),
+    "shift": Step(random_shift, "by some pixels", "max_shift"),
+    "crop": Step(random_resized_crop, "a part, resized", "min_area", float),
+    "cutout": Step(cutout, "a square painted over", "size"),
+}
 
 
 def mixup(key: Any, x: Array, targets: Array, alpha: Any) -> tuple[jax.Array, jax.Array]:
@@ -173,24 +184,24 @@ def flips_and_shifts(max_shift: int = 2) -> tuple[Callable[[Array], jax.Array], 
     Returns:
       Functions of images [N, ..., H, W].
     """
-    return _flips_and_shifts(_check.NATURAL.check("max_shift", max_shift))
-
-
-@lru_cache(maxsize=16)  # the same functions each time, so that nothing compiles again
-def _flips_and_shifts(max_shift: int) -> tuple[Callable[[Array], jax.Array], ...]:
+    max_shift = _check.NATURAL.check("max_shift", max_shift)
     moves: list[tuple[int, int]] = [(0, 0)]
     if max_shift:
         moves += [(-max_shift, 0), (max_shift, 0), (0, -max_shift), (0, max_shift)]
+    return tuple(
+        bind(_view, margin=max_shift, down=down, right=right, flip=flip)
+        for down, right in moves
+        for flip in (False, True)
+    )
 
-    def view(down: int, right: int, flip: bool, images: Array) -> jax.Array:
-        images = _images("flips_and_shifts", images)
-        padded = _reflected("flips_and_shifts", images, max_shift)
-        top, left = max_shift - down, max_shift - right
-        height, width = images.shape[-2:]
-        moved = padded[..., top : top + height, left : left + width]
-        return moved[..., ::-1] if flip else moved
 
-    return tuple(partial(view, *move, flip) for move in moves for flip in (False, True))
+def _view(images: Array, *, margin: int, down: int, right: int, flip: bool) -> jax.Array:
+    images = _images("flips_and_shifts", images)
+    padded = _reflected("flips_and_shifts", images, margin)
+    top, left = margin - down, margin - right
+    height, width = images.shape[-2:]
+    moved = padded[..., top : top + height, left : left + width]
+    return moved[..., ::-1] if flip else moved
 
 
 def in_turn(augmentations: Augmentation | Sequence[Augmentation]) -> Augmentation:
@@ -200,13 +211,13 @@ def in_turn(augmentations: Augmentation | Sequence[Augmentation]) -> Augmentatio
     functions = tuple(augmentations)
     for function in functions:
         _check.function("every augmentation", function)
+    return bind(_in_turn, functions=functions)
 
-    def augment(key: Any, images: Any) -> jax.Array:
-        for function, part in zip(functions, jax.random.split(key, len(functions)), strict=True):
-            images = function(part, images)
-        return images
 
-    return augment
+def _in_turn(key: Any, images: Any, *, functions: tuple[Augmentation, ...]) -> jax.Array:
+    for function, part in zip(functions, jax.random.split(key, len(functions)), strict=True):
+        images = function(part, images)
+    return images
 
 
 def _images(name: str, images: Array) -> jax.Array:
@@ -232,10 +243,11 @@ def _resize_matrix(start: jax.Array, length: jax.Array, size: int) -> jax.Array:
 
     The interval is [start, start + length] of the unit interval; weights of linear interpolation.
     """
-    centres = (jnp.arange(size) + 0.5) / size  # of the output pixels, in the interval
-    places = (start[:, None] + length[:, None] * centres) * size - 0.5  # in input pixels
+    pixels = jnp.arange(size, dtype=start.dtype)
+    centres = (pixels + 0.5) / size  # of the output pixels, in the interval
+    places = (start[:, None] + length[:, None] * centres[None]) * size - 0.5  # in input pixels
     places = jnp.clip(places, 0, size - 1)
-    return jnp.maximum(1 - jnp.abs(places[:, :, None] - jnp.arange(size)), 0)
+    return jnp.maximum(1 - jnp.abs(places[:, :, None] - pixels[None, None]), 0)
 
 
 def _to_rank(values: jax.Array, rank: int) -> jax.Array:

@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from funcnet import _check
+from funcnet._steps import Step
 from funcnet.tree import FrozenDict, freeze
 
 
@@ -41,7 +42,7 @@ class Preprocess:
         """
         x = jnp.asarray(x)
         for part in _parts_of(self):
-            x = KINDS[part.kind](part.stats, x)
+            x = KINDS[part.kind].apply(part.stats, x)
         return x
 
 
@@ -59,9 +60,17 @@ def subtract_mean(x: Any) -> Preprocess:
     return Preprocess("subtract_mean", freeze({"mean": mean}))
 
 
+def _apply_subtract_mean(stats: Any, x: jax.Array) -> jax.Array:
+    return _centred(stats["mean"], x)
+
+
 def no_preprocess(x: Any) -> Preprocess:
     """Leave the inputs as they are."""
     return Preprocess("no_preprocess", FrozenDict())
+
+
+def _apply_nothing(stats: Any, x: jax.Array) -> jax.Array:
+    return x
 
 
 def standardize(x: Any, *, epsilon: float = 1e-6) -> Preprocess:
@@ -88,6 +97,10 @@ def standardize(x: Any, *, epsilon: float = 1e-6) -> Preprocess:
     return Preprocess("standardize", freeze({"mean": mean, "scale": scale}))
 
 
+def _apply_standardize(stats: Any, x: jax.Array) -> jax.Array:
+    return _centred(stats["mean"], x) * stats["scale"][None]
+
+
 def normalize_contrast(x: Any, *, epsilon: float = 10.0) -> Preprocess:
     """Give every example mean 0 and variance 1 (Coates, Lee and Ng 2011, section 3.2.1).
 
@@ -105,6 +118,18 @@ def normalize_contrast(x: Any, *, epsilon: float = 10.0) -> Preprocess:
     _check.NON_NEGATIVE.check("epsilon", epsilon)
     _check.inputs(x)
     return Preprocess("normalize_contrast", freeze({"epsilon": np.float64(epsilon)}))
+
+
+def _apply_normalize_contrast(stats: Any, x: jax.Array) -> jax.Array:
+    epsilon = stats["epsilon"]
+    if x.ndim < 2:
+        raise ValueError(f"x must be [N, ...], a batch of examples, got shape {list(x.shape)}")
+    features = tuple(range(1, x.ndim))
+    wide = x.astype(jnp.promote_types(epsilon.dtype, jnp.float32))
+    centred = wide - wide.mean(axis=features, keepdims=True)
+    variance = jnp.square(centred).mean(axis=features, keepdims=True)
+    divisor = jnp.sqrt(variance + epsilon)
+    return jnp.where(divisor > 0, centred / jnp.where(divisor > 0, divisor, 1), 0)
 
 
 def whiten(x: Any, *, dim: int | None = None, epsilon: float = 1e-3) -> Preprocess:
@@ -141,6 +166,11 @@ def whiten(x: Any, *, dim: int | None = None, epsilon: float = 1e-3) -> Preproce
     return Preprocess("whiten", freeze({"mean": mean, "matrix": directions * scale}))
 
 
+def _apply_whiten(stats: Any, x: jax.Array) -> jax.Array:
+    centred = _centred(stats["mean"], x)
+    return centred.reshape(len(centred), -1) @ stats["matrix"]
+
+
 def shuffle_features(x: Any, *, seed: int = 0) -> Preprocess:
     """Put the features of every example into another order, the same for all.
 
@@ -158,6 +188,61 @@ def shuffle_features(x: Any, *, seed: int = 0) -> Preprocess:
     seed = _check.NATURAL.check("seed", seed)
     order = np.random.default_rng(seed).permutation(math.prod(x.shape[1:]))
     return Preprocess("shuffle_features", freeze({"order": order.astype(np.int32)}))
+
+
+def _apply_shuffle_features(stats: Any, x: jax.Array) -> jax.Array:
+    order = stats["order"]
+    if math.prod(x.shape[1:]) != len(order):
+        raise ValueError(
+            f"x has examples of shape {list(x.shape[1:])}, but {len(order)} features are shuffled"
+        )
+    return x.reshape(len(x), -1)[:, order].reshape(x.shape)
+
+
+class Kind(NamedTuple):
+    """A preprocessing: the fitter, and what applies what it has fitted.
+
+    Attributes:
+      name: how options name it.
+      step: the fitter, with its argument and what it does, in words.
+      apply: `apply(stats, x)`, x a JAX array [N, ...].
+    """
+
+    name: str
+    step: Step
+    apply: Callable[[Any, jax.Array], jax.Array]
+
+
+# The only list: to add a preprocessing, write the fitter, what applies it beside it, and a row.
+KINDS = {
+    "subtract_mean": Kind(
+        "mean",
+        Step(subtract_mean, "subtract the mean of the training data"),
+        _apply_subtract_mean,
+    ),
+    "no_preprocess": Kind("none", Step(no_preprocess, "nothing"), _apply_nothing),
+    "standardize": Kind(
+        "standardize",
+        Step(standardize, "divide by the standard deviation, too"),
+        _apply_standardize,
+    ),
+    "normalize_contrast": Kind(
+        "contrast",
+        Step(normalize_contrast, "mean 0 and variance 1 for each example", "epsilon", float),
+        _apply_normalize_contrast,
+    ),
+    "whiten": Kind(
+        "whiten",
+        Step(whiten, "principal components of variance 1", "dim"),
+        _apply_whiten,
+    ),
+    "shuffle_features": Kind(
+        "shuffle",
+        Step(shuffle_features, "the features in another order", "seed"),
+        _apply_shuffle_features,
+    ),
+}
+PREPROCESSINGS = {kind.name: kind.step for kind in KINDS.values()}  # for options
 
 
 def chain(*fitters: Callable[[Any], Preprocess]) -> Callable[[Any], Preprocess]:
@@ -197,51 +282,14 @@ def check_kind(kind: str) -> None:
         _check.choose("preprocessing", part, KINDS)
 
 
-def _apply_subtract_mean(stats: Any, x: jax.Array) -> jax.Array:
-    return _centred(stats["mean"], x)
-
-
-def _apply_nothing(stats: Any, x: jax.Array) -> jax.Array:
-    return x
-
-
-def _apply_standardize(stats: Any, x: jax.Array) -> jax.Array:
-    return _centred(stats["mean"], x) * stats["scale"]
-
-
-def _apply_normalize_contrast(stats: Any, x: jax.Array) -> jax.Array:
-    epsilon = stats["epsilon"]
-    if x.ndim < 2:
-        raise ValueError(f"x must be [N, ...], a batch of examples, got shape {list(x.shape)}")
-    features = tuple(range(1, x.ndim))
-    wide = x.astype(jnp.promote_types(epsilon.dtype, jnp.float32))
-    centred = wide - wide.mean(axis=features, keepdims=True)
-    variance = jnp.square(centred).mean(axis=features, keepdims=True)
-    divisor = jnp.sqrt(variance + epsilon)
-    return jnp.where(divisor > 0, centred / jnp.where(divisor > 0, divisor, 1), 0)
-
-
-def _apply_whiten(stats: Any, x: jax.Array) -> jax.Array:
-    centred = _centred(stats["mean"], x)
-    return centred.reshape(len(centred), -1) @ stats["matrix"]
-
-
-def _apply_shuffle_features(stats: Any, x: jax.Array) -> jax.Array:
-    order = stats["order"]
-    if math.prod(x.shape[1:]) != len(order):
-        raise ValueError(
-            f"x has examples of shape {list(x.shape[1:])}, but {len(order)} features are shuffled"
-        )
-    return x.reshape(len(x), -1)[:, order].reshape(x.shape)
-
-
 def _centred(mean: jax.Array, x: jax.Array) -> jax.Array:
     if x.shape[1:] != mean.shape:
         raise ValueError(
             f"x has examples of shape {list(x.shape[1:])}, but the mean that is "
             f"subtracted has {list(mean.shape)}"
         )
-    return x.astype(jnp.promote_types(mean.dtype, jnp.float32)) - mean
+    dtype = jnp.promote_types(mean.dtype, jnp.float32)
+    return x.astype(dtype) - mean.astype(dtype)[None]
 
 
 def _parts_of(preprocess: Preprocess) -> list[Preprocess]:
@@ -271,13 +319,3 @@ def _working_dtype(x: np.ndarray) -> Any:
     """Float32 for pixels and for float32 data; float64 for the others."""
     narrow = x.dtype.itemsize <= (4 if x.dtype.kind == "f" else 2)
     return np.float32 if narrow else np.float64
-
-
-KINDS = {
-    "subtract_mean": _apply_subtract_mean,
-    "no_preprocess": _apply_nothing,
-    "standardize": _apply_standardize,
-    "normalize_contrast": _apply_normalize_contrast,
-    "whiten": _apply_whiten,
-    "shuffle_features": _apply_shuffle_features,
-}
