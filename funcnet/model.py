@@ -75,6 +75,17 @@ class Evaluation(NamedTuple):
     views: int = 1
 
 
+def merit(accuracy: Any, loss: Any) -> tuple[Any, Any]:
+    """What models are ranked by: the accuracy; of equals, the least loss."""
+    return accuracy, -loss
+
+
+def is_better(new: Any, old: Any) -> Any:
+    """Whether a model is better than another: `accuracy` and `loss` are numbers, or arrays."""
+    (accuracy, less), (old_accuracy, old_less) = (merit(m.accuracy, m.loss) for m in (new, old))
+    return (accuracy > old_accuracy) | ((accuracy == old_accuracy) & (less > old_less))
+
+
 def predict(
     model: Model, x: Any, *, batch_size: int = 1000, views: Sequence[View] | None = None
 ) -> np.ndarray:

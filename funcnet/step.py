@@ -1,16 +1,17 @@
 """The training step and the epoch, pure functions, and the checks before they are compiled."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from funcnet import _check
+from funcnet._options import complete, takes
 from funcnet.augment import Augmentation, in_turn, mixup
 from funcnet.datasets import Dataset
-from funcnet.losses import LABEL_SMOOTHING, is_zero, smooth_labels, softmax_loss
+from funcnet.losses import LABEL_SMOOTHING, REG, is_zero, smooth_labels, softmax_loss
 from funcnet.net import Layer, LossFn, as_input, loss_and_grads
 from funcnet.optim import (
     Optimizer,
@@ -64,32 +65,37 @@ def init_train_state(
     return TrainState(params, state, optimizer.init(params), run_key, zero, zero)
 
 
+class StepOptions(TypedDict, total=False):
+    """Options of a training step, with their defaults; `fit` says what they are."""
+
+    reg: Annotated[Any, 0.0]
+    loss_fn: Annotated[LossFn, softmax_loss]
+    augment: Annotated[Augmentation | Sequence[Augmentation] | None, None]
+    label_smoothing: Annotated[Any, 0.0]
+    mixup_alpha: Annotated[Any, 0.0]
+
+
+@takes(StepOptions)
 def make_train_step(
     net: Layer,
     optimizer: Optimizer,
     *,
-    reg: Any = 0.0,
-    loss_fn: LossFn = softmax_loss,
     preprocess: Preprocess | None = None,
-    augment: Augmentation | Sequence[Augmentation] | None = None,
-    label_smoothing: Any = 0.0,
-    mixup_alpha: Any = 0.0,
+    **options: Unpack[StepOptions],
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """A jit-compiled training step, a pure function.
 
     Args:
       net: the network.
       optimizer: the optimizer.
-      reg: L2 strength, as for `loss_and_grads`.
-      loss_fn: `loss_fn(scores, y) -> (loss, dscores)`.
       preprocess: applied to x inside the step; None leaves x as it is.
-      augment, label_smoothing, mixup_alpha: as for `fit`.
+      options: reg, loss_fn, augment, label_smoothing and mixup_alpha, as for `fit`.
     Returns:
       `train_step(train_state, x, y) -> (train_state, metrics)` for a batch x [N, ...],
       y [N]; metrics has "loss", the loss of this batch before the update.
     """
-    numbers = as_numbers(reg, label_smoothing, mixup_alpha)
-    program = as_program(net, optimizer, loss_fn, augment)
+    given = complete(StepOptions, options, "make_train_step")
+    program, numbers = as_program(net, optimizer, given), as_numbers(given)
 
     @jax.jit
     def train_step(
@@ -113,11 +119,14 @@ class Program(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """What a compiled step is given; None is what it does without."""
+    """The options that a compiled step is given, numbers that may change; None is 0, without."""
 
     reg: Any
     label_smoothing: Any
     mixup_alpha: Any
+
+
+RANGES = Numbers(REG, LABEL_SMOOTHING, MIXUP_ALPHA)
 
 
 def run_step(
@@ -231,16 +240,22 @@ def _preprocess(preprocess: Preprocess, x: jax.Array) -> jax.Array:
     return preprocess(x)
 
 
-def training_arrays(
-    dataset: Dataset, preprocess: Preprocess, *, augments: bool
-) -> tuple[jax.Array, jax.Array, Preprocess]:
+class TrainingArrays(NamedTuple):
     """The training data on the device, and the preprocessing left for a step to do."""
+
+    x: jax.Array
+    y: jax.Array
+    preprocess: Preprocess
+
+
+def training_arrays(dataset: Dataset, preprocess: Preprocess, *, augments: bool) -> TrainingArrays:
+    """The training data as an epoch takes them."""
     x, y = jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train)
     if augments or not _narrows(preprocess, x):
-        return x, y, preprocess
+        return TrainingArrays(x, y, preprocess)
     # Once is enough, and takes less memory.
     x = jnp.concatenate([_preprocess(preprocess, x[b]) for b in slices(len(x), EVALUATION_BATCH)])
-    return x, y, no_preprocess(x)
+    return TrainingArrays(x, y, no_preprocess(x))
 
 
 def slices(count: int, batch_size: int) -> Iterator[slice]:
@@ -253,46 +268,30 @@ def _narrows(preprocess: Preprocess, x: jax.Array) -> bool:
     return jax.eval_shape(preprocess, x[:1]).size < x[:1].size
 
 
-@lru_cache(maxsize=16)
-def _averaging_concrete(optimizer: Optimizer, decay: float) -> Optimizer:
-    return with_average(optimizer, decay)
-
-
-def _averaging(optimizer: Optimizer, decay: Any) -> Optimizer:
-    """`with_average`, the same object for the same arguments, so that nothing compiles again."""
-    if isinstance(decay, (int, float)):
-        return _averaging_concrete(optimizer, decay)
-    return with_average(optimizer, decay)
-
-
-_in_turn = lru_cache(maxsize=16)(in_turn)  # the same object, so that nothing compiles again
-
-
-def as_program(
-    net: Layer, optimizer: Any, loss_fn: LossFn, augment: Any, average_decay: Any = None
-) -> Program:
-    """The Program of checked parts."""
+def as_program(net: Layer, optimizer: Any, options: Mapping[str, Any]) -> Program:
+    """The Program of checked parts; options are those of `StepOptions`, or of `fit`."""
     if not isinstance(net, Layer):
         raise TypeError(f"net must be a Layer, such as mlp([100], 10), got {net!r}")
     optimizer = as_optimizer(optimizer)
-    _check.function("loss_fn", loss_fn)
+    _check.function("loss_fn", options["loss_fn"])
+    augment, average_decay = options["augment"], options.get("average_decay")
     if augment is not None and not callable(augment):
         if isinstance(augment, str) or not isinstance(augment, Sequence):
             raise TypeError(
                 f"augment must be a function such as random_flip, or several, got {augment!r}"
             )
-        augment = _in_turn(tuple(augment))
+        augment = in_turn(augment)
     if average_decay is not None:
-        optimizer = _averaging(optimizer, average_decay)
-    return Program(net, optimizer, loss_fn, augment, average_decay is not None)
+        optimizer = with_average(optimizer, average_decay)
+    return Program(net, optimizer, options["loss_fn"], augment, average_decay is not None)
 
 
-def as_numbers(reg: Any, label_smoothing: Any, mixup_alpha: Any) -> Numbers:
-    """The Numbers of checked options of `fit`."""
-    LABEL_SMOOTHING.check("label_smoothing", label_smoothing)
-    MIXUP_ALPHA.check("mixup_alpha", mixup_alpha)
-    given = (reg, label_smoothing, mixup_alpha)
-    return Numbers(*(None if is_zero(value) else jnp.asarray(value, float) for value in given))
+def as_numbers(options: Mapping[str, Any]) -> Numbers:
+    """The Numbers among checked options."""
+    values = Numbers(*(options[name] for name in Numbers._fields))
+    for name, limits, value in zip(Numbers._fields, RANGES, values, strict=True):
+        limits.check(name, value)
+    return Numbers(*(None if is_zero(value) else jnp.asarray(value, float) for value in values))
 
 
 def num_scores(net: Layer, params: Tree, state: Tree, preprocess: Preprocess, x: Any) -> int:

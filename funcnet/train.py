@@ -1,22 +1,22 @@
 """Training: `fit`, the loop around the compiled epochs, and the history of a run."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax
 import numpy as np
 
 from funcnet import _check
-from funcnet.augment import Augmentation
+from funcnet._options import complete, takes
 from funcnet.datasets import Dataset, check_dataset
-from funcnet.losses import softmax_loss
-from funcnet.model import BestModel, Evaluation, Model, measure
+from funcnet.model import BestModel, Evaluation, Model, is_better, measure
 from funcnet.net import Layer, LossFn
 from funcnet.optim import Optimizer
 from funcnet.preprocess import Preprocess, subtract_mean
 from funcnet.step import (
     EVALUATION_BATCH,
     Program,
+    StepOptions,
     TrainState,
     as_numbers,
     as_program,
@@ -30,6 +30,7 @@ from funcnet.step import (
 )
 
 Tree = Any
+EPOCHS = _check.COUNT
 EVAL_EVERY = _check.COUNT
 TRAIN_SAMPLE = 1000  # training examples on which the accuracy is measured
 
@@ -72,6 +73,14 @@ class FitResult(NamedTuple):
     interrupted: bool
 
 
+class FitOptions(StepOptions, total=False):
+    """Options of `fit` that a sweep takes, too, with their defaults."""
+
+    preprocess: Annotated[Preprocess | Callable[[Any], Preprocess] | None, subtract_mean]
+    average_decay: Annotated[Any, None]
+
+
+@takes(FitOptions)
 def fit(
     net: Layer,
     optimizer: Optimizer,
@@ -80,16 +89,10 @@ def fit(
     key: jax.Array | None = None,
     epochs: int,
     batch_size: int,
-    reg: Any = 0.0,
-    loss_fn: LossFn = softmax_loss,
-    preprocess: Preprocess | Callable[[Any], Preprocess] | None = subtract_mean,
-    augment: Augmentation | Sequence[Augmentation] | None = None,
-    label_smoothing: Any = 0.0,
-    mixup_alpha: Any = 0.0,
-    average_decay: Any = None,
     eval_every: int | None = 1,
     train_state: TrainState | None = None,
     callback: Callable[[int, TrainState, dict[str, Any]], None] | None = None,
+    **options: Unpack[FitOptions],
 ) -> FitResult:
     """Train a network.
 
@@ -131,7 +134,8 @@ def fit(
     Raises:
       ValueError, TypeError: an argument is wrong; before anything is compiled.
     """
-    program = as_program(net, optimizer, loss_fn, augment, average_decay)
+    given = complete(FitOptions, options, "fit")
+    program, loss_fn = as_program(net, optimizer, given), given["loss_fn"]
     optimizer = program.optimizer
     if callback is not None:
         _check.function("callback", callback)
@@ -139,18 +143,18 @@ def fit(
     batch_size = check_batch_size(batch_size, dataset)
     if eval_every is not None:
         eval_every = EVAL_EVERY.check("eval_every", eval_every)
-    numbers = as_numbers(reg, label_smoothing, mixup_alpha)
+    numbers = as_numbers(given)
     if (key is None) == (train_state is None):
         raise ValueError("give either key, for a new run, or train_state, to go on with one")
     first = 0 if train_state is None else int(train_state.epoch)
     epochs = _check.Count(at_least=first + 1).check("epochs", epochs)
-    fitted = fit_preprocess(preprocess, dataset.x_train)  # last: it may take a minute
+    fitted = fit_preprocess(given["preprocess"], dataset.x_train)  # last: it may take a minute
     if train_state is None:
         in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
         train_state = init_train_state(net, optimizer, in_shape, key=_check.key(key))
     check_step(program, numbers, fitted, train_state, dataset, batch_size)
 
-    x, y, in_step = training_arrays(dataset, fitted, augments=augment is not None)
+    x, y, in_step = training_arrays(dataset, fitted, augments=program.augment is not None)
     sample = training_sample(dataset)
 
     def model_at(train_state: TrainState) -> Model:
@@ -185,7 +189,9 @@ def fit(
     except KeyboardInterrupt:
         interrupted = True
     model = model_at(run.train_state)
-    return FitResult(run.train_state, model, run.best, _history(run), interrupted)
+    return FitResult(
+        run.train_state, model, run.best, as_history(run.losses, run.rows), interrupted
+    )
 
 
 _epoch = jax.jit(run_epoch, static_argnames=("program", "batch_size"))
@@ -212,33 +218,42 @@ def _look(
     run: _Run,
 ) -> _Run:
     """The run with a row for this epoch, and this model if it is the best so far."""
-    train = measure(model, *sample, EVALUATION_BATCH, loss_fn, ())
-    val = Evaluation(np.nan, np.nan)
+    train = measure(model, *sample, EVALUATION_BATCH, loss_fn)
+    val = None
     if len(dataset.x_val):
-        val = measure(model, dataset.x_val, dataset.y_val, EVALUATION_BATCH, loss_fn, ())
-    row = {
+        val = measure(model, dataset.x_val, dataset.y_val, EVALUATION_BATCH, loss_fn)
+    run = run._replace(rows=(*run.rows, history_row(epoch, train, val)))
+    if val is not None and (run.best is None or is_better(val, run.best)):
+        parts = model.net, model.params, model.state, model.preprocess
+        run = run._replace(best=BestModel(*parts, epoch, val.accuracy, val.loss))
+    return run
+
+
+def history_row(epoch: int, train: Any, val: Any) -> dict[str, Any]:
+    """What was measured after an epoch, as in a `History`.
+
+    Args:
+      epoch: the number of epochs done.
+      train, val: `loss` and `accuracy`, numbers or arrays of several runs; val may be None.
+    """
+    if val is None:
+        val = Evaluation(train.loss * np.nan, train.accuracy * np.nan)
+    return {
         "epoch": epoch,
         "train_loss": train.loss,
         "train_accuracy": train.accuracy,
         "val_loss": val.loss,
         "val_accuracy": val.accuracy,
     }
-    best = run.best
-    if len(dataset.x_val) and (
-        best is None or (val.accuracy, -val.loss) > (best.accuracy, -best.loss)
-    ):
-        best = BestModel(
-            model.net, model.params, model.state, model.preprocess, epoch, val.accuracy, val.loss
-        )
-    return run._replace(rows=(*run.rows, row), best=best)
 
 
-def _history(run: _Run) -> History:
+def as_history(losses: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> History:
+    """The History of the losses of some epochs and of their rows."""
     columns = {
-        name: np.array([row[name] for row in run.rows], int if name == "epoch" else float)
+        name: np.array([row[name] for row in rows], int if name == "epoch" else float)
         for name in History._fields[1:]
     }
-    return History(np.concatenate([np.zeros(0), *run.losses]), **columns)
+    return History(np.concatenate([np.zeros(0), *losses]), **columns)
 
 
 def training_sample(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.datasets import Dataset
-from funcnet.model import BestModel, Model
+from funcnet.model import BestModel, Model, is_better
 from funcnet.step import EVALUATION_BATCH, TrainState, slices
 from funcnet.sweeps.groups import Group
 from funcnet.sweeps.programs import (
@@ -24,7 +24,7 @@ from funcnet.sweeps.programs import (
 )
 from funcnet.sweeps.search import member_key
 from funcnet.sweeps.table import Member
-from funcnet.train import History, training_sample
+from funcnet.train import History, as_history, history_row, training_sample
 
 Tree = Any
 
@@ -45,6 +45,13 @@ class Chunk(NamedTuple):
     losses: tuple[np.ndarray, ...]  # [members, steps] for each epoch
     rows: tuple[dict[str, Any], ...]
     epoch: int
+
+
+class _Measured(NamedTuple):
+    """What was measured of each member, arrays."""
+
+    loss: np.ndarray
+    accuracy: np.ndarray
 
 
 class Best(NamedTuple):
@@ -116,15 +123,15 @@ def begin(
     first = tuple(members[i] for i in filled)
     best = [m.best for m in first if m.best is not None]
     chunk = Chunk(
-        group,
-        indices,
-        numbers,
-        first,
-        _first_state(group, first, member_keys, numbers),
-        stack([Best(b.params, b.state, b.epoch, b.accuracy, b.loss) for b in best]),
-        (),
-        (),
-        first[0].epochs,
+        group=group,
+        indices=indices,
+        numbers=numbers,
+        before=first,
+        state=_first_state(group, first, member_keys, numbers),
+        best=stack([Best(b.params, b.state, b.epoch, b.accuracy, b.loss) for b in best]),
+        losses=(),
+        rows=(),
+        epoch=first[0].epochs,
     )
     return _look(chunk, dataset) if chunk.epoch == 0 and 0 in looks else chunk
 
@@ -165,37 +172,27 @@ def advance(chunk: Chunk, dataset: Dataset, looks: frozenset[int]) -> Chunk:
 
 def _look(chunk: Chunk, dataset: Dataset) -> Chunk:
     """The chunk with a row for this epoch, and the models that are the best so far."""
-    train_loss, train_accuracy = _measure(chunk, *training_sample(dataset))
-    val_loss = val_accuracy = np.full(len(train_loss), np.nan)
-    best = chunk.best
+    train, val, best = _measure(chunk, *training_sample(dataset)), None, chunk.best
     if len(dataset.x_val):
-        val_loss, val_accuracy = _measure(chunk, dataset.x_val, dataset.y_val)
+        val = _measure(chunk, dataset.x_val, dataset.y_val)
         params = params_of_members(chunk.state, chunk.numbers, plan=chunk.group.plan)
-        epoch = np.full(len(val_loss), chunk.epoch)
-        best = _better(best, Best(params, chunk.state.state, epoch, val_accuracy, val_loss))
-    row = {
-        "epoch": chunk.epoch,
-        "train_loss": train_loss,
-        "train_accuracy": train_accuracy,
-        "val_loss": val_loss,
-        "val_accuracy": val_accuracy,
-    }
-    return chunk._replace(best=best, rows=(*chunk.rows, row))
+        epoch = np.full(len(val.loss), chunk.epoch)
+        best = _better(best, Best(params, chunk.state.state, epoch, val.accuracy, val.loss))
+    return chunk._replace(best=best, rows=(*chunk.rows, history_row(chunk.epoch, train, val)))
 
 
 def _better(old: Best | None, new: Best) -> Best:
-    """For each member the better one, by validation accuracy; of equals, the least loss."""
+    """For each member the better one."""
     if old is None:
         return new
-    more, equal = new.accuracy > old.accuracy, new.accuracy == old.accuracy
-    which = more | (equal & (new.loss < old.loss))
-    trees = select(which, (new.params, new.state), (old.params, old.state))
+    which = is_better(new, old)
+    params, state = select(which, (new.params, new.state), (old.params, old.state))
     measured = zip(new[2:], old[2:], strict=True)
-    return Best(*trees, *(np.where(which, a, b) for a, b in measured))
+    return Best(params, state, *(np.where(which, a, b) for a, b in measured))
 
 
-def _measure(chunk: Chunk, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The loss and the accuracy of each member."""
+def _measure(chunk: Chunk, x: np.ndarray, y: np.ndarray) -> _Measured:
+    """The loss and the accuracy of each member, arrays."""
     total, right = np.zeros(()), np.zeros((), int)
     for b in slices(len(x), EVALUATION_BATCH):
         losses, counts = sums_of_members(
@@ -207,7 +204,7 @@ def _measure(chunk: Chunk, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np
             plan=chunk.group.plan,
         )
         total, right = total + np.asarray(losses, np.float64), right + np.asarray(counts)
-    return total / len(x), right / len(x)
+    return _Measured(total / len(x), right / len(x))
 
 
 def with_chunk(members: Sequence[Member], chunk: Chunk, epochs: int) -> tuple[Member, ...]:
@@ -245,11 +242,9 @@ def with_chunk(members: Sequence[Member], chunk: Chunk, epochs: int) -> tuple[Me
 
 def _extended(history: History, chunk: Chunk, place: int) -> History:
     """The history of a member with what this chunk has added to it."""
-    columns = {"loss": [losses[place] for losses in chunk.losses]}
-    for name in History._fields[1:]:
-        columns[name] = [
-            np.atleast_1d(row[name] if name == "epoch" else row[name][place]) for row in chunk.rows
-        ]
-    return History(
-        **{name: np.concatenate([getattr(history, name), *new]) for name, new in columns.items()}
-    )
+    rows = [
+        {name: value if name == "epoch" else value[place] for name, value in row.items()}
+        for row in chunk.rows
+    ]
+    added = as_history([losses[place] for losses in chunk.losses], rows)
+    return History(*(np.concatenate(both) for both in zip(history, added, strict=True)))

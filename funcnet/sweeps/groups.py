@@ -3,7 +3,7 @@
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import _check
+from funcnet._options import defaults
 from funcnet.datasets import Dataset
-from funcnet.losses import softmax_loss
 from funcnet.net import Layer
-from funcnet.preprocess import Preprocess, subtract_mean
+from funcnet.preprocess import Preprocess
 from funcnet.step import (
     EVALUATION_BATCH,
     Numbers,
     Program,
+    TrainingArrays,
     TrainState,
     as_numbers,
     as_program,
@@ -30,19 +31,12 @@ from funcnet.step import (
 )
 from funcnet.sweeps.search import Settings, describe, identity
 from funcnet.sweeps.table import RESULTS
+from funcnet.train import FitOptions
 
 Experiment = Callable[..., tuple[Any, ...]]
 CPU_CACHE = 64 * 2**20  # bytes; on the CPU, members whose state is more are no faster together
-OPTIONS: dict[str, Any] = {  # of `fit`, which `sweep` and the experiment may give, with defaults
-    "reg": 0.0,
-    "loss_fn": softmax_loss,
-    "preprocess": subtract_mean,
-    "augment": None,
-    "label_smoothing": 0.0,
-    "mixup_alpha": 0.0,
-    "average_decay": None,
-    "batch_size": None,
-}
+# What `sweep` and the experiment may give, with defaults.
+OPTIONS: dict[str, Any] = {**defaults(FitOptions), "batch_size": None}
 
 
 class Plan(NamedTuple):
@@ -58,6 +52,14 @@ class Plan(NamedTuple):
     options: tuple[tuple[str, Any], ...]  # those of `sweep`
 
 
+class Made(NamedTuple):
+    """What the experiment makes of the settings of a member, checked."""
+
+    program: Program
+    numbers: Numbers
+    own: dict[str, Any]  # the options that it gives
+
+
 class Group(NamedTuple):
     """Members that one program trains, and what they share."""
 
@@ -67,17 +69,9 @@ class Group(NamedTuple):
     numbers: dict[int, dict[str, Any]]  # of each member: its traced settings
     preprocess: Preprocess
     in_shape: tuple[int, ...]
-    data: tuple[jax.Array, jax.Array, Preprocess]  # as `training_arrays` gives them
+    data: TrainingArrays
     batch_size: int
     chunk_size: int
-
-
-class _Data(NamedTuple):
-    """A dataset, with what several groups can share: preprocessing, and arrays on the device."""
-
-    dataset: Dataset
-    fitted: dict[int, Preprocess]
-    arrays: dict[tuple[int, bool], tuple[jax.Array, jax.Array, Preprocess]]
 
 
 def make_groups(
@@ -90,8 +84,8 @@ def make_groups(
     """The groups, everything in them checked."""
     takes_seed, call = "seed" in inspect.signature(experiment).parameters, object()
     static = tuple((k, v) for k, v in common.items() if k not in ("preprocess", "batch_size"))
-    alike: dict[Plan, dict[int, dict[str, Any]]] = {}  # for each plan the numbers of its members
-    known: dict[Any, tuple[Program, Numbers, dict[str, Any]]] = {}  # seeds share what was made
+    numbers: dict[Plan, dict[int, dict[str, Any]]] = {}  # for each plan those of its members
+    known: dict[Any, Made] = {}  # seeds share what was made
     made = []
     for i, member in enumerate(settings):
         given = {k: v for k, v in member.items() if k != "seed" or takes_seed}
@@ -106,59 +100,62 @@ def make_groups(
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{error}{where}") from None
         made.append(known[identity(given)])
-        alike.setdefault(plan, {})[i] = traced
-    data = _Data(dataset, {}, {})
-    return [
-        _group(plan, numbers, [made[i] for i in numbers], common, data, chunk_size)
-        for plan, numbers in alike.items()
-    ]
+        numbers.setdefault(plan, {})[i] = traced
+    fitters = {id(f): f for each in made for f in [{**common, **each.own}["preprocess"]]}
+
+    @cache
+    def fitted(which: int) -> Preprocess:
+        return fit_preprocess(fitters[which], dataset.x_train)
+
+    @cache
+    def arrays(which: int, augments: bool) -> TrainingArrays:
+        return training_arrays(dataset, fitted(which), augments=augments)
+
+    def group(plan: Plan, own: dict[int, dict[str, Any]]) -> Group:
+        members = [made[i] for i in own]
+        first = members[0]
+        options = {**common, **first.own}
+        _check_traceable(plan, next(iter(own.values())))
+        batch_size = _common_batch_size(members, options, dataset)
+        which = id(options["preprocess"])
+        preprocess = fitted(which)  # last: it may take a minute
+        in_shape = jax.eval_shape(preprocess, dataset.x_train[:1]).shape[1:]
+        program = first.program
+        init = partial(init_train_state, program.net, program.optimizer, in_shape)
+        state = jax.eval_shape(lambda key: init(key=key), jax.random.key(0))
+        check_step(program, first.numbers, preprocess, state, dataset, batch_size)
+        return Group(
+            plan=plan,
+            members=tuple(own),
+            programs={i: made[i].program for i in own},
+            numbers=own,
+            preprocess=preprocess,
+            in_shape=in_shape,
+            data=arrays(which, program.augment is not None),
+            batch_size=batch_size,
+            chunk_size=chunk_size or _default_chunk_size(program.net, state, in_shape, batch_size),
+        )
+
+    return [group(plan, own) for plan, own in numbers.items()]
 
 
-def _group(
-    plan: Plan,
-    numbers: dict[int, dict[str, Any]],
-    made: Sequence[tuple[Program, Numbers, dict[str, Any]]],
-    common: dict[str, Any],
-    data: _Data,
-    chunk_size: int | None,
-) -> Group:
-    program, values, own = made[0]
-    _check_traceable(plan, next(iter(numbers.values())))
-    options, dataset = {**common, **own}, data.dataset
+def _common_batch_size(
+    members: Sequence[Made], options: Mapping[str, Any], dataset: Dataset
+) -> int:
+    """The batch size of the members of a group, whose preprocessing must be one, too."""
     if options["batch_size"] is None:
         raise ValueError("batch_size is missing: give it to sweep, or have experiment do so")
     batch_size = check_batch_size(options["batch_size"], dataset)
-    for _, _, others in made:
-        if not _alike(others.get("preprocess"), own.get("preprocess")):
+    for member in members:
+        if not _alike(member.own.get("preprocess"), members[0].own.get("preprocess")):
             raise ValueError(
                 "preprocess must not depend on a float or on seed, which differ within a program: "
                 "make it depend on a structural setting, such as a string"
             )
-    which = id(options["preprocess"])
-    if which not in data.fitted:
-        data.fitted[which] = fit_preprocess(options["preprocess"], dataset.x_train)
-    fitted = data.fitted[which]
-    in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
-    init = partial(init_train_state, program.net, program.optimizer, in_shape)
-    state = jax.eval_shape(lambda key: init(key=key), jax.random.key(0))
-    check_step(program, values, fitted, state, dataset, batch_size)
-    arrays = which, program.augment is not None
-    if arrays not in data.arrays:
-        data.arrays[arrays] = training_arrays(dataset, fitted, augments=arrays[1])
-    return Group(
-        plan,
-        tuple(numbers),
-        dict(zip(numbers, (each[0] for each in made), strict=True)),
-        numbers,
-        fitted,
-        in_shape,
-        data.arrays[arrays],
-        batch_size,
-        chunk_size or _default_chunk_size(program.net, state, in_shape, batch_size),
-    )
+    return batch_size
 
 
-def make_program(plan: Plan, numbers: Mapping[str, Any]) -> tuple[Program, Numbers, dict[str, Any]]:
+def make_program(plan: Plan, numbers: Mapping[str, Any]) -> Made:
     """What the experiment makes of the settings of a member, whose numbers may be traced."""
     settings = {**{name: value for name, _, value in plan.fixed}, **numbers}
     made = plan.experiment(**settings)
@@ -170,11 +167,7 @@ def make_program(plan: Plan, numbers: Mapping[str, Any]) -> tuple[Program, Numbe
     net, optimizer, own = (*made, {})[:3]
     own = check_options("experiment", own)
     options = {**dict(plan.options), **own}
-    program = as_program(
-        net, optimizer, options["loss_fn"], options["augment"], options["average_decay"]
-    )
-    values = as_numbers(options["reg"], options["label_smoothing"], options["mixup_alpha"])
-    return program, values, own
+    return Made(as_program(net, optimizer, options), as_numbers(options), own)
 
 
 def _alike(a: Any, b: Any) -> bool:

@@ -37,7 +37,7 @@ def init_states(
     """The states of members before their first step."""
 
     def one(key: jax.Array, numbers: dict[str, jax.Array], _: Any) -> TrainState:
-        program, _, _ = make_program(plan, numbers)
+        program = make_program(plan, numbers).program
         return init_train_state(program.net, program.optimizer, in_shape, key=key)
 
     key_axis = 0 if keys.ndim else None
@@ -64,8 +64,8 @@ def train_epoch(
     def one(
         state: TrainState, numbers: dict[str, jax.Array], batch: jax.Array
     ) -> tuple[TrainState, jax.Array]:
-        program, values, _ = make_program(plan, numbers)
-        return run_step(program, values, preprocess, state, x[batch], y[batch])
+        made = make_program(plan, numbers)
+        return run_step(made.program, made.numbers, preprocess, state, x[batch], y[batch])
 
     side_by_side = jax.vmap(one, in_axes=(axes, 0, None if shared else 1), out_axes=(axes, 0))
 
@@ -112,7 +112,7 @@ def sums_of_members(
     """For each member the sum of the losses over a batch, and the number of right answers."""
 
     def one(state: TrainState, numbers: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        program, _, _ = make_program(plan, numbers)
+        program = make_program(plan, numbers).program
         params = params_in_use(state, program=program)
         return sums(Model(program.net, params, state.state, preprocess), x, y, program.loss_fn)
 
@@ -124,7 +124,7 @@ def params_of_members(state: TrainState, numbers: dict[str, jax.Array], *, plan:
     """The parameters of all members that are to be evaluated and kept."""
 
     def one(state: TrainState, numbers: dict[str, jax.Array]) -> Tree:
-        return params_in_use(state, program=make_program(plan, numbers)[0])
+        return params_in_use(state, program=make_program(plan, numbers).program)
 
     return jax.vmap(one, in_axes=(_axes(state.key), 0))(state, numbers)
 

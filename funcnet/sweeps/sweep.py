@@ -14,18 +14,20 @@ combination of their values is a group of members with a program of its own.
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import numpy as np
 
 from funcnet import _check
+from funcnet._options import takes
 from funcnet.datasets import Dataset, check_dataset
-from funcnet.model import BestModel, Evaluation, evaluate
+from funcnet.model import BestModel, Evaluation, evaluate, merit
 from funcnet.sweeps.chunks import Chunk, advance, begin, make_chunks, with_chunk
 from funcnet.sweeps.groups import Experiment, check_names, check_options, make_groups
 from funcnet.sweeps.search import Settings, check_settings, member_key
 from funcnet.sweeps.table import Member, best_member, new_member, sweep_table
+from funcnet.train import FitOptions
 
 
 class SweepResult(NamedTuple):
@@ -52,6 +54,7 @@ class SweepResult(NamedTuple):
         return sweep_table(self.members)
 
 
+@takes(FitOptions)
 def sweep(
     experiment: Experiment,
     dataset: Dataset,
@@ -65,7 +68,7 @@ def sweep(
     chunk_size: int | None = None,
     members: Sequence[Member] | None = None,
     callback: Callable[[int, int, Callable[[], tuple[Member, ...]]], None] | None = None,
-    **options: Any,
+    **options: Unpack[FitOptions],
 ) -> SweepResult:
     """Train one experiment with many settings.
 
@@ -167,15 +170,15 @@ def _looks(epochs: int, eval_every: int | None, halve_at: Sequence[int]) -> froz
 def _better_half(members: Sequence[Member], alive: Sequence[int], epoch: int) -> tuple[int, ...]:
     """The members that go on after an epoch; of equals, those that come first."""
 
-    def merit(i: int) -> tuple[float, float]:
-        """The best accuracy until then, and the least loss that goes with it."""
+    def best_merit(i: int) -> tuple[float, float]:
+        """That of its best model until then."""
         history = members[i].history
         upto = history.epoch <= epoch
-        pairs = zip(history.val_accuracy[upto], -history.val_loss[upto], strict=True)
-        return max(pairs, default=(-math.inf, -math.inf))
+        measured = zip(history.val_accuracy[upto], history.val_loss[upto], strict=True)
+        return max(itertools.starmap(merit, measured), default=(-math.inf, -math.inf))
 
     sound = [i for i in alive if not _diverged(members[i], epoch)]
-    better = sorted(sound, key=merit, reverse=True)[: math.ceil(len(alive) / 2)]
+    better = sorted(sound, key=best_merit, reverse=True)[: math.ceil(len(alive) / 2)]
     return tuple(sorted(better))
 
 

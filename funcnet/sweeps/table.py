@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from funcnet.model import BestModel, Model
+from funcnet.model import BestModel, Model, is_better
 from funcnet.step import TrainState
 from funcnet.sweeps.search import Settings, identity
 from funcnet.train import History
 
+STATUSES = ("unfinished", "finished", "diverged", "stopped")
 RESULTS = (
     "val_accuracy",
     "val_loss",
@@ -112,6 +113,6 @@ def best_member(members: Sequence[Member], **settings: Any) -> tuple[int, BestMo
         own = member.best
         if own is None or member.status == "diverged":
             continue
-        if best is None or (own.accuracy, -own.loss) > (best.accuracy, -best.loss):
+        if best is None or is_better(own, best):
             best, index = own, i
     return index, best
