@@ -7,7 +7,7 @@ from typing import Any
 class Bound:
     """A function with keyword arguments given, as `functools.partial`; see `bind`."""
 
-    __slots__ = ("_hash", "function", "options")
+    __slots__ = ("__weakref__", "_hash", "function", "options")  # JAX caches by weak reference
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         self.function = function
@@ -43,9 +43,9 @@ def bind(function: Callable[..., Any], **options: Any) -> Bound:
     """`function` with these keyword arguments given.
 
     Two of them are equal, and hash alike, if their functions are and their arguments are equal and
-    of one type: so a program that was compiled for one serves the other. With a traced
-    value or an array among the arguments it is equal to itself alone. It pickles if its function and
-    its arguments do.
+    of one type: so a program that was compiled for one serves the other. With a traced value or an
+    array among the arguments it is equal to itself alone. It pickles if its function and its
+    arguments do.
     """
     return Bound(function, options)
 
