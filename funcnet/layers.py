@@ -14,12 +14,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from funcnet import _check
-from funcnet.tree import restructure, structure_of
+from funcnet.tree import Array, Tree, restructure, structure_of
 
-Array = jax.Array | np.ndarray
+Forward = Callable[..., tuple[Any, Any]]  # forward(*inputs) -> (out, cache)
+Backward = Callable[[Any, Any], Any]  # backward(dout, cache) -> the gradient of each input
 KEEP_PROB = _check.PROBABILITY
 
 
@@ -258,12 +258,12 @@ def batchnorm_forward(
     x: Array,
     gamma: Array,
     beta: Array,
-    running: Any,
+    running: Tree,
     *,
     train: bool,
     momentum: Any = 0.9,
     eps: Any = 1e-5,
-) -> tuple[jax.Array, Any, Any]:
+) -> tuple[jax.Array, Any, Tree]:
     """Batch normalization (Ioffe and Szegedy 2015, arXiv 1502.03167), feature by feature:
 
         out = gamma xhat + beta,   xhat = (x - mean) / sqrt(var + eps)
@@ -433,9 +433,7 @@ def dropout_backward(dout: Array, cache: Any) -> jax.Array:
     return dout * mask
 
 
-def with_custom_vjp(
-    forward: Callable[..., tuple[Any, Any]], backward: Callable[[Any, Any], Any]
-) -> Callable[..., Any]:
+def with_custom_vjp(forward: Forward, backward: Backward) -> Callable[..., Any]:
     """A function that autodiff differentiates by a hand-written backward pass.
 
         affine = with_custom_vjp(affine_forward, affine_backward)

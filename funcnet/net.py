@@ -16,17 +16,15 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import _check, layers
-from funcnet.losses import is_zero, l2_penalty, softmax_loss
-from funcnet.tree import FrozenDict, restructure, structure_of
+from funcnet.losses import LossFn, is_zero, l2_penalty, softmax_loss
+from funcnet.tree import FrozenDict, Tree, restructure, structure_of
 
 SCALES = {  # of the initial weights, by name
     "he": lambda fan_in, fan_out: math.sqrt(2 / fan_in),
     "glorot": lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)),
 }
-Tree = Any  # a pytree: nested dicts, FrozenDicts or a mix of both, of arrays
 DIM = _check.Count(at_most=2**31 - 1)  # of a layer
 WEIGHT_SCALE = _check.NON_NEGATIVE
-LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]
 
 
 class Layer(NamedTuple):
