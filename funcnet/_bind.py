@@ -1,37 +1,25 @@
 """Functions with some of their arguments given, which are equal if what they are made of is."""
 
 from collections.abc import Callable
+from threading import RLock
 from typing import Any
+from weakref import WeakValueDictionary
 
 
 class Bound:
     """A function with keyword arguments given, as `functools.partial`; see `bind`."""
 
-    __slots__ = ("_hash", "function", "options")
+    __slots__ = ("__weakref__", "function", "options")
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         self.function = function
         self.options = options
-        try:
-            self._hash: int | None = hash((function, tuple(sorted(options.items(), key=_name))))
-        except TypeError:  # a traced value, or an array
-            self._hash = None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **self.options, **kwargs)
 
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        if not isinstance(other, Bound) or self._hash is None or self._hash != other._hash:
-            return False
-        return self.function == other.function and _alike(self.options, other.options)
-
-    def __hash__(self) -> int:
-        return object.__hash__(self) if self._hash is None else self._hash
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return Bound, (self.function, self.options)
+        return _bound, (self.function, self.options)
 
     def __repr__(self) -> str:
         name = getattr(self.function, "__qualname__", repr(self.function))
@@ -46,14 +34,21 @@ def bind(function: Callable[..., Any], /, **options: Any) -> Bound:
     of one type: so a program that was compiled for one serves the other. With a traced value or an
     array among the arguments it is equal to itself alone. It pickles if they all do.
     """
-    return Bound(function, options)
+    return _bound(function, options)
 
 
-def _name(item: tuple[str, Any]) -> str:
-    return item[0]
+def _bound(function: Callable[..., Any], options: dict[str, Any]) -> Bound:
+    # Equal ones are the same object, so that to compare whole networks of them, as JAX does at
+    # each call of a compiled function, costs nothing.
+    items = sorted(options.items(), key=lambda item: item[0])
+    key = (function, *((name, type(value), value) for name, value in items))
+    made = Bound(function, options)
+    try:
+        with _lock:
+            return _known.setdefault(key, made)
+    except TypeError:  # a traced value, or an array, has no hash
+        return made
 
 
-def _alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(
-        type(a[name]) is type(b[name]) and bool(a[name] == b[name]) for name in a
-    )
+_known: WeakValueDictionary[Any, Bound] = WeakValueDictionary()
+_lock = RLock()

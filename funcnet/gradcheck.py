@@ -12,11 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import _check
-from funcnet.losses import softmax_loss
-from funcnet.net import Layer, LossFn, as_input, loss, loss_and_grads
-from funcnet.tree import named_leaves, structure_of
-
-Tree = Any
+from funcnet.losses import LossFn, softmax_loss
+from funcnet.net import Layer, as_input, loss, loss_and_grads
+from funcnet.tree import Tree, named_leaves, structure_of
 
 _LANES = 2**22  # elements of perturbed copies held at once, about 32 MB in float64
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from funcnet import _check
-from funcnet.tree import restructure, structure_of
+from funcnet.tree import Array, Tree, restructure, structure_of
 
-Array = jax.Array | np.ndarray
+Forward = Callable[..., tuple[Any, Any]]  # forward(*inputs) -> (out, cache)
+Backward = Callable[[Any, Any], Any]  # backward(dout, cache) -> the gradient of each input
 KEEP_PROB = _check.PROBABILITY
 
 
@@ -258,21 +258,20 @@ def batchnorm_forward(
     x: Array,
     gamma: Array,
     beta: Array,
-    running: Any,
+    running: Tree,
     *,
     train: bool,
     momentum: Any = 0.9,
     eps: Any = 1e-5,
-) -> tuple[jax.Array, Any, Any]:
+) -> tuple[jax.Array, Any, Tree]:
     """Batch normalization (Ioffe and Szegedy 2015, arXiv 1502.03167), feature by feature:
 
         out = gamma xhat + beta,   xhat = (x - mean) / sqrt(var + eps)
 
     In training, mean and variance are those of the batch, and the running ones follow them,
-    `running = momentum * running + (1 - momentum) * batch`, as CS231n has it: the momentum
-    is the share that is kept, and the variance the biased one, divided by N. (PyTorch's
-    momentum is the other share, and its running variance is divided by N - 1.) In
-    evaluation mean and variance are the running ones, and each example is on its own.
+    `running = momentum * running + (1 - momentum) * batch`, as CS231n has it: the variance is the
+    biased one, divided by N. (PyTorch's momentum is the other share, and its running variance
+    is divided by N - 1.) In evaluation they are the running ones: each example is on its own.
 
     Args:
       x: [N, d1, ..., dk] floating point.
@@ -287,29 +286,18 @@ def batchnorm_forward(
       ValueError: shapes do not fit, or a batch of one example in training, whose variance is 0.
       TypeError: dtypes do not fit.
     """
-    x, gamma, beta = jnp.asarray(x), jnp.asarray(gamma), jnp.asarray(beta)
-    _check_norm("batchnorm", x, gamma=gamma, beta=beta)
-    if set(running) != {"mean", "var"}:
-        raise ValueError(f"batchnorm: running must have mean and var, got {sorted(running)}")
-    _check_shapes("batchnorm", x, **{f"running {k}": jnp.asarray(v) for k, v in running.items()})
-    if train and x.shape[0] == 1:
-        raise ValueError(
-            "batchnorm: a batch of one example has no variance to train on: use batches of two "
-            "or more that leave no remainder of one, or train=False"
-        )
+    x, gamma, beta = _check_norm("batchnorm", x, gamma, beta)
+    _check_running(x, running, train)
     wide = accumulator(x)  # [N, D], float32 at least
     if train:
         mean = wide.mean(axis=0)  # [D]
         var = jnp.square(wide - mean).mean(axis=0)  # [D]
+        running = _follow(running, {"mean": mean, "var": var}, momentum)
     else:
-        mean, var = (jnp.asarray(running[name]).astype(wide.dtype) for name in ("mean", "var"))
+        mean, var = (jnp.asarray(running[name], wide.dtype) for name in ("mean", "var"))  # [D]
     std = jnp.sqrt(var + jnp.asarray(eps, wide.dtype))  # [D]
     xhat = (wide - mean) / std  # [N, D]
-    out = gamma.astype(wide.dtype) * xhat + beta.astype(wide.dtype)  # [N, D]
-    if train:
-        batch = {"mean": mean, "var": var}
-        kept = {name: _follow(running[name], batch[name], momentum) for name in running}
-        running = restructure(structure_of(running), kept)
+    out = accumulator(gamma) * xhat + accumulator(beta)  # [N, D]
     return out.astype(x.dtype), (xhat, std, gamma, Static(train)), running
 
 
@@ -327,12 +315,12 @@ def batchnorm_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, j
       dx [N, d1, ..., dk], dgamma [d1, ..., dk], dbeta [d1, ..., dk].
     """
     xhat, std, gamma, train = cache
-    dout = _like_output("batchnorm", dout, xhat.shape, gamma.dtype).astype(xhat.dtype)
-    dxhat = dout * gamma.astype(xhat.dtype)  # [N, D]
+    dout = accumulator(_like_output("batchnorm", dout, xhat.shape, gamma.dtype))
+    dxhat = dout * accumulator(gamma)  # [N, D]
     if train.value:
         dxhat = dxhat - dxhat.mean(axis=0) - xhat * (dxhat * xhat).mean(axis=0)
-    dgamma, dbeta = (dout * xhat).sum(axis=0), dout.sum(axis=0)  # [D], [D]
-    return (dxhat / std).astype(gamma.dtype), dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)
+    dx, dgamma, dbeta = dxhat / std, (dout * xhat).sum(axis=0), dout.sum(axis=0)
+    return dx.astype(gamma.dtype), dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)
 
 
 def layernorm_forward(
@@ -354,14 +342,13 @@ def layernorm_forward(
     Raises:
       ValueError: shapes do not fit. TypeError: dtypes do not.
     """
-    x, gamma, beta = jnp.asarray(x), jnp.asarray(gamma), jnp.asarray(beta)
-    _check_norm("layernorm", x, gamma=gamma, beta=beta)
+    x, gamma, beta = _check_norm("layernorm", x, gamma, beta)
     wide, features = accumulator(x), tuple(range(1, x.ndim))  # [N, D], float32 at least
     mean = wide.mean(axis=features, keepdims=True)  # [N, 1]
     var = jnp.square(wide - mean).mean(axis=features, keepdims=True)  # [N, 1]
     std = jnp.sqrt(var + jnp.asarray(eps, wide.dtype))  # [N, 1]
     xhat = (wide - mean) / std  # [N, D]
-    out = gamma.astype(wide.dtype) * xhat + beta.astype(wide.dtype)  # [N, D]
+    out = accumulator(gamma) * xhat + accumulator(beta)  # [N, D]
     return out.astype(x.dtype), (xhat, std, gamma)
 
 
@@ -378,9 +365,9 @@ def layernorm_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, j
       dx [N, d1, ..., dk], dgamma [d1, ..., dk], dbeta [d1, ..., dk].
     """
     xhat, std, gamma = cache
-    dout = _like_output("layernorm", dout, xhat.shape, gamma.dtype).astype(xhat.dtype)
+    dout = accumulator(_like_output("layernorm", dout, xhat.shape, gamma.dtype))
     features = tuple(range(1, xhat.ndim))
-    dxhat = dout * gamma.astype(xhat.dtype)  # [N, D]
+    dxhat = dout * accumulator(gamma)  # [N, D]
     centred = dxhat - dxhat.mean(axis=features, keepdims=True)
     dx = (centred - xhat * (dxhat * xhat).mean(axis=features, keepdims=True)) / std  # [N, D]
     dgamma, dbeta = (dout * xhat).sum(axis=0), dout.sum(axis=0)  # [D], [D]
@@ -433,9 +420,7 @@ def dropout_backward(dout: Array, cache: Any) -> jax.Array:
     return dout * mask
 
 
-def with_custom_vjp(
-    forward: Callable[..., tuple[Any, Any]], backward: Callable[[Any, Any], Any]
-) -> Callable[..., Any]:
+def with_custom_vjp(forward: Forward, backward: Backward) -> Callable[..., Any]:
     """A function that autodiff differentiates by a hand-written backward pass.
 
         affine = with_custom_vjp(affine_forward, affine_backward)
@@ -477,10 +462,15 @@ def _normal_cdf(x: jax.Array) -> jax.Array:
     return 0.5 * jax.lax.erfc(x * -math.sqrt(0.5))  # 1 + erf would cancel where x << 0
 
 
-def _follow(running: Array, batch: jax.Array, momentum: Any) -> jax.Array:
-    running = jnp.asarray(running)
-    kept = jnp.asarray(momentum, batch.dtype)
-    return (kept * running.astype(batch.dtype) + (1 - kept) * batch).astype(running.dtype)
+def _follow(running: Tree, batch: dict[str, jax.Array], momentum: Any) -> Tree:
+    """The running statistics, moved by those of a batch."""
+
+    def moved(old: Array, new: jax.Array) -> jax.Array:
+        old, kept = jnp.asarray(old), jnp.asarray(momentum, new.dtype)
+        return (kept * old.astype(new.dtype) + (1 - kept) * new).astype(old.dtype)
+
+    moments = {name: moved(running[name], batch[name]) for name in batch}
+    return restructure(structure_of(running), moments)
 
 
 def _floating(layer: str, x: Array) -> jax.Array:
@@ -489,11 +479,26 @@ def _floating(layer: str, x: Array) -> jax.Array:
     return x
 
 
-def _check_norm(layer: str, x: jax.Array, **parameters: jax.Array) -> None:
+def _check_norm(
+    layer: str, x: Array, gamma: Array, beta: Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, gamma, beta = jnp.asarray(x), jnp.asarray(gamma), jnp.asarray(beta)
     if x.ndim < 2:
         raise ValueError(f"{layer}: x must be [N, ...], a batch of examples, got {list(x.shape)}")
-    _same_dtype(layer, x=x, **parameters)
-    _check_shapes(layer, x, **parameters)
+    _same_dtype(layer, x=x, gamma=gamma, beta=beta)
+    _check_shapes(layer, x, gamma=gamma, beta=beta)
+    return x, gamma, beta
+
+
+def _check_running(x: jax.Array, running: Tree, train: bool) -> None:
+    if set(running) != {"mean", "var"}:
+        raise ValueError(f"batchnorm: running must have mean and var, got {sorted(running)}")
+    _check_shapes("batchnorm", x, **{f"running {k}": jnp.asarray(v) for k, v in running.items()})
+    if train and x.shape[0] == 1:
+        raise ValueError(
+            "batchnorm: a batch of one example has no variance to train on: use batches of two "
+            "or more that leave no remainder of one, or train=False"
+        )
 
 
 def _check_shapes(layer: str, x: jax.Array, **arrays: jax.Array) -> None:

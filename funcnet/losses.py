@@ -3,6 +3,7 @@
 The losses are means over the batch, summed in at least float32.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import _check
-from funcnet.layers import Array, accumulator
-from funcnet.tree import path_name
+from funcnet.layers import accumulator
+from funcnet.tree import Array, Tree, path_name
 
+LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]  # loss_fn(scores, y) -> (loss, dscores)
 REG = _check.NON_NEGATIVE
 LABEL_SMOOTHING = _check.FRACTION
 
@@ -114,7 +116,7 @@ def svm_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
 LOSSES = {"softmax": softmax_loss, "svm": svm_loss}
 
 
-def l2_penalty(params: Any, reg: Any) -> tuple[jax.Array, Any]:
+def l2_penalty(params: Tree, reg: Any) -> tuple[jax.Array, Tree]:
     """L2 regularisation, `0.5 * reg * sum(w**2)` over the leaves named `w`, and its gradient.
 
     Args:
@@ -143,7 +145,7 @@ def is_zero(reg: Any) -> bool:
     return _check.concrete(reg) and float(reg) == 0
 
 
-def _leaves_with_path(tree: Any) -> list[Any]:
+def _leaves_with_path(tree: Tree) -> list[Any]:
     return jax.tree_util.tree_flatten_with_path(tree)[0]
 
 

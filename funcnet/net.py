@@ -6,31 +6,37 @@ pass of a network is a loop over its layers in reverse.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from funcnet import _check, layers
-from funcnet.losses import is_zero, l2_penalty, softmax_loss
-from funcnet.tree import FrozenDict, restructure, structure_of
+from funcnet._bind import bind
+from funcnet.layers import Backward, Forward
+from funcnet.losses import LossFn, is_zero, l2_penalty, softmax_loss
+from funcnet.tree import FrozenDict, Tree, restructure, structure_of
 
 SCALES = {  # of the initial weights, by name
     "he": lambda fan_in, fan_out: math.sqrt(2 / fan_in),
     "glorot": lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)),
 }
-Tree = Any  # a pytree: nested dicts, FrozenDicts or a mix of both, of arrays
 DIM = _check.Count(at_most=2**31 - 1)  # of a layer
 WEIGHT_SCALE = _check.NON_NEGATIVE
-LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]
+
+Shape = tuple[int, ...]
+Initial = tuple[Tree, Tree, Shape]  # params, state, out_shape
+Result = tuple[jax.Array, Any, Tree]  # out, cache, state
 
 
 class Layer(NamedTuple):
     """A layer, or a whole network: three pure functions and a name.
+
+    Layers made of equal arguments are equal and hash alike, so that a program compiled for one
+    serves the other; one made of an array or a traced value is equal to itself alone.
 
     Attributes:
       kind: the name that `serial` numbers: "affine" becomes "affine1", "affine2", ...
@@ -44,18 +50,150 @@ class Layer(NamedTuple):
     """
 
     kind: str
-    init: Callable[..., tuple[Tree, Tree, tuple[int, ...]]]
-    forward: Callable[..., tuple[jax.Array, Any, Tree]]
+    init: Callable[..., Initial]
+    forward: Callable[..., Result]
     backward: Callable[[Any, Any], tuple[jax.Array, Tree]]
 
+    def __repr__(self) -> str:  # the functions' would show each layer inside three times
+        return f"<layer {self.kind}>"
 
-@partial(jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["structure"])
+
+Children = tuple[tuple[str, Layer], ...]  # of a serial: a name and a layer each
+
+
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Cache:
     """What a backward pass needs: arrays, and the tree structure that its grads will have."""
 
     arrays: Any
-    structure: Any
+    structure: Any = field(metadata={"static": True})
+
+
+def _init_nothing(key: Any, in_shape: Shape) -> Initial:
+    return {}, {}, in_shape
+
+
+def make_layer(
+    kind: str,
+    forward: Forward,
+    backward: Backward,
+    init: Callable[[Any, Shape], Initial] = _init_nothing,
+    *,
+    names: Sequence[str] = (),
+) -> Layer:
+    """A layer made of a pair of functions of arrays, for layers of one's own.
+
+        def scale_forward(x, w):
+            return x * w, (x, w)
+
+        def scale_backward(dout, cache):
+            x, w = cache
+            return dout * w, (dout * x).sum(axis=0)
+
+        def init_scale(key, in_shape):
+            return {"w": jnp.ones(in_shape)}, {}, in_shape
+
+        scale = make_layer("scale", scale_forward, scale_backward, init_scale, names=["w"])
+        net = serial(affine(100), scale, relu(), affine(10))
+
+    Args:
+      kind: the name that `serial` numbers.
+      forward: `forward(x, *params) -> (out, cache)`: x is [N, *in_shape], the parameters are
+        in the order of `names`, out is [N, *out_shape]; the cache is a pytree of arrays.
+      backward: `backward(dout, cache)` gives the gradients of x and of each parameter, as a
+        tuple in this order, or bare if there are no parameters.
+      init: `init(key, in_shape) -> (params, state, out_shape)`: dicts of the initial parameters
+        and of the state, which is empty here; shapes are without the batch axis. By default
+        there are no parameters, and the shape is kept.
+      names: the names of the parameters; L2 regularisation penalises those named w.
+    Returns:
+      The layer. It is equal to others that are made of the same functions, and pickles, if the
+      functions are not made anew each time, within another function.
+    """
+    _check.function("forward", forward)
+    return make_stateful_layer(kind, bind(_stateless, forward=forward), backward, init, names=names)
+
+
+def make_stateful_layer(
+    kind: str,
+    forward: Callable[..., Result],
+    backward: Backward,
+    init: Callable[[Any, Shape], Initial] = _init_nothing,
+    *,
+    names: Sequence[str] = (),
+) -> Layer:
+    """`make_layer` for layers that have a state, are random, or behave differently in training.
+
+    Args:
+      kind, backward, names: as for `make_layer`.
+      forward: `forward(x, *params, state, key, train) -> (out, cache, state)`, the last three by
+        name: state is a dict of arrays, key a random key or None, train a Python bool.
+      init: as for `make_layer`, with the initial state.
+    """
+    for name, function in (("forward", forward), ("backward", backward), ("init", init)):
+        _check.function(name, function)
+    names = tuple(names)
+    return Layer(
+        kind,
+        bind(_layer_init, init=init),
+        bind(_layer_forward, forward=forward, kind=kind, names=names),
+        bind(_layer_backward, backward=backward, kind=kind, names=names),
+    )
+
+
+def _stateless(x: Any, *params: Any, forward: Forward, state: Tree, **_: Any) -> Result:
+    out, cache = forward(x, *params)
+    return out, cache, state
+
+
+def _layer_init(key: Any, in_shape: Sequence[int], *, init: Callable[..., Initial]) -> Initial:
+    params, state, out_shape = init(key, _shape(in_shape))
+    return FrozenDict(params), FrozenDict(state), out_shape
+
+
+def _layer_forward(
+    params: Tree,
+    state: Tree,
+    x: Any,
+    *,
+    key: Any = None,
+    train: bool = True,
+    forward: Callable[..., Result],
+    kind: str,
+    names: tuple[str, ...],
+) -> Result:
+    if set(params) != set(names):
+        wanted = " and ".join(names) or "no entries"
+        raise ValueError(f"{kind}: params must have {wanted}, got {sorted(params)}")
+    leaves = (params[name] for name in names)
+    out, cache, state = forward(x, *leaves, state=state, key=key, train=train)
+    return out, Cache(cache, structure_of(params)), state
+
+
+def _layer_backward(
+    dout: Any, cache: Cache, *, backward: Backward, kind: str, names: tuple[str, ...]
+) -> tuple[jax.Array, Tree]:
+    grads = backward(dout, cache.arrays)
+    dx, *grads = grads if isinstance(grads, tuple) else (grads,)
+    if len(grads) != len(names):
+        inputs, given = ", ".join(("x", *names)), _check.plural(1 + len(grads), "gradient")
+        raise ValueError(f"{kind}: backward must give the gradients of {inputs}, not {given}")
+    return dx, restructure(cache.structure, dict(zip(names, grads, strict=True)))
+
+
+# Layers by name, for `mlp` and the command line: a constructor is entered where it is defined.
+ACTIVATIONS: dict[str, Callable[[], Layer]] = {}
+NORMALIZATIONS: dict[str, Callable[[], Layer]] = {}
+Constructor = TypeVar("Constructor", bound=Callable[..., Layer])
+
+
+def _enter(registry: dict[str, Callable[[], Layer]]) -> Callable[[Constructor], Constructor]:
+    def enter(constructor: Constructor) -> Constructor:
+        registry[constructor.__name__] = constructor
+        return constructor
+
+    return enter
 
 
 def affine(dim: int, *, weight_scale: Any = None, matmul_dtype: Any = None) -> Layer:
@@ -76,64 +214,67 @@ def affine(dim: int, *, weight_scale: Any = None, matmul_dtype: Any = None) -> L
         matmul_dtype = jnp.dtype(matmul_dtype)
         if not jnp.issubdtype(matmul_dtype, jnp.floating):
             raise TypeError(f"matmul_dtype must be floating point, got {matmul_dtype}")
-
-    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
-        _check.key(key)
-        fan_in = math.prod(_shape(in_shape))
-        if isinstance(weight_scale, str) or weight_scale is None:
-            scale = SCALES[weight_scale or "he"](fan_in, dim)
-        else:
-            scale = weight_scale
-        w = jax.random.normal(key, (fan_in, dim))
-        params = FrozenDict(w=jnp.asarray(scale, w.dtype) * w, b=jnp.zeros(dim, w.dtype))
-        return params, FrozenDict(), (dim,)
-
-    def forward(
-        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
-    ) -> tuple[jax.Array, Any, Tree]:
-        _check_leaves("affine", params, "w", "b")
-        if jnp.shape(params["w"])[1:] != (dim,):
-            raise ValueError(
-                f"affine: w must be [D, {dim}], for {dim} outputs, "
-                f"got {list(jnp.shape(params['w']))}"
-            )
-        out, cache = layers.affine_forward(x, params["w"], params["b"], matmul_dtype=matmul_dtype)
-        return out, Cache(cache, structure_of(params)), state
-
-    def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
-        dx, dw, db = layers.affine_backward(dout, cache.arrays)
-        return dx, restructure(cache.structure, {"w": dw, "b": db})
-
-    return Layer("affine", init, forward, backward)
+    return make_layer(
+        "affine",
+        bind(_affine, dim=dim, matmul_dtype=matmul_dtype),
+        layers.affine_backward,
+        bind(_init_affine, dim=dim, weight_scale=weight_scale),
+        names=("w", "b"),
+    )
 
 
+def _init_affine(key: Any, in_shape: Shape, *, dim: int, weight_scale: Any) -> Initial:
+    _check.key(key)
+    fan_in = math.prod(in_shape)
+    if isinstance(weight_scale, str) or weight_scale is None:
+        weight_scale = SCALES[weight_scale or "he"](fan_in, dim)
+    w = jax.random.normal(key, (fan_in, dim))
+    return {"w": jnp.asarray(weight_scale, w.dtype) * w, "b": jnp.zeros(dim, w.dtype)}, {}, (dim,)
+
+
+def _affine(x: Any, w: Any, b: Any, *, dim: int, matmul_dtype: Any) -> tuple[jax.Array, Any]:
+    if jnp.shape(w)[1:] != (dim,):
+        raise ValueError(
+            f"affine: w must be [D, {dim}], for {dim} outputs, got {list(jnp.shape(w))}"
+        )
+    return layers.affine_forward(x, w, b, matmul_dtype=matmul_dtype)
+
+
+@_enter(ACTIVATIONS)
 def relu() -> Layer:
     """Rectified linear unit, `out = max(x, 0)`, without parameters."""
-    return _elementwise("relu", layers.relu_forward, layers.relu_backward)
+    return make_layer("relu", layers.relu_forward, layers.relu_backward)
 
 
+@_enter(ACTIVATIONS)
 def leaky_relu(negative_slope: Any = 0.01) -> Layer:
     """Leaky rectified linear unit: `out = negative_slope * x` where x <= 0, else x."""
     _check.FINITE.check("negative_slope", negative_slope)
-
-    def forward(x: Any) -> tuple[jax.Array, Any]:
-        return layers.leaky_relu_forward(x, negative_slope)
-
-    return _elementwise("leaky_relu", forward, layers.leaky_relu_backward)
+    forward = bind(layers.leaky_relu_forward, negative_slope=negative_slope)
+    return make_layer("leaky_relu", forward, layers.leaky_relu_backward)
 
 
+@_enter(ACTIVATIONS)
 def gelu(*, approximate: bool = False) -> Layer:
     """Gaussian error linear unit, `out = x Phi(x)`; approximate is the formula with tanh."""
     if approximate:
-        return _elementwise("gelu", layers.gelu_tanh_forward, layers.gelu_tanh_backward)
-    return _elementwise("gelu", layers.gelu_forward, layers.gelu_backward)
+        return make_layer("gelu", layers.gelu_tanh_forward, layers.gelu_tanh_backward)
+    return make_layer("gelu", layers.gelu_forward, layers.gelu_backward)
 
 
+@_enter(ACTIVATIONS)
+def gelu_tanh() -> Layer:
+    """`gelu(approximate=True)`, under a name of its own."""
+    return gelu(approximate=True)
+
+
+@_enter(ACTIVATIONS)
 def tanh() -> Layer:
     """Hyperbolic tangent, without parameters."""
-    return _elementwise("tanh", layers.tanh_forward, layers.tanh_backward)
+    return make_layer("tanh", layers.tanh_forward, layers.tanh_backward)
 
 
+@_enter(NORMALIZATIONS)
 def batchnorm(*, momentum: Any = 0.9, eps: Any = 1e-5) -> Layer:
     """Batch normalization, with parameters gamma and beta and state mean and var.
 
@@ -146,28 +287,27 @@ def batchnorm(*, momentum: Any = 0.9, eps: Any = 1e-5) -> Layer:
     """
     _check.NON_NEGATIVE.check("momentum", momentum)
     _check.NON_NEGATIVE.check("eps", eps)
-
-    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
-        shape = _shape(in_shape)
-        params = FrozenDict(gamma=jnp.ones(shape), beta=jnp.zeros(shape))
-        return params, FrozenDict(mean=jnp.zeros(shape), var=jnp.ones(shape)), shape
-
-    def forward(
-        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
-    ) -> tuple[jax.Array, Any, Tree]:
-        _check_leaves("batchnorm", params, "gamma", "beta")
-        out, cache, state = layers.batchnorm_forward(
-            x, params["gamma"], params["beta"], state, train=train, momentum=momentum, eps=eps
-        )
-        return out, Cache(cache, structure_of(params)), state
-
-    def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
-        dx, dgamma, dbeta = layers.batchnorm_backward(dout, cache.arrays)
-        return dx, restructure(cache.structure, {"gamma": dgamma, "beta": dbeta})
-
-    return Layer("batchnorm", init, forward, backward)
+    return make_stateful_layer(
+        "batchnorm",
+        bind(_batchnorm, momentum=momentum, eps=eps),
+        layers.batchnorm_backward,
+        _init_batchnorm,
+        names=("gamma", "beta"),
+    )
 
 
+def _init_batchnorm(key: Any, in_shape: Shape) -> Initial:
+    params = {"gamma": jnp.ones(in_shape), "beta": jnp.zeros(in_shape)}
+    return params, {"mean": jnp.zeros(in_shape), "var": jnp.ones(in_shape)}, in_shape
+
+
+def _batchnorm(
+    x: Any, gamma: Any, beta: Any, *, state: Tree, key: Any, train: bool, momentum: Any, eps: Any
+) -> Result:
+    return layers.batchnorm_forward(x, gamma, beta, state, train=train, momentum=momentum, eps=eps)
+
+
+@_enter(NORMALIZATIONS)
 def layernorm(*, eps: Any = 1e-5) -> Layer:
     """Layer normalization, with parameters gamma and beta; see `layernorm_forward`.
 
@@ -175,23 +315,17 @@ def layernorm(*, eps: Any = 1e-5) -> Layer:
       eps: added to the variance; may be traced.
     """
     _check.NON_NEGATIVE.check("eps", eps)
+    return make_layer(
+        "layernorm",
+        bind(layers.layernorm_forward, eps=eps),
+        layers.layernorm_backward,
+        _init_layernorm,
+        names=("gamma", "beta"),
+    )
 
-    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
-        shape = _shape(in_shape)
-        return FrozenDict(gamma=jnp.ones(shape), beta=jnp.zeros(shape)), FrozenDict(), shape
 
-    def forward(
-        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
-    ) -> tuple[jax.Array, Any, Tree]:
-        _check_leaves("layernorm", params, "gamma", "beta")
-        out, cache = layers.layernorm_forward(x, params["gamma"], params["beta"], eps=eps)
-        return out, Cache(cache, structure_of(params)), state
-
-    def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
-        dx, dgamma, dbeta = layers.layernorm_backward(dout, cache.arrays)
-        return dx, restructure(cache.structure, {"gamma": dgamma, "beta": dbeta})
-
-    return Layer("layernorm", init, forward, backward)
+def _init_layernorm(key: Any, in_shape: Shape) -> Initial:
+    return {"gamma": jnp.ones(in_shape), "beta": jnp.zeros(in_shape)}, {}, in_shape
 
 
 def dropout(keep_prob: Any) -> Layer:
@@ -202,20 +336,13 @@ def dropout(keep_prob: Any) -> Layer:
         CS231n; other libraries give the share that is dropped.
     """
     layers.KEEP_PROB.check("keep_prob", keep_prob)
+    forward = bind(_dropout, keep_prob=keep_prob)
+    return make_stateful_layer("dropout", forward, layers.dropout_backward)
 
-    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
-        return FrozenDict(), FrozenDict(), _shape(in_shape)
 
-    def forward(
-        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
-    ) -> tuple[jax.Array, Any, Tree]:
-        out, cache = layers.dropout_forward(x, key, keep_prob, train=train)
-        return out, Cache(cache, structure_of(params)), state
-
-    def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
-        return layers.dropout_backward(dout, cache.arrays), restructure(cache.structure, {})
-
-    return Layer("dropout", init, forward, backward)
+def _dropout(x: Any, *, state: Tree, key: Any, train: bool, keep_prob: Any) -> Result:
+    out, cache = layers.dropout_forward(x, key, keep_prob, train=train)
+    return out, cache, state
 
 
 def serial(*children: Layer) -> Layer:
@@ -225,54 +352,58 @@ def serial(*children: Layer) -> Layer:
     from 1, as in `params["affine2"]["w"]`; children without any are left out.
     """
     counts: Counter[str] = Counter()
-    names = []
+    named = []
     for child in children:
         if not isinstance(child, Layer):
             raise TypeError(f"serial takes layers, such as affine(100), got {child!r}")
         counts[child.kind] += 1
-        names.append(f"{child.kind}{counts[child.kind]}")
+        named.append((f"{child.kind}{counts[child.kind]}", child))
+    functions = (_serial_init, _serial_forward, _serial_backward)
+    pairs = tuple(named)
+    return Layer("serial", *(bind(function, children=pairs) for function in functions))
 
-    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
-        _check.key(key)
-        params, state, shape = {}, {}, _shape(in_shape)
-        for name, child, child_key in zip(names, children, _split(key), strict=True):
-            params[name], state[name], shape = child.init(child_key, shape)
-        return _without_empty(params), _without_empty(state), shape
 
-    def forward(
-        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
-    ) -> tuple[jax.Array, Any, Tree]:
-        _check_names("params", params)
-        _check_names("state", state)
-        out, caches, new_state = x, [], {}
-        for name, child, child_key in zip(names, children, _split(key), strict=True):
-            child_params, child_state = _child(params, name), _child(state, name)
-            with _inside(name):
-                out, cache, new_state[name] = child.forward(
-                    child_params, child_state, out, key=child_key, train=train
-                )
-            caches.append(cache)
-        new_state = restructure(structure_of(state), new_state)
-        return out, Cache(tuple(caches), structure_of(params)), new_state
+def _serial_init(key: Any, in_shape: Sequence[int], *, children: Children) -> Initial:
+    _check.key(key)
+    params, state, shape = {}, {}, _shape(in_shape)
+    for (name, child), child_key in zip(children, _split(key, len(children)), strict=True):
+        params[name], state[name], shape = child.init(child_key, shape)
+    return _without_empty(params), _without_empty(state), shape
 
-    def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
-        grads = {}
-        for name, child, child_cache in zip(
-            reversed(names), reversed(children), reversed(cache.arrays), strict=True
-        ):
-            with _inside(name):
-                dout, grads[name] = child.backward(dout, child_cache)
-        return dout, restructure(cache.structure, grads)
 
-    def _split(key: Any) -> Any:
-        return [None] * len(names) if key is None else jax.random.split(key, len(names))
+def _serial_forward(
+    params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True, children: Children
+) -> Result:
+    _check_names("params", params, children)
+    _check_names("state", state, children)
+    out, caches, new_state = x, [], {}
+    for (name, child), child_key in zip(children, _split(key, len(children)), strict=True):
+        child_params, child_state = _child(params, name), _child(state, name)
+        with _inside(name):
+            out, cache, new_state[name] = child.forward(
+                child_params, child_state, out, key=child_key, train=train
+            )
+        caches.append(cache)
+    new_state = restructure(structure_of(state), new_state)
+    return out, Cache(tuple(caches), structure_of(params)), new_state
 
-    def _check_names(what: str, tree: Tree) -> None:
-        for name in tree:
-            if name not in names:
-                raise ValueError(_check.unknown(f"layer in {what}", name, names))
 
-    return Layer("serial", init, forward, backward)
+def _serial_backward(dout: Any, cache: Cache, *, children: Children) -> tuple[jax.Array, Tree]:
+    grads = {}
+    for (name, child), child_cache in zip(reversed(children), reversed(cache.arrays), strict=True):
+        with _inside(name):
+            dout, grads[name] = child.backward(dout, child_cache)
+    return dout, restructure(cache.structure, grads)
+
+
+def _split(key: Any, count: int) -> Any:
+    return [None] * count if key is None else jax.random.split(key, count)
+
+
+def _check_names(what: str, tree: Tree, children: Children) -> None:
+    for name in tree:
+        if name not in dict(children):
+            raise ValueError(_check.unknown(f"layer in {what}", name, dict(children)))
 
 
 def residual(*children: Layer) -> Layer:
@@ -282,50 +413,44 @@ def residual(*children: Layer) -> Layer:
     block that starts as the identity, give its last affine layer `weight_scale=0`.
     """
     branch = serial(*children)
-
-    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
-        params, state, out_shape = branch.init(key, in_shape)
-        _check_kept(_shape(in_shape), out_shape)
-        return params, state, out_shape
-
-    def forward(
-        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
-    ) -> tuple[jax.Array, Any, Tree]:
-        out, cache, state = branch.forward(params, state, x, key=key, train=train)
-        _check_kept(jnp.shape(x)[1:], out.shape[1:])
-        return x + out, cache, state
-
-    def backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
-        dx, grads = branch.backward(dout, cache)
-        return dout + dx, grads
-
-    def _check_kept(in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
-        if out_shape != in_shape:
-            raise ValueError(
-                f"residual: its layers must keep the shape {list(in_shape)}, "
-                f"but they give {list(out_shape)}"
-            )
-
-    return Layer("residual", init, forward, backward)
+    functions = (_residual_init, _residual_forward, _residual_backward)
+    return Layer("residual", *(bind(function, branch=branch) for function in functions))
 
 
-NORMALIZATIONS: dict[str, Callable[[], Layer]] = {"batchnorm": batchnorm, "layernorm": layernorm}
-ACTIVATIONS: dict[str, Callable[[], Layer]] = {
-    "relu": relu,
-    "leaky_relu": leaky_relu,
-    "gelu": gelu,
-    "gelu_tanh": partial(gelu, approximate=True),
-    "tanh": tanh,
-}
+def _residual_init(key: Any, in_shape: Sequence[int], *, branch: Layer) -> Initial:
+    params, state, out_shape = branch.init(key, in_shape)
+    _check_kept(_shape(in_shape), out_shape)
+    return params, state, out_shape
+
+
+def _residual_forward(
+    params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True, branch: Layer
+) -> Result:
+    out, cache, state = branch.forward(params, state, x, key=key, train=train)
+    _check_kept(jnp.shape(x)[1:], out.shape[1:])
+    return x + out, cache, state
+
+
+def _residual_backward(dout: Any, cache: Cache, *, branch: Layer) -> tuple[jax.Array, Tree]:
+    dx, grads = branch.backward(dout, cache)
+    return dout + dx, grads
+
+
+def _check_kept(in_shape: Shape, out_shape: Shape) -> None:
+    if out_shape != in_shape:
+        raise ValueError(
+            f"residual: its layers must keep the shape {list(in_shape)}, "
+            f"but they give {list(out_shape)}"
+        )
 
 
 def mlp(
     hidden_dims: Sequence[int],
     num_classes: int,
     *,
-    normalization: str | None = None,
+    normalization: str | Layer | None = None,
     keep_prob: Any = None,
-    activation: str = "relu",
+    activation: str | Layer = "relu",
     weight_scale: Any = None,
     input_keep_prob: Any = None,
     matmul_dtype: Any = None,
@@ -337,10 +462,11 @@ def mlp(
     Args:
       hidden_dims: the size of each hidden layer; none, `[]`, is a linear classifier.
       num_classes: the number of scores.
-      normalization: None, "batchnorm" or "layernorm".
+      normalization: a layer, such as `layernorm(eps=1e-3)`, or a name, such as "batchnorm"; None
+        is none.
       keep_prob: the probability that dropout keeps a hidden unit; may be traced. None is no
         dropout.
-      activation: "relu", "leaky_relu", "gelu", "gelu_tanh" or "tanh".
+      activation: a layer, such as `leaky_relu(0.2)`, or a name, such as "relu" or "gelu_tanh".
       weight_scale: scale of the initial weights, as for `affine`: a number, which may be traced,
         "he" or None, or "glorot". Biases start at 0.
       input_keep_prob: the probability that dropout keeps an input; may be traced. None is no
@@ -351,25 +477,33 @@ def mlp(
     """
     if not isinstance(hidden_dims, Iterable) or isinstance(hidden_dims, str):
         raise TypeError(f"hidden_dims must be a sequence of sizes, got {hidden_dims!r}")
-    activate = _check.choose("activation", activation, ACTIVATIONS)
-    normalize = None
-    if normalization is not None:
-        normalize = _check.choose("normalization", normalization, NORMALIZATIONS)
     options = {"weight_scale": weight_scale, "matmul_dtype": matmul_dtype}
-    for name, share in (("keep_prob", keep_prob), ("input_keep_prob", input_keep_prob)):
-        if share is not None:
-            layers.KEEP_PROB.check(name, share)
-    children: list[Layer] = [] if input_keep_prob is None else [dropout(input_keep_prob)]
+    between = []
+    if normalization is not None:
+        between += [_as_layer("normalization", normalization, NORMALIZATIONS)]
+    between += [_as_layer("activation", activation, ACTIVATIONS)]
+    if keep_prob is not None:
+        between += [dropout(keep_prob)]
+    children = []
+    if input_keep_prob is not None:
+        layers.KEEP_PROB.check("input_keep_prob", input_keep_prob)
+        children += [dropout(input_keep_prob)]
     for dim in hidden_dims:
         dim = DIM.check("every size in hidden_dims", dim)
-        children += [affine(dim, **options)]
-        if normalize is not None:
-            children += [normalize()]
-        children += [activate()]
-        if keep_prob is not None:
-            children += [dropout(keep_prob)]
+        children += [affine(dim, **options), *between]
     num_classes = _check.COUNT.check("num_classes", num_classes)
     return serial(*children, affine(num_classes, **options))
+
+
+def _as_layer(argument: str, value: Any, registry: Mapping[str, Callable[[], Layer]]) -> Layer:
+    if isinstance(value, Layer):
+        return value
+    if isinstance(value, str) and value in registry:
+        return registry[value]()
+    if value is None or isinstance(value, str):
+        raise ValueError(_check.unknown(argument, value, registry))
+    some = next(iter(registry))
+    raise TypeError(f"{argument} must be a layer, such as {some}(), or its name, got {value!r}")
 
 
 def loss_and_grads(
@@ -436,29 +570,6 @@ def as_input(x: Any, params: Tree) -> jax.Array:
     return jnp.asarray(x, jnp.result_type(*floating)) if floating else jnp.asarray(x)
 
 
-def _elementwise(kind: str, forward: Any, backward: Any) -> Layer:
-    """A layer without parameters, from a pair of functions of an array of any shape."""
-
-    def init(key: Any, in_shape: Sequence[int]) -> tuple[Tree, Tree, tuple[int, ...]]:
-        return FrozenDict(), FrozenDict(), _shape(in_shape)
-
-    def layer_forward(
-        params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True
-    ) -> tuple[jax.Array, Any, Tree]:
-        out, cache = forward(x)
-        return out, Cache(cache, structure_of(params)), state
-
-    def layer_backward(dout: Any, cache: Cache) -> tuple[jax.Array, Tree]:
-        return backward(dout, cache.arrays), restructure(cache.structure, {})
-
-    return Layer(kind, init, layer_forward, layer_backward)
-
-
-def _check_leaves(layer: str, params: Tree, *names: str) -> None:
-    if set(params) != set(names):
-        raise ValueError(f"{layer}: params must have {' and '.join(names)}, got {sorted(params)}")
-
-
 def _check_scale(weight_scale: Any) -> None:
     if isinstance(weight_scale, str):
         _check.choose("weight_scale", weight_scale, SCALES)
@@ -466,7 +577,7 @@ def _check_scale(weight_scale: Any) -> None:
         WEIGHT_SCALE.check("weight_scale", weight_scale)
 
 
-def _shape(in_shape: Sequence[int]) -> tuple[int, ...]:
+def _shape(in_shape: Sequence[int]) -> Shape:
     if not isinstance(in_shape, Iterable):
         raise TypeError(f"in_shape must be a shape, such as ({in_shape},), got {in_shape!r}")
     return tuple(_check.COUNT.check("every size in in_shape", size) for size in in_shape)

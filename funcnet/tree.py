@@ -1,4 +1,4 @@
-"""FrozenDict, an immutable nested dict that JAX treats as a tree of arrays."""
+"""FrozenDict, an immutable nested dict that JAX treats as a tree of arrays, and type aliases."""
 
 import copy
 from collections.abc import Hashable, ItemsView, Iterator, KeysView, Mapping, ValuesView
@@ -7,6 +7,9 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Array = jax.Array | np.ndarray
+Tree = Any  # a pytree of arrays: nested dicts, FrozenDicts or a mix of both
 
 
 @jax.tree_util.register_pytree_with_keys_class

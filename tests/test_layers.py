@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
+from funcnet.net import ACTIVATIONS, NORMALIZATIONS
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
@@ -167,6 +168,14 @@ def draw(rng, shapes, dtype="float64"):
 
 def as_tuple(grads):
     return grads if isinstance(grads, tuple) else (grads,)
+
+
+def test_every_pair_has_a_row():
+    pairs = {name.removesuffix("_forward") for name in fn.__all__ if name.endswith("_forward")}
+    assert pairs | ACTIVATIONS.keys() | NORMALIZATIONS.keys() <= LAYERS.keys()
+    for name in pairs:
+        backward = getattr(fn, f"{name}_backward")
+        assert {row.backward for row in LAYERS.values()} >= {backward}
 
 
 def by_hand(row, inputs, rng):

@@ -14,6 +14,7 @@ import pytest
 import funcnet as fn
 from funcnet import layers
 from funcnet import net as nets
+from funcnet.losses import LOSSES
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -432,6 +433,15 @@ MUTATIONS = {
     # The net.
     "layers not reversed": Mutation(nets, "reversed", lambda layers: layers, "affine1/w", (SIZE,)),
 }
+
+
+def test_every_layer_and_loss_has_a_mistake_planted():
+    made = {*nets.ACTIVATIONS, *nets.NORMALIZATIONS}
+    assert made <= NETS.keys()
+    assert {mutation.net for mutation in MUTATIONS.values()} == NETS.keys()
+    planted = {mutation.attribute for mutation in MUTATIONS.values()}
+    assert planted >= {f"{name}_backward" for name in made}
+    assert planted >= {loss_fn.__name__ for loss_fn in LOSSES.values()}
 
 
 SOUND = [

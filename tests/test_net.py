@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
+from funcnet.net import ACTIVATIONS, NORMALIZATIONS
 
 key = jax.random.key(231)
 # One net and one batch size for most tests: each new shape is a new compile.
@@ -440,12 +441,7 @@ def test_grads_have_the_tree_structure_of_params(kind, reg, rng, x64):
 
 ALONE = [
     fn.affine(3),
-    fn.relu(),
-    fn.leaky_relu(),
-    fn.gelu(),
-    fn.tanh(),
-    fn.batchnorm(),
-    fn.layernorm(),
+    *(make() for make in (*ACTIVATIONS.values(), *NORMALIZATIONS.values())),
     fn.dropout(0.5),
     fn.serial(),
     fn.residual(fn.affine(3)),
@@ -758,26 +754,19 @@ def test_random_mlps_by_hand_and_by_autodiff(seed, x64):
         check_both(both(params, state, x, y, reg), params, (1e-12, 1e-5), where)
 
 
-ACTIVATIONS = [
-    fn.relu,
-    fn.leaky_relu,
-    partial(fn.leaky_relu, 0.4),
-    fn.gelu,
-    partial(fn.gelu, approximate=True),
-    fn.tanh,
-]
+BETWEEN = [*ACTIVATIONS.values(), partial(fn.leaky_relu, 0.4)]
 
 
 def random_layers(rng, shape, length, eps, levels=2):
     """Layers of all kinds in any order, blocks in blocks, and the shape of what they give."""
     layers = []
-    kinds = ["affine", "activation", "batchnorm", "layernorm", "dropout"]
+    kinds = ["affine", "activation", *NORMALIZATIONS, "dropout"]
     for kind in rng.choice(kinds + 2 * ["residual"] * (levels > 0), size=length):
         if kind == "affine":
             shape = (int(rng.integers(4, 7)),)
             layers.append(fn.affine(shape[0]))
         elif kind == "activation":
-            layers.append(ACTIVATIONS[rng.integers(len(ACTIVATIONS))]())
+            layers.append(BETWEEN[rng.integers(len(BETWEEN))]())
         elif kind == "residual":
             branch, out_shape = random_layers(rng, shape, rng.integers(1, 4), eps, levels - 1)
             if len(shape) == 1:
@@ -789,7 +778,7 @@ def random_layers(rng, shape, length, eps, levels=2):
         elif kind == "dropout":
             layers.append(fn.dropout(0.8))
         else:
-            layers.append({"batchnorm": fn.batchnorm, "layernorm": fn.layernorm}[kind](eps=eps))
+            layers.append(NORMALIZATIONS[kind](eps=eps))
     return layers, shape
 
 
