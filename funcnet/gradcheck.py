@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import _check
+from funcnet.layers import promote
 from funcnet.losses import LossFn, softmax_loss
 from funcnet.net import Layer, as_input, loss, loss_and_grads
 from funcnet.tree import Tree, named_leaves, structure_of
@@ -134,8 +135,8 @@ def _scalar(f: Callable[[Tree], Any], x: Tree, dout: Any) -> Callable[[Tree], ja
         raise ValueError("dout must have the tree structure and the shapes of f(x)")
 
     def scalar(x: Tree) -> jax.Array:
-        products = jax.tree.map(lambda d, o: jnp.vdot(d, o), dout, f(x))
-        return jnp.stack(jax.tree.leaves(products)).sum()
+        products = jax.tree.map(lambda d, o: jnp.vdot(*promote(d, o)), dout, f(x))
+        return jnp.stack(promote(*jax.tree.leaves(products))).sum()
 
     return scalar
 
@@ -178,7 +179,7 @@ def _differences(
 
             lanes = max(1, min(len(indices), _LANES // max(1, leaf.size)))
             right, left = jax.lax.map(moved, indices, batch_size=lanes)
-            here = value(leaves[place])
+            right, left, here, h = promote(right, left, value(leaves[place]), h)
             jump = (right - here) / h - (here - left) / h
             return ((right - left) / (2 * h)).reshape(shape), jump.reshape(shape)
 

@@ -63,7 +63,7 @@ def affine_forward(
     x = _cast_integers(x, w.dtype)
     _same_dtype("affine", x=x, w=w, b=b)
     rows = x.reshape(x.shape[0], w.shape[0])  # [N, D]
-    return _matmul(rows, w, matmul_dtype) + b, (x, w, Static(matmul_dtype))
+    return _matmul(rows, w, matmul_dtype) + b[None], (x, w, Static(matmul_dtype))
 
 
 def affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -169,7 +169,7 @@ def gelu_backward(dout: Array, cache: Any) -> jax.Array:
     dout = _like_output("gelu", dout, x.shape, x.dtype)
     wide = accumulator(x)
     density = jnp.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
-    return (dout * (_normal_cdf(wide) + wide * density)).astype(x.dtype)
+    return (accumulator(dout) * (_normal_cdf(wide) + wide * density)).astype(x.dtype)
 
 
 def gelu_tanh_forward(x: Array) -> tuple[jax.Array, Any]:
@@ -208,7 +208,7 @@ def gelu_tanh_backward(dout: Array, cache: Any) -> jax.Array:
     du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * wide * wide)
     slope = (1 - t * t) * wide
     bend = jnp.where(slope == 0, 0, slope * du)  # du is infinite where |x| is huge and slope 0
-    return (dout * 0.5 * ((1 + t) + bend)).astype(x.dtype)
+    return (accumulator(dout * 0.5) * ((1 + t) + bend)).astype(x.dtype)
 
 
 def tanh_forward(x: Array) -> tuple[jax.Array, Any]:
@@ -291,13 +291,13 @@ def batchnorm_forward(
     wide = accumulator(x)  # [N, D], float32 at least
     if train:
         mean = wide.mean(axis=0)  # [D]
-        var = jnp.square(wide - mean).mean(axis=0)  # [D]
+        var = jnp.square(wide - mean[None]).mean(axis=0)  # [D]
         running = _follow(running, {"mean": mean, "var": var}, momentum)
     else:
         mean, var = (jnp.asarray(running[name], wide.dtype) for name in ("mean", "var"))  # [D]
     std = jnp.sqrt(var + jnp.asarray(eps, wide.dtype))  # [D]
-    xhat = (wide - mean) / std  # [N, D]
-    out = accumulator(gamma) * xhat + accumulator(beta)  # [N, D]
+    xhat = (wide - mean[None]) / std[None]  # [N, D]
+    out = accumulator(gamma)[None] * xhat + accumulator(beta)[None]  # [N, D]
     return out.astype(x.dtype), (xhat, std, gamma, Static(train)), running
 
 
@@ -316,10 +316,10 @@ def batchnorm_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, j
     """
     xhat, std, gamma, train = cache
     dout = accumulator(_like_output("batchnorm", dout, xhat.shape, gamma.dtype))
-    dxhat = dout * accumulator(gamma)  # [N, D]
+    dxhat = dout * accumulator(gamma)[None]  # [N, D]
     if train.value:
-        dxhat = dxhat - dxhat.mean(axis=0) - xhat * (dxhat * xhat).mean(axis=0)
-    dx, dgamma, dbeta = dxhat / std, (dout * xhat).sum(axis=0), dout.sum(axis=0)
+        dxhat = dxhat - dxhat.mean(axis=0)[None] - xhat * (dxhat * xhat).mean(axis=0)[None]
+    dx, dgamma, dbeta = dxhat / std[None], (dout * xhat).sum(axis=0), dout.sum(axis=0)
     return dx.astype(gamma.dtype), dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)
 
 
@@ -348,7 +348,7 @@ def layernorm_forward(
     var = jnp.square(wide - mean).mean(axis=features, keepdims=True)  # [N, 1]
     std = jnp.sqrt(var + jnp.asarray(eps, wide.dtype))  # [N, 1]
     xhat = (wide - mean) / std  # [N, D]
-    out = accumulator(gamma) * xhat + accumulator(beta)  # [N, D]
+    out = accumulator(gamma)[None] * xhat + accumulator(beta)[None]  # [N, D]
     return out.astype(x.dtype), (xhat, std, gamma)
 
 
@@ -367,7 +367,7 @@ def layernorm_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, j
     xhat, std, gamma = cache
     dout = accumulator(_like_output("layernorm", dout, xhat.shape, gamma.dtype))
     features = tuple(range(1, xhat.ndim))
-    dxhat = dout * accumulator(gamma)  # [N, D]
+    dxhat = dout * accumulator(gamma)[None]  # [N, D]
     centred = dxhat - dxhat.mean(axis=features, keepdims=True)
     dx = (centred - xhat * (dxhat * xhat).mean(axis=features, keepdims=True)) / std  # [N, D]
     dgamma, dbeta = (dout * xhat).sum(axis=0), dout.sum(axis=0)  # [D], [D]
@@ -401,7 +401,7 @@ def dropout_forward(x: Array, key: Any, keep_prob: Any, *, train: bool) -> tuple
     words = jax.random.bits(key, (math.ceil(x.size / 2),), jnp.uint32)  # two elements a word
     draws = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size]
     keep = (draws.astype(jnp.uint32) < kept.astype(jnp.uint32)).reshape(x.shape)
-    scale = (2**16 / kept.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(x.dtype)
+    scale = (2**16 / kept.astype(common_dtype(x.dtype, kept.dtype))).astype(x.dtype)
     mask = jnp.where(keep, scale, jnp.zeros_like(scale))  # the shape of x
     return jnp.where(keep, x * scale, jnp.zeros_like(x)), (mask, Static(x.shape))
 
@@ -449,7 +449,25 @@ def with_custom_vjp(forward: Forward, backward: Backward) -> Callable[..., Any]:
 def accumulator(x: Array) -> jax.Array:
     """x in the dtype in which half precision is computed: float32 at least."""
     x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(common_dtype(x.dtype, jnp.float32))
+
+
+def common_dtype(*values: Any) -> Any:
+    """The dtype to which JAX promotes arrays and dtypes, also where it is set to promote none."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*values)
+
+
+def promote(*arrays: Any) -> list[jax.Array]:
+    """The arrays in their common dtype."""
+    dtype = common_dtype(*arrays)
+    return [jnp.asarray(array, dtype) for array in arrays]
+
+
+def add(a: Any, b: Any) -> jax.Array:
+    """a + b, in their common dtype."""
+    a, b = promote(a, b)
+    return a + b
 
 
 def _matmul(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:

@@ -4,6 +4,7 @@ The losses are means over the batch, summed in at least float32.
 """
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import _check
-from funcnet.layers import accumulator
+from funcnet.layers import accumulator, add
 from funcnet.tree import Array, Tree, path_name
 
 LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]  # loss_fn(scores, y) -> (loss, dscores)
@@ -129,7 +130,7 @@ def l2_penalty(params: Tree, reg: Any) -> tuple[jax.Array, Tree]:
     REG.check("reg", reg)
     weights = [jnp.asarray(w) for path, w in _leaves_with_path(params) if _is_weight(path)]
     squares = [jnp.sum(jnp.square(accumulator(w))) for w in weights]
-    penalty = sum(squares, start=jnp.zeros((), jnp.float32))
+    penalty = reduce(add, squares, jnp.zeros((), jnp.float32))
     penalty = 0.5 * jnp.asarray(reg, penalty.dtype) * penalty
 
     def gradient(path: Any, leaf: Any) -> jax.Array:
@@ -154,7 +155,7 @@ def _is_weight(path: Any) -> bool:
 
 
 def _one_hot(y: jax.Array, num_classes: int) -> jax.Array:
-    return y[:, None] == jnp.arange(num_classes, dtype=y.dtype)
+    return y[:, None] == jnp.arange(num_classes, dtype=y.dtype)[None]
 
 
 def _correct_scores(scores: jax.Array, correct: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from funcnet import _check, layers
 from funcnet._bind import bind
-from funcnet.layers import Backward, Forward
+from funcnet.layers import Backward, Forward, add, common_dtype
 from funcnet.losses import LossFn, is_zero, l2_penalty, softmax_loss
 from funcnet.tree import FrozenDict, Tree, restructure, structure_of
 
@@ -428,12 +428,12 @@ def _residual_forward(
 ) -> Result:
     out, cache, state = branch.forward(params, state, x, key=key, train=train)
     _check_kept(jnp.shape(x)[1:], out.shape[1:])
-    return x + out, cache, state
+    return add(x, out), cache, state
 
 
 def _residual_backward(dout: Any, cache: Cache, *, branch: Layer) -> tuple[jax.Array, Tree]:
     dx, grads = branch.backward(dout, cache)
-    return dout + dx, grads
+    return add(dout, dx), grads
 
 
 def _check_kept(in_shape: Shape, out_shape: Shape) -> None:
@@ -537,8 +537,7 @@ def loss_and_grads(
     _, grads = net.backward(dscores, cache)
     if not is_zero(reg):
         penalty, penalty_grads = l2_penalty(params, reg)
-        total = total + penalty
-        grads = jax.tree.map(jnp.add, grads, penalty_grads)
+        total, grads = jax.tree.map(add, (total, grads), (penalty, penalty_grads))
     return total, grads, state
 
 
@@ -560,14 +559,14 @@ def loss(
     """
     scores, _, _ = net.forward(params, state, as_input(x, params), key=key, train=train)
     total, _ = loss_fn(scores, y)
-    return total if is_zero(reg) else total + l2_penalty(params, reg)[0]
+    return total if is_zero(reg) else add(total, l2_penalty(params, reg)[0])
 
 
 def as_input(x: Any, params: Tree) -> jax.Array:
     """x in the dtype in which the network computes, that of its parameters."""
     dtypes = {jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
     floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
-    return jnp.asarray(x, jnp.result_type(*floating)) if floating else jnp.asarray(x)
+    return jnp.asarray(x, common_dtype(*floating)) if floating else jnp.asarray(x)
 
 
 def _check_scale(weight_scale: Any) -> None:

@@ -42,6 +42,13 @@ def x64():
 
 
 @pytest.fixture
+def strict():
+    """JAX promotes nothing by itself for the length of a test: neither dtypes nor ranks."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture
 def rng():
     return np.random.default_rng(231)
 
