@@ -18,28 +18,55 @@ traced, too; 1 - 0.999 of a traced float32 is off by 1e-5 of its size, of a numb
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from funcnet import _check
-from funcnet.layers import accumulator
-from funcnet.tree import FrozenDict, check_same_structure, path_name, structure_of
+from funcnet import checks
+from funcnet.bind import Bound, bind
+from funcnet.optimizer import (
+    Moved,
+    Optimizer,
+    apply_updates,
+    as_optimizer,
+    check_entries,
+    check_floating,
+    make_optimizer,
+    one_minus_power,
+    promoted,
+)
+from funcnet.schedules import LEARNING_RATE, at_step
+from funcnet.tree import FrozenDict, Tree, check_same_structure
 
-Tree = Any
+__all__ = [
+    "adagrad",
+    "adam",
+    "adamw",
+    "averaged_params",
+    "clip_by_global_norm",
+    "global_norm",
+    "lion",
+    "muon",
+    "nesterov",
+    "rmsprop",
+    "sgd",
+    "sgd_momentum",
+    "with_average",
+]
 
 
-class Optimizer(NamedTuple):
-    """An optimizer.
-
-    Attributes:
-      init: `init(params) -> opt_state`, a FrozenDict.
-      update: `update(grads, opt_state, params) -> (updates, opt_state)`.
-    """
-
-    init: Callable[[Tree], Tree]
-    update: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
+# What each hyper-parameter may be, whichever optimizer has it; its default is the optimizer's.
+HYPER_PARAMETERS: dict[str, checks.Range] = {
+    "momentum": checks.DECAY,
+    "decay_rate": checks.DECAY,
+    "beta1": checks.DECAY,
+    "beta2": checks.DECAY,
+    "epsilon": checks.POSITIVE,
+    "weight_decay": checks.NON_NEGATIVE,
+}
+MAX_NORM = checks.POSITIVE
+AVERAGE_DECAY = checks.DECAY
 
 
 def sgd(learning_rate: Any) -> Optimizer:
@@ -47,15 +74,12 @@ def sgd(learning_rate: Any) -> Optimizer:
 
     State: `step`.
     """
-    _check_rate(learning_rate)
+    _check_numbers(learning_rate)
+    return make_optimizer("sgd", bind(_sgd, rate=learning_rate))
 
-    def rule(dw: Any, rate: Any) -> tuple[Any, ...]:
-        return (-rate * dw,)
 
-    def hypers(step: Any) -> tuple[Any, ...]:
-        return (_rate(learning_rate, step),)
-
-    return _optimizer("sgd", (), rule, hypers)
+def _sgd(dw: Any, *, cast: Any, rate: Any) -> Moved:
+    return -cast(rate) * dw, {}
 
 
 def sgd_momentum(learning_rate: Any, momentum: Any = 0.9) -> Optimizer:
@@ -69,17 +93,14 @@ def sgd_momentum(learning_rate: Any, momentum: Any = 0.9) -> Optimizer:
 
     State: `velocity`, `step`.
     """
-    _check_rate(learning_rate)
-    _check.DECAY.check("momentum", momentum)
+    _check_numbers(learning_rate, momentum=momentum)
+    rule = bind(_sgd_momentum, rate=learning_rate, momentum=momentum)
+    return make_optimizer("sgd_momentum", rule, moments=("velocity",))
 
-    def rule(dw: Any, velocity: Any, rate: Any, momentum: Any) -> tuple[Any, ...]:
-        velocity = momentum * velocity - rate * dw
-        return velocity, velocity
 
-    def hypers(step: Any) -> tuple[Any, ...]:
-        return _rate(learning_rate, step), momentum
-
-    return _optimizer("sgd_momentum", ("velocity",), rule, hypers)
+def _sgd_momentum(dw: Any, velocity: Any, *, cast: Any, rate: Any, momentum: Any) -> Moved:
+    velocity = cast(momentum) * velocity - cast(rate) * dw
+    return velocity, {"velocity": velocity}
 
 
 def nesterov(learning_rate: Any, momentum: Any = 0.9) -> Optimizer:
@@ -92,17 +113,15 @@ def nesterov(learning_rate: Any, momentum: Any = 0.9) -> Optimizer:
 
     State: `velocity`, `step`.
     """
-    _check_rate(learning_rate)
-    _check.DECAY.check("momentum", momentum)
+    _check_numbers(learning_rate, momentum=momentum)
+    rule = bind(_nesterov, rate=learning_rate, momentum=momentum)
+    return make_optimizer("nesterov", rule, moments=("velocity",))
 
-    def rule(dw: Any, velocity: Any, rate: Any, momentum: Any) -> tuple[Any, ...]:
-        ahead = momentum * velocity - rate * dw
-        return ahead + momentum * (ahead - velocity), ahead
 
-    def hypers(step: Any) -> tuple[Any, ...]:
-        return _rate(learning_rate, step), momentum
-
-    return _optimizer("nesterov", ("velocity",), rule, hypers)
+def _nesterov(dw: Any, velocity: Any, *, cast: Any, rate: Any, momentum: Any) -> Moved:
+    momentum = cast(momentum)
+    ahead = momentum * velocity - cast(rate) * dw
+    return ahead + momentum * (ahead - velocity), {"velocity": ahead}
 
 
 def adagrad(learning_rate: Any, epsilon: Any = 1e-8) -> Optimizer:
@@ -115,17 +134,14 @@ def adagrad(learning_rate: Any, epsilon: Any = 1e-8) -> Optimizer:
 
     State: `cache`, `step`.
     """
-    _check_rate(learning_rate)
-    _check.POSITIVE.check("epsilon", epsilon)
+    _check_numbers(learning_rate, epsilon=epsilon)
+    rule = bind(_adagrad, rate=learning_rate, epsilon=epsilon)
+    return make_optimizer("adagrad", rule, moments=("cache",))
 
-    def rule(dw: Any, cache: Any, rate: Any, eps: Any) -> tuple[Any, ...]:
-        cache = cache + dw * dw
-        return -rate * dw / (jnp.sqrt(cache) + eps), cache
 
-    def hypers(step: Any) -> tuple[Any, ...]:
-        return _rate(learning_rate, step), epsilon
-
-    return _optimizer("adagrad", ("cache",), rule, hypers)
+def _adagrad(dw: Any, cache: Any, *, cast: Any, rate: Any, epsilon: Any) -> Moved:
+    cache = cache + dw * dw
+    return -cast(rate) * dw / (jnp.sqrt(cache) + cast(epsilon)), {"cache": cache}
 
 
 def rmsprop(learning_rate: Any, decay_rate: Any = 0.99, epsilon: Any = 1e-8) -> Optimizer:
@@ -138,18 +154,14 @@ def rmsprop(learning_rate: Any, decay_rate: Any = 0.99, epsilon: Any = 1e-8) -> 
 
     State: `cache`, `step`.
     """
-    _check_rate(learning_rate)
-    _check.DECAY.check("decay_rate", decay_rate)
-    _check.POSITIVE.check("epsilon", epsilon)
+    _check_numbers(learning_rate, decay_rate=decay_rate, epsilon=epsilon)
+    rule = bind(_rmsprop, rate=learning_rate, decay_rate=decay_rate, epsilon=epsilon)
+    return make_optimizer("rmsprop", rule, moments=("cache",))
 
-    def rule(dw: Any, cache: Any, rate: Any, decay: Any, rest: Any, eps: Any) -> tuple[Any, ...]:
-        cache = decay * cache + rest * dw * dw
-        return -rate * dw / (jnp.sqrt(cache) + eps), cache
 
-    def hypers(step: Any) -> tuple[Any, ...]:
-        return _rate(learning_rate, step), decay_rate, 1 - decay_rate, epsilon
-
-    return _optimizer("rmsprop", ("cache",), rule, hypers)
+def _rmsprop(dw: Any, cache: Any, *, cast: Any, rate: Any, decay_rate: Any, epsilon: Any) -> Moved:
+    cache = cast(decay_rate) * cache + cast(1 - decay_rate) * dw * dw
+    return -cast(rate) * dw / (jnp.sqrt(cache) + cast(epsilon)), {"cache": cache}
 
 
 def adam(
@@ -165,8 +177,28 @@ def adam(
 
     State: `m`, `v`, `step`.
     """
-    hypers = _adam_hypers(learning_rate, beta1, beta2, epsilon)
-    return _optimizer("adam", ("m", "v"), _adam_rule, hypers)
+    rule = _adam_rule(learning_rate, beta1, beta2, epsilon)
+    return make_optimizer("adam", rule, moments=("m", "v"))
+
+
+def _adam_rule(learning_rate: Any, beta1: Any, beta2: Any, epsilon: Any) -> Bound:
+    _check_numbers(learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon)
+    rate = bind(_unbiased, number=learning_rate, beta=beta1)
+    fix = bind(_unbiased, number=1, beta=beta2)
+    return bind(_adam, rate=rate, beta1=beta1, beta2=beta2, fix=fix, epsilon=epsilon)
+
+
+def _adam(
+    dw: Any, m: Any, v: Any, *, cast: Any, rate: Any, beta1: Any, beta2: Any, fix: Any, epsilon: Any
+) -> Moved:
+    m = cast(beta1) * m + cast(1 - beta1) * dw
+    v = cast(beta2) * v + cast(1 - beta2) * dw * dw
+    return -cast(rate) * m / (jnp.sqrt(v * cast(fix)) + cast(epsilon)), {"m": m, "v": v}
+
+
+def _unbiased(step: Any, *, number: Any, beta: Any) -> jax.Array:
+    """The bias correction: the number divided by 1 - beta**t."""
+    return jnp.asarray(at_step(number, step), float) / one_minus_power(beta, step + 1)
 
 
 def adamw(
@@ -192,9 +224,9 @@ def adamw(
 
     State: `m`, `v`, `step`.
     """
-    hypers = _adam_hypers(learning_rate, beta1, beta2, epsilon)
-    decay = _Decay(learning_rate, weight_decay, decay_names)
-    return _optimizer("adamw", ("m", "v"), _adam_rule, hypers, decay=decay)
+    rule = _adam_rule(learning_rate, beta1, beta2, epsilon)
+    decay = _decay(learning_rate, weight_decay, decay_names)
+    return make_optimizer("adamw", rule, moments=("m", "v"), decay=decay)
 
 
 def lion(
@@ -214,18 +246,15 @@ def lion(
 
     State: `m`, `step`.
     """
-    _check_rate(learning_rate)
-    _check.DECAY.check("beta1", beta1)
-    _check.DECAY.check("beta2", beta2)
-    decay = _Decay(learning_rate, weight_decay, decay_names)
+    _check_numbers(learning_rate, beta1=beta1, beta2=beta2)
+    rule = bind(_lion, rate=learning_rate, beta1=beta1, beta2=beta2)
+    decay = _decay(learning_rate, weight_decay, decay_names)
+    return make_optimizer("lion", rule, moments=("m",), decay=decay)
 
-    def rule(dw: Any, m: Any, rate: Any, b1: Any, r1: Any, b2: Any, r2: Any) -> tuple[Any, ...]:
-        return -rate * jnp.sign(b1 * m + r1 * dw), b2 * m + r2 * dw
 
-    def hypers(step: Any) -> tuple[Any, ...]:
-        return _rate(learning_rate, step), beta1, 1 - beta1, beta2, 1 - beta2
-
-    return _optimizer("lion", ("m",), rule, hypers, decay=decay)
+def _lion(dw: Any, m: Any, *, cast: Any, rate: Any, beta1: Any, beta2: Any) -> Moved:
+    update = -cast(rate) * jnp.sign(cast(beta1) * m + cast(1 - beta1) * dw)
+    return update, {"m": cast(beta2) * m + cast(1 - beta2) * dw}
 
 
 def muon(
@@ -261,30 +290,42 @@ def muon(
 
     State: `m`, `v` (which stays 0 for the matrices), `step`.
     """
-    adam_hypers = _adam_hypers(learning_rate, beta1, beta2, epsilon)
-    _check.DECAY.check("momentum", momentum)
-    if isinstance(adam_names, str):
-        raise TypeError(f"adam_names must be a sequence of names, such as ({adam_names!r},)")
-    decay = _Decay(learning_rate, weight_decay, decay_names)
-
-    def rule(dw: Any, m: Any, v: Any, rate: Any, mu: Any, rest: Any, *_: Any) -> tuple[Any, ...]:
-        m = mu * m + rest * dw
-        size = 0.2 * math.sqrt(max(dw.shape))
-        return -rate * size * _orthogonal(mu * m + rest * dw), m, v
-
-    def adam_rule(dw: Any, m: Any, v: Any, *numbers: Any) -> tuple[Any, ...]:
-        return _adam_rule(dw, m, v, *numbers[3:])
-
-    def rule_for(path: str, param: jax.Array) -> Callable[..., tuple[Any, ...]]:
-        return rule if param.ndim == 2 and not set(path.split("/")) & set(adam_names) else adam_rule
-
-    def hypers(step: Any) -> tuple[Any, ...]:
-        return _rate(learning_rate, step), momentum, 1 - momentum, *adam_hypers(step)
-
-    return _optimizer("muon", ("m", "v"), rule_for, hypers, decay=decay, by_leaf=True)
+    adam_rule = _adam_rule(learning_rate, beta1, beta2, epsilon)
+    _check_numbers(learning_rate, momentum=momentum)
+    rule = bind(_muon, rate=learning_rate, momentum=momentum)
+    left = bind(_left_to_adam, names=_names("adam_names", adam_names))
+    decay = _decay(learning_rate, weight_decay, decay_names)
+    return make_optimizer("muon", rule, adam_rule, moments=("m", "v"), choose=left, decay=decay)
 
 
-OPTIMIZERS = {
+def _muon(dw: Any, m: Any, v: Any, *, cast: Any, rate: Any, momentum: Any) -> Moved:
+    momentum, rest = cast(momentum), cast(1 - momentum)
+    m = momentum * m + rest * dw
+    size = 0.2 * math.sqrt(max(dw.shape))
+    return -cast(rate) * size * _orthogonal(momentum * m + rest * dw), {"m": m, "v": v}
+
+
+def _orthogonal(w: jax.Array) -> jax.Array:
+    """U V^T of w = U S V^T, roughly: five steps of Jordan's quintic Newton-Schulz iteration.
+
+    The singular values come to lie between about 0.7 and 1.2.
+    """
+    x = w.T if w.shape[0] > w.shape[1] else w  # the smaller side first: its square is w w^T
+    norm = jnp.sqrt(jnp.sum(jnp.square(x)))
+    x = x / jnp.maximum(norm, 1e-7)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.T if w.shape[0] > w.shape[1] else x
+
+
+def _left_to_adam(path: str, param: jax.Array, *, names: frozenset[str]) -> bool:
+    return param.ndim != 2 or not names.isdisjoint(path.split("/"))
+
+
+# The only list of optimizers. To add one, write the function, with its rule beside it (`_Leafwise`
+# says what that is), and a row; a hyper-parameter that is new has a row in HYPER_PARAMETERS.
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": sgd,
     "sgd_momentum": sgd_momentum,
     "nesterov": nesterov,
@@ -310,30 +351,33 @@ def clip_by_global_norm(optimizer: Optimizer, max_norm: Any) -> Optimizer:
       An Optimizer with the state of the one given.
     """
     optimizer = as_optimizer(optimizer)
-    _check.POSITIVE.check("max_norm", max_norm)
+    MAX_NORM.check("max_norm", max_norm)
+    return Optimizer(optimizer.init, bind(_clipped, optimizer=optimizer, max_norm=max_norm))
 
-    def update(grads: Tree, opt_state: Tree, params: Tree) -> tuple[Tree, Tree]:
-        norm = global_norm(grads)
-        scale = jnp.where(norm > max_norm, max_norm / norm, jnp.where(jnp.isnan(norm), norm, 1))
 
-        def scaled(dw: Any) -> jax.Array:
-            dw = jnp.asarray(dw)
-            return (dw.astype(scale.dtype) * scale).astype(dw.dtype)
+def _clipped(
+    grads: Tree, opt_state: Tree, params: Tree, *, optimizer: Optimizer, max_norm: Any
+) -> tuple[Tree, Tree]:
+    norm = global_norm(grads)
+    dtype = promoted(norm, max_norm)
+    norm, max_norm = norm.astype(dtype), jnp.asarray(max_norm, dtype)
+    scale = jnp.where(norm > max_norm, max_norm / norm, jnp.where(jnp.isnan(norm), norm, 1))
 
-        return optimizer.update(jax.tree.map(scaled, grads), opt_state, params)
+    def scaled(dw: Any) -> jax.Array:
+        dw = jnp.asarray(dw)
+        return (dw.astype(dtype) * scale).astype(dw.dtype)
 
-    return Optimizer(optimizer.init, update)
+    return optimizer.update(jax.tree.map(scaled, grads), opt_state, params)
 
 
 def global_norm(tree: Tree) -> jax.Array:
     """The root of the sum of the squares of all elements of a tree, float32 at least."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    dtype = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
+    dtype = promoted(*leaves)
     wide = [leaf.astype(dtype) for leaf in leaves]
     # In units of the largest element, so that no square overflows.
-    top = jnp.max(
-        jnp.stack([jnp.zeros((), dtype), *(jnp.max(jnp.abs(w), initial=0) for w in wide)])
-    )
+    largest = (jnp.max(jnp.abs(w), initial=0) for w in wide)
+    top = jnp.max(jnp.stack([jnp.zeros((), dtype), *largest]))
     unit = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
     squares = sum((jnp.sum(jnp.square(w / unit)) for w in wide), start=jnp.zeros((), dtype))
     return unit * jnp.sqrt(squares)
@@ -357,30 +401,35 @@ def with_average(optimizer: Optimizer, decay: Any) -> Optimizer:
       least; `step`.
     """
     optimizer = as_optimizer(optimizer)
-    _check.DECAY.check("decay", decay)
+    AVERAGE_DECAY.check("decay", decay)
+    init = bind(_init_average, optimizer=optimizer)
+    return Optimizer(init, bind(_update_average, optimizer=optimizer, decay=decay))
 
-    def init(params: Tree) -> FrozenDict:
-        _check_floating("with_average", params)
-        average = jax.tree.map(lambda p: jnp.zeros_like(accumulator(p)), params)
-        entry = {"optimizer": optimizer.init(params), "average": average}
-        return FrozenDict.shallow({**entry, "step": jnp.zeros((), jnp.int32)})
 
-    def update(grads: Tree, opt_state: Tree, params: Tree) -> tuple[Tree, Tree]:
-        _check_entries("with_average", opt_state, {"optimizer", "average", "step"})
-        check_same_structure(opt_state["average"], params, "opt_state['average']")
-        updates, inner = optimizer.update(grads, opt_state["optimizer"], params)
-        step = jnp.asarray(opt_state["step"], jnp.int32) + 1
-        share = (1 - decay) / _one_minus_power(decay, step)
+def _init_average(params: Tree, *, optimizer: Optimizer) -> FrozenDict:
+    check_floating("with_average", params)
+    average = jax.tree.map(lambda p: jnp.zeros_like(p, promoted(jnp.asarray(p))), params)
+    entry = {"optimizer": optimizer.init(params), "average": average}
+    return FrozenDict.shallow({**entry, "step": jnp.zeros((), jnp.int32)})
 
-        def follow(average: Any, param: Any) -> jax.Array:
-            average = jnp.asarray(average)
-            return average + share.astype(average.dtype) * (accumulator(param) - average)
 
-        average = jax.tree.map(follow, opt_state["average"], apply_updates(params, updates))
-        entry = {"optimizer": inner, "average": average, "step": step}
-        return updates, FrozenDict.shallow(entry) if isinstance(opt_state, FrozenDict) else entry
+def _update_average(
+    grads: Tree, opt_state: Tree, params: Tree, *, optimizer: Optimizer, decay: Any
+) -> tuple[Tree, Tree]:
+    check_entries("with_average", opt_state, {"optimizer", "average", "step"})
+    check_same_structure(opt_state["average"], params, "opt_state['average']")
+    updates, inner = optimizer.update(grads, opt_state["optimizer"], params)
+    step = jnp.asarray(opt_state["step"], jnp.int32) + 1
+    share = jnp.asarray(1 - decay, float) / one_minus_power(decay, step)
 
-    return Optimizer(init, update)
+    def follow(average: Any, param: Any) -> jax.Array:
+        average = jnp.asarray(average)
+        param = jnp.asarray(param).astype(average.dtype)
+        return average + share.astype(average.dtype) * (param - average)
+
+    average = jax.tree.map(follow, opt_state["average"], apply_updates(params, updates))
+    entry = {"optimizer": inner, "average": average, "step": step}
+    return updates, FrozenDict.shallow(entry) if isinstance(opt_state, FrozenDict) else entry
 
 
 def averaged_params(opt_state: Tree, params: Tree) -> Tree:
@@ -406,179 +455,28 @@ def averaged_params(opt_state: Tree, params: Tree) -> Tree:
     return jax.tree.map(read, params, opt_state["average"])
 
 
-def apply_updates(params: Tree, updates: Tree) -> Tree:
-    """`params + updates`, in the tree structure and dtypes of params."""
-    check_same_structure(updates, params, "updates")
-
-    def add(param: Any, update: Any) -> jax.Array:
-        param = jnp.asarray(param)
-        return param + jnp.asarray(update).astype(param.dtype)
-
-    return jax.tree.map(add, params, updates)
+def _decay(learning_rate: Any, weight_decay: Any, names: Sequence[str] | None) -> Bound:
+    """Decoupled weight decay: `decay(step)(path)` times w is what a leaf loses besides."""
+    _check_numbers(learning_rate, weight_decay=weight_decay)
+    among = None if names is None else _names("decay_names", names)
+    return bind(_decay_at, learning_rate=learning_rate, weight_decay=weight_decay, names=among)
 
 
-def as_optimizer(optimizer: Any) -> Optimizer:
-    """The optimizer, or an `Optimizer` of a bare pair; TypeError if it is neither."""
-    pair = optimizer if type(optimizer) is tuple else ()
-    if len(pair) == 2 and all(map(callable, pair)):
-        return Optimizer(*pair)
-    if not (callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update")):
-        raise TypeError(f"optimizer must be a pair (init, update), got {optimizer!r}")
-    return optimizer
+def _decay_at(step: Any, *, learning_rate: Any, weight_decay: Any, names: Any) -> Any:
+    rate = at_step(learning_rate, step)
+    with jax.numpy_dtype_promotion("standard"):  # each may have a dtype of its own
+        factor = rate * weight_decay
+    return lambda path: factor if names is None or path.rsplit("/", 1)[-1] in names else None
 
 
-class _Decay:
-    """Decoupled weight decay: the update of a leaf loses `rate * weight_decay * w`."""
-
-    def __init__(self, learning_rate: Any, weight_decay: Any, names: Sequence[str] | None) -> None:
-        _check.NON_NEGATIVE.check("weight_decay", weight_decay)
-        if isinstance(names, str):
-            raise TypeError(f"decay_names must be a sequence of names, such as ({names!r},)")
-        self.names = None if names is None else frozenset(names)
-        self.factor = lambda step: _rate(learning_rate, step) * weight_decay
-
-    def applies(self, path: str) -> bool:
-        return self.names is None or path.rsplit("/", 1)[-1] in self.names
+def _names(argument: str, names: Sequence[str]) -> frozenset[str]:
+    if isinstance(names, str):
+        raise TypeError(f"{argument} must be a sequence of names, such as ({names!r},)")
+    return frozenset(names)
 
 
-def _optimizer(
-    name: str,
-    moments: Sequence[str],
-    rule: Callable[..., Any],
-    hypers: Callable[[Any], tuple[Any, ...]],
-    *,
-    decay: _Decay | None = None,
-    by_leaf: bool = False,
-) -> Optimizer:
-    """An optimizer that treats each leaf by itself.
-
-    Args:
-      name: for errors.
-      moments: the names of the state trees, which start at zeros.
-      rule: `rule(dw, *moments, *hypers) -> (update, *moments)` on arrays of one dtype.
-      hypers: `hypers(step)`, the numbers for the rule, given the count before this update.
-      decay: decoupled weight decay.
-      by_leaf: whether `rule(path, param)` gives the rule for a leaf instead.
-    """
-    entries = {*moments, "step"}
-
-    def init(params: Tree) -> FrozenDict:
-        _check_floating(name, params)
-        zeros = {moment: jax.tree.map(jnp.zeros_like, params) for moment in moments}
-        return FrozenDict.shallow({**zeros, "step": jnp.zeros((), jnp.int32)})
-
-    def update(grads: Tree, opt_state: Tree, params: Tree) -> tuple[Tree, Tree]:
-        _check_entries(name, opt_state, entries)
-        _check_floating(name, params)
-        check_same_structure(grads, params, "grads")
-        for moment in moments:
-            check_same_structure(opt_state[moment], params, f"opt_state[{moment!r}]")
-        step = jnp.asarray(opt_state["step"], jnp.int32)
-        numbers, shrink = hypers(step), None if decay is None else decay.factor(step)
-        trees = [grads, *(opt_state[moment] for moment in moments)]
-        columns = zip(jax.tree.leaves(params), *map(jax.tree.leaves, trees), strict=True)
-        rows = []
-        for path, leaves in zip(_paths(params), columns, strict=True):
-            leaf_rule = rule(path, jnp.asarray(leaves[0])) if by_leaf else rule
-            leaf_shrink = shrink if decay is not None and decay.applies(path) else None
-            rows.append(_apply(leaf_rule, numbers, leaf_shrink, *leaves))
-        structure = structure_of(params)
-        updates, *new_moments = (
-            jax.tree.unflatten(structure, [row[i] for row in rows]) for i in range(1 + len(moments))
-        )
-        entry = {**dict(zip(moments, new_moments, strict=True)), "step": step + 1}
-        return updates, FrozenDict.shallow(entry) if isinstance(opt_state, FrozenDict) else entry
-
-    return Optimizer(init, update)
-
-
-def _apply(
-    rule: Any, numbers: Sequence[Any], shrink: Any, param: Any, dw: Any, *moments: Any
-) -> list[Any]:
-    """One leaf: the rule in float32 at least, and each result rounded once to its own dtype."""
-    arrays = [jnp.asarray(array) for array in (dw, *moments)]
-    param = jnp.asarray(param)
-    out_dtypes = [param.dtype, *(moment.dtype for moment in arrays[1:])]
-    dtype = jnp.promote_types(param.dtype, jnp.float32)
-    cast = [array.astype(dtype) for array in arrays] + [jnp.asarray(n, dtype) for n in numbers]
-    update, *moved = rule(*cast)
-    if shrink is not None:
-        update = update - jnp.asarray(shrink, dtype) * param.astype(dtype)
-    return [out.astype(kept) for out, kept in zip((update, *moved), out_dtypes, strict=True)]
-
-
-def _paths(tree: Tree) -> list[str]:
-    return [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
-
-
-def _adam_rule(
-    dw: Any, m: Any, v: Any, rate: Any, b1: Any, r1: Any, b2: Any, r2: Any, fix2: Any, eps: Any
-) -> tuple[Any, ...]:
-    m = b1 * m + r1 * dw
-    v = b2 * v + r2 * dw * dw
-    return -rate * m / (jnp.sqrt(v * fix2) + eps), m, v
-
-
-def _adam_hypers(
-    learning_rate: Any, beta1: Any, beta2: Any, epsilon: Any
-) -> Callable[[Any], tuple[Any, ...]]:
-    _check_rate(learning_rate)
-    _check.DECAY.check("beta1", beta1)
-    _check.DECAY.check("beta2", beta2)
-    _check.POSITIVE.check("epsilon", epsilon)
-
-    def hypers(step: Any) -> tuple[Any, ...]:
-        rate = _rate(learning_rate, step) / _one_minus_power(beta1, step + 1)
-        fix2 = 1 / _one_minus_power(beta2, step + 1)
-        return rate, beta1, 1 - beta1, beta2, 1 - beta2, fix2, epsilon
-
-    return hypers
-
-
-def _orthogonal(w: jax.Array) -> jax.Array:
-    """U V^T of w = U S V^T, roughly: five steps of Jordan's quintic Newton-Schulz iteration.
-
-    The singular values come to lie between about 0.7 and 1.2.
-    """
-    x = w.T if w.shape[0] > w.shape[1] else w  # the smaller side first: its square is w w^T
-    norm = jnp.sqrt(jnp.sum(jnp.square(x)))
-    x = x / jnp.maximum(norm, 1e-7)
-    for _ in range(5):
-        square = x @ x.T
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x.T if w.shape[0] > w.shape[1] else x
-
-
-def _rate(learning_rate: Any, step: Any) -> Any:
-    return learning_rate(step) if callable(learning_rate) else learning_rate
-
-
-def _one_minus_power(beta: Any, t: Any) -> jax.Array:
-    # 1 - 0.999**t in float32 is off by 1e-5 at t = 1; expm1 loses nothing.
-    log_beta: Any
-    if _check.concrete(beta):
-        log_beta = math.log(beta) if beta > 0 else -math.inf  # in double precision
-    else:
-        log_beta = jnp.log(beta)
-    return -jnp.expm1(jnp.asarray(t, float) * log_beta)
-
-
-def _check_rate(learning_rate: Any) -> None:
+def _check_numbers(learning_rate: Any, **hypers: Any) -> None:
     if not callable(learning_rate):
-        _check.POSITIVE.check("learning_rate", learning_rate)
-
-
-def _check_entries(name: str, opt_state: Any, entries: set[str]) -> None:
-    found = set(opt_state) if isinstance(opt_state, Mapping) else set()
-    if found != entries:
-        raise ValueError(
-            f"{name}: opt_state must have {', '.join(sorted(entries))}; "
-            f"got {', '.join(map(str, sorted(found))) or 'nothing'}"
-        )
-
-
-def _check_floating(name: str, params: Tree) -> None:
-    for leaf in jax.tree.leaves(params):
-        dtype = jnp.asarray(leaf).dtype
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"{name}: parameters must be floating point, got {dtype}")
+        LEARNING_RATE.check("learning_rate", learning_rate)
+    for name, value in hypers.items():
+        HYPER_PARAMETERS[name].check(name, value)

@@ -1,5 +1,10 @@
-"""Learning rates that change during training, as functions of the number of updates done."""
+"""Learning rates that change during training, as functions of the number of updates done.
 
+A schedule gives a rate in JAX's default float type. Schedules of equal arguments are equal, so
+that what was compiled with one serves the other; see `bind`.
+"""
+
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +12,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet import _check
+from funcnet import checks
+from funcnet.bind import bind
+
+__all__ = [
+    "constant",
+    "cosine_decay",
+    "exponential_decay",
+    "one_cycle",
+    "step_decay",
+    "warmup",
+]
 
 Schedule = Callable[[Any], Any]
+
+# What the numbers of a schedule may be.
+LEARNING_RATE = checks.POSITIVE
+LEARNING_RATE_DECAY = checks.POSITIVE
+DECAY_EVERY = checks.COUNT
+WARMUP = checks.FRACTION
+
+
+def at_step(rate: Any, step: Any) -> Any:
+    """The learning rate at a step: what a schedule gives, or the number that it is."""
+    return rate(step) if callable(rate) else rate
 
 
 def constant(rate: Any) -> Schedule:
@@ -20,8 +46,12 @@ def constant(rate: Any) -> Schedule:
     Returns:
       `schedule(step) -> learning rate`.
     """
-    _check.POSITIVE.check("rate", rate)
-    return lambda step: jnp.asarray(rate, float)
+    LEARNING_RATE.check("rate", rate)
+    return bind(_constant, rate=rate)
+
+
+def _constant(step: Any, *, rate: Any) -> jax.Array:
+    return jnp.asarray(rate, float)
 
 
 def exponential_decay(rate: Any, decay: Any, steps_per_epoch: int) -> Schedule:
@@ -36,15 +66,17 @@ def exponential_decay(rate: Any, decay: Any, steps_per_epoch: int) -> Schedule:
     Returns:
       `schedule(step) -> learning rate`.
     """
-    _check.POSITIVE.check("rate", rate)
-    _check.POSITIVE.check("decay", decay)
-    steps_per_epoch = _check.COUNT.check("steps_per_epoch", steps_per_epoch)
+    LEARNING_RATE.check("rate", rate)
+    LEARNING_RATE_DECAY.check("decay", decay)
+    steps_per_epoch = checks.COUNT.check("steps_per_epoch", steps_per_epoch)
+    return bind(_exponential, rate=rate, decay=decay, steps_per_epoch=steps_per_epoch)
 
-    def schedule(step: Any) -> jax.Array:
-        epoch = jnp.asarray(step) // steps_per_epoch
-        return rate * jnp.power(jnp.asarray(decay, float), epoch)
 
-    return schedule
+def _exponential(step: Any, *, rate: Any, decay: Any, steps_per_epoch: int) -> jax.Array:
+    epoch = jnp.asarray(step) // steps_per_epoch
+    with jax.numpy_dtype_promotion("standard"):  # a whole power, which the strict mode refuses
+        factor = jnp.power(jnp.asarray(decay, float), epoch)
+    return jnp.asarray(rate, float) * factor
 
 
 def step_decay(rate: Any, decay: Any, every: int) -> Schedule:
@@ -57,7 +89,7 @@ def step_decay(rate: Any, decay: Any, every: int) -> Schedule:
     Returns:
       `schedule(step) -> learning rate`.
     """
-    every = _check.COUNT.check("every", every)
+    every = checks.COUNT.check("every", every)
     return exponential_decay(rate, decay, every)
 
 
@@ -75,14 +107,21 @@ def cosine_decay(rate: Any, total_steps: int, *, final_fraction: Any = 0.0) -> S
     Returns:
       `schedule(step) -> learning rate`.
     """
-    _check.POSITIVE.check("rate", rate)
-    _check.FRACTION.check("final_fraction", final_fraction)
-    total_steps = _check.COUNT.check("total_steps", total_steps)
+    LEARNING_RATE.check("rate", rate)
+    checks.FRACTION.check("final_fraction", final_fraction)
+    total_steps = checks.COUNT.check("total_steps", total_steps)
+    return bind(_cosine, rate=rate, total_steps=total_steps, final_fraction=final_fraction)
 
-    def schedule(step: Any) -> jax.Array:
-        return rate * _half_cosine(jnp.asarray(step, float) / total_steps, final_fraction)
 
-    return schedule
+def _cosine(step: Any, *, rate: Any, total_steps: int, final_fraction: Any) -> jax.Array:
+    t = jnp.asarray(step, float) / total_steps
+    return jnp.asarray(rate, float) * _half_cosine(t, final_fraction)
+
+
+def _half_cosine(t: jax.Array, final_fraction: Any) -> jax.Array:
+    """From 1 at t = 0 and before to `final_fraction` at t = 1 and after."""
+    share = 0.5 * (1 + jnp.cos(math.pi * jnp.clip(t, 0, 1)))
+    return jnp.asarray(final_fraction, float) + jnp.asarray(1 - final_fraction, float) * share
 
 
 def warmup(schedule: Any, warmup_steps: int) -> Schedule:
@@ -98,13 +137,13 @@ def warmup(schedule: Any, warmup_steps: int) -> Schedule:
     """
     if not callable(schedule):
         schedule = constant(schedule)
-    warmup_steps = _check.COUNT.check("warmup_steps", warmup_steps)
+    warmup_steps = checks.COUNT.check("warmup_steps", warmup_steps)
+    return bind(_warmed, schedule=schedule, warmup_steps=warmup_steps)
 
-    def warmed(step: Any) -> jax.Array:
-        share = jnp.clip((jnp.asarray(step, float) + 1) / warmup_steps, 0, 1)
-        return share * schedule(step)
 
-    return warmed
+def _warmed(step: Any, *, schedule: Schedule, warmup_steps: int) -> jax.Array:
+    share = jnp.clip((jnp.asarray(step, float) + 1) / warmup_steps, 0, 1)
+    return share * jnp.asarray(schedule(step), float)
 
 
 def one_cycle(
@@ -135,23 +174,120 @@ def one_cycle(
     Returns:
       `schedule(step) -> learning rate`.
     """
-    _check.POSITIVE.check("rate", rate)
-    _check.FRACTION.check("warmup_fraction", warmup_fraction)
-    _check.FRACTION.check("first_fraction", first_fraction)
-    _check.FRACTION.check("final_fraction", final_fraction)
-    total_steps = _check.COUNT.check("total_steps", total_steps)
-
-    def schedule(step: Any) -> jax.Array:
-        count = jnp.asarray(step, float)
-        rising = jnp.round(jnp.asarray(warmup_fraction * total_steps, float))
-        up = first_fraction + (1 - first_fraction) * (count + 1) / (rising + 1)
-        down = _half_cosine((count - rising) / jnp.maximum(total_steps - rising, 1), final_fraction)
-        return rate * jnp.where(count < rising, up, down)
-
-    return schedule
+    LEARNING_RATE.check("rate", rate)
+    WARMUP.check("warmup_fraction", warmup_fraction)
+    checks.FRACTION.check("first_fraction", first_fraction)
+    checks.FRACTION.check("final_fraction", final_fraction)
+    return bind(
+        _one_cycle,
+        rate=rate,
+        total_steps=checks.COUNT.check("total_steps", total_steps),
+        warmup_fraction=warmup_fraction,
+        first_fraction=first_fraction,
+        final_fraction=final_fraction,
+    )
 
 
-def _half_cosine(t: jax.Array, final_fraction: Any) -> jax.Array:
-    """From 1 at t = 0 and before to `final_fraction` at t = 1 and after."""
-    share = 0.5 * (1 + jnp.cos(math.pi * jnp.clip(t, 0, 1)))
-    return final_fraction + (1 - final_fraction) * share
+def _one_cycle(
+    step: Any,
+    *,
+    rate: Any,
+    total_steps: int,
+    warmup_fraction: Any,
+    first_fraction: Any,
+    final_fraction: Any,
+) -> jax.Array:
+    count = jnp.asarray(step, float)
+    rising = jnp.round(jnp.asarray(warmup_fraction * total_steps, float))
+    first, climb = (jnp.asarray(n, float) for n in (first_fraction, 1 - first_fraction))
+    up = first + climb * (count + 1) / (rising + 1)
+    down = _half_cosine((count - rising) / jnp.maximum(total_steps - rising, 1), final_fraction)
+    return jnp.asarray(rate, float) * jnp.where(count < rising, up, down)
+
+
+def _constant_of_run(rate: Any) -> Any:
+    LEARNING_RATE.check("rate", rate)
+    return rate  # as it is: what is taken of numbers alone is taken in double precision
+
+
+def _step_of_run(rate: Any, decay: Any, decay_every: int, steps_per_epoch: int) -> Schedule:
+    decay_every = DECAY_EVERY.check("decay_every", decay_every)
+    steps_per_epoch = checks.COUNT.check("steps_per_epoch", steps_per_epoch)
+    return step_decay(rate, decay, decay_every * steps_per_epoch)
+
+
+def _one_cycle_of_run(rate: Any, total_steps: int, warmup: Any = None) -> Schedule:
+    given = {} if warmup is None else {"warmup_fraction": warmup}
+    return one_cycle(rate, total_steps, **given)
+
+
+# The only list of schedules that have a name. To add one, write the function, and a row: its
+# parameters are what it takes of a run, by the names that they have in `named_schedule`.
+SCHEDULES: dict[str, Callable[..., Any]] = {
+    "constant": _constant_of_run,
+    "exponential": exponential_decay,
+    "step": _step_of_run,
+    "cosine": cosine_decay,
+    "one_cycle": _one_cycle_of_run,
+}
+
+
+def named_schedule(
+    name: str,
+    *,
+    rate: Any,
+    decay: Any = None,
+    decay_every: int = 1,
+    steps_per_epoch: int,
+    total_steps: int,
+    warmup: Any = None,
+) -> Any:
+    """The learning rate of a run, by the name of its schedule.
+
+    Args:
+      name: a key of `SCHEDULES`.
+      rate: the learning rate; may be traced.
+      decay: the factor of the schedules that take one, which need it; may be traced.
+      decay_every: the number of epochs between two decays, of the schedules that take it.
+      steps_per_epoch: the number of updates in an epoch.
+      total_steps: the number of updates in all.
+      warmup: the share of the updates until the full rate, 0 to 1; None is what the schedule
+        does by itself. Of a schedule that takes no share it is the linear start of `warmup`.
+    Returns:
+      A schedule; or `rate` itself where it is constant.
+    Raises:
+      ValueError: there is no such schedule; or it does not take what is given, or needs what is
+        not; or a number is out of its range.
+    """
+    make = checks.choose("schedule", name, SCHEDULES)
+    run = {
+        "rate": rate,
+        "decay": decay,
+        "decay_every": decay_every,
+        "steps_per_epoch": steps_per_epoch,
+        "total_steps": total_steps,
+        "warmup": warmup,
+    }
+    takes = _takes(make)
+    for option, missing in (("decay", decay is None), ("decay_every", decay_every == 1)):
+        if not missing and option not in takes:
+            raise ValueError(f"{option} is for {_users(option)}, not for {name}")
+    if decay is None and "decay" in takes:
+        raise ValueError(f"decay must be given for {_users('decay')}")
+    if warmup is not None:
+        WARMUP.check("warmup", warmup)
+    schedule = make(**{option: value for option, value in run.items() if option in takes})
+    return schedule if "warmup" in takes else _with_start(schedule, warmup, total_steps)
+
+
+def _with_start(schedule: Any, share: Any, total_steps: int) -> Any:
+    return warmup(schedule, math.ceil(share * total_steps)) if share else schedule
+
+
+def _takes(make: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(make).parameters)
+
+
+def _users(option: str) -> str:
+    names = [name for name, make in SCHEDULES.items() if option in _takes(make)]
+    return f"the schedule{'s' * (len(names) > 1)} {' and '.join(names)}"

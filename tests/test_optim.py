@@ -1,5 +1,6 @@
 """Optimizers: one table, every test runs over it. A new optimizer is one more row."""
 
+import inspect
 import re
 from collections import OrderedDict
 from typing import NamedTuple
@@ -210,6 +211,9 @@ def walk(optimizer, params, recorded):
 
 def test_the_table_has_every_optimizer():
     assert {kind: row.make for kind, row in OPTIMIZERS.items()} == optim.OPTIMIZERS
+    for row in OPTIMIZERS.values():
+        numbers = [n for n in inspect.signature(row.make).parameters if not n.endswith("_names")]
+        assert ["learning_rate", *row.hypers] == numbers
 
 
 # The assignment's own numbers
@@ -394,20 +398,38 @@ def test_adams_bias_correction_in_float32(traced, rng):
         np.testing.assert_allclose(update(step, 0.9, 0.999), expected, rtol=rtol)
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "moment"),
-    [
-        ("rmsprop", "decay_rate", "cache"),
-        ("adam", "beta1", "m"),
-        ("adam", "beta2", "v"),
-        ("adamw", "beta2", "v"),
-        ("lion", "beta2", "m"),
-        ("muon", "momentum", "m"),
-    ],
-)
-def test_one_minus_a_coefficient_is_exact(kind, name, moment):
+# The moment that 1 - beta of a gradient of ones is left in, of each coefficient below 1 and the
+# shape of a leaf; None is none.
+ONE_MINUS = {
+    ("sgd_momentum", "momentum"): None,
+    ("nesterov", "momentum"): None,
+    ("rmsprop", "decay_rate"): ("cache", (2, 2)),
+    ("adam", "beta1"): ("m", (2, 2)),
+    ("adam", "beta2"): ("v", (2, 2)),
+    ("adamw", "beta1"): ("m", (2, 2)),
+    ("adamw", "beta2"): ("v", (2, 2)),
+    ("lion", "beta1"): None,
+    ("lion", "beta2"): ("m", (2, 2)),
+    ("muon", "momentum"): ("m", (2, 2)),
+    ("muon", "beta1"): ("m", (2,)),
+    ("muon", "beta2"): ("v", (2,)),
+}
+
+
+def test_one_minus_has_every_coefficient():
+    assert set(ONE_MINUS) == {
+        (kind, name)
+        for kind, row in OPTIMIZERS.items()
+        for name in row.hypers
+        if optim.HYPER_PARAMETERS[name].below == 1
+    }
+
+
+@pytest.mark.parametrize(("kind", "name"), [key for key, found in ONE_MINUS.items() if found])
+def test_one_minus_a_coefficient_is_exact(kind, name):
     """1 - 0.9999 taken in float32 would be off by 2e-4."""
-    ones = jnp.ones((2, 2))
+    moment, shape = ONE_MINUS[kind, name]
+    ones = jnp.ones(shape)
     optimizer = OPTIMIZERS[kind].make(0.1, **{name: 0.9999})
     _, opt_state = optimizer.update(ones, optimizer.init(ones), ones)
     np.testing.assert_allclose(opt_state[moment], 1e-4, rtol=1e-6)
@@ -562,6 +584,18 @@ def test_other_numbers_may_be_traced(row, name, rng, x64, unoptimized):
     for got, value in zip(swept, values, strict=True):
         assert fn.relative_error(got, third(float(value))) <= 1e-12
     assert fn.relative_error(swept[0], swept[1]) > 1e-6  # it matters
+
+
+@wrapped_too
+def test_numbers_that_are_arrays_may_be_closed_over(row, rng):
+    """They are known, and yet what JAX makes of them while it traces is not."""
+    params = draw(rng, "float32")
+
+    def first(cast):
+        optimizer = row.make(cast(0.1), **{name: cast(n) for name, n in row.hypers.items()})
+        return jax.jit(optimizer.update)(params, optimizer.init(params), params)[0]
+
+    assert fn.relative_error(first(jnp.float32), first(float)) <= 1e-4  # beta is rounded
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 2)], ids=str)

@@ -1,11 +1,14 @@
 """Learning rates as functions of the count of updates done."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import funcnet as fn
+from funcnet import optim, schedules
 
 NaN = float("nan")
 
@@ -53,7 +56,7 @@ def test_rate_and_decay_may_be_traced(x64):
     np.testing.assert_allclose(got, [0.81, 0.125], rtol=1e-14)
 
 
-@pytest.mark.parametrize("make", [fn.sgd, fn.adam, fn.rmsprop, fn.sgd_momentum, fn.adamw])
+@pytest.mark.parametrize("make", optim.OPTIMIZERS.values(), ids=list(optim.OPTIMIZERS))
 def test_an_optimizer_takes_it(make, x64):
     """Six steps, two an epoch, in one compiled loop, against a rate set by hand."""
     scheduled = make(fn.exponential_decay(0.1, 0.5, 2))
@@ -282,3 +285,149 @@ def test_bad_arguments(case):
     with pytest.raises(kind, match=text) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+# By name
+
+named = schedules.named_schedule
+RUN = {"rate": 0.1, "steps_per_epoch": 5, "total_steps": 40}  # eight epochs
+NAMED = {
+    "constant": [({}, 0.1), ({"warmup": 0.26}, fn.warmup(0.1, 11)), ({"warmup": 0}, 0.1)],
+    "exponential": [
+        ({"decay": 0.5}, fn.exponential_decay(0.1, 0.5, 5)),
+        ({"decay": 0.5, "warmup": 0.25}, fn.warmup(fn.exponential_decay(0.1, 0.5, 5), 10)),
+    ],
+    "step": [
+        ({"decay": 0.5}, fn.step_decay(0.1, 0.5, 5)),
+        ({"decay": 0.5, "decay_every": 2}, fn.step_decay(0.1, 0.5, 10)),
+        (
+            {"decay": 0.5, "decay_every": 3, "warmup": 1},
+            fn.warmup(fn.step_decay(0.1, 0.5, 15), 40),
+        ),
+    ],
+    "cosine": [
+        ({}, fn.cosine_decay(0.1, 40)),
+        ({"warmup": 0.0}, fn.cosine_decay(0.1, 40)),
+        ({"warmup": 0.1}, fn.warmup(fn.cosine_decay(0.1, 40), 4)),
+        ({"warmup": 1e-9}, fn.warmup(fn.cosine_decay(0.1, 40), 1)),
+    ],
+    "one_cycle": [
+        ({}, fn.one_cycle(0.1, 40, warmup_fraction=0.2)),
+        ({"warmup": 0.5}, fn.one_cycle(0.1, 40, warmup_fraction=0.5)),
+        ({"warmup": 0.0}, fn.one_cycle(0.1, 40, warmup_fraction=0.0)),
+    ],
+}
+
+
+def test_the_table_has_every_name():
+    assert set(NAMED) == set(schedules.SCHEDULES)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_schedules_by_name(name):
+    for given, expected in NAMED[name]:
+        made = named(name, **RUN, **given)
+        assert made == expected
+        assert type(made) is type(expected)
+
+
+def test_the_registry_is_the_only_list(monkeypatch):
+    """A row more is a schedule more, also in what is said of the others."""
+
+    def halved(rate, decay, total_steps):
+        return fn.step_decay(rate, decay, total_steps // 2)
+
+    monkeypatch.setitem(schedules.SCHEDULES, "halved", halved)
+    assert named("halved", **RUN, decay=0.3) == fn.step_decay(0.1, 0.3, 20)
+    made = named("halved", **RUN, decay=0.3, warmup=0.1)
+    assert made == fn.warmup(fn.step_decay(0.1, 0.3, 20), 4)
+    for wrong in ({"name": "halved"}, {"name": "cosine", "decay": 0.5}):
+        with pytest.raises(ValueError, match=r"decay .*schedules exponential and step and halved"):
+            named(**wrong, **RUN)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_named_schedule_may_be_traced(name, x64, unoptimized):
+    takes = inspect.signature(schedules.SCHEDULES[name]).parameters
+    decay = {"decay": 0.5} if "decay" in takes else {}
+    given = {"rate": 0.1, **decay} | ({"warmup": 0.4} if "warmup" in takes else {})
+    counts = {"steps_per_epoch": 2, "total_steps": 10}
+
+    @jax.jit
+    def rates(given):
+        schedule = named(name, **given, **counts)
+        return jax.vmap(lambda step: schedules.at_step(schedule, step))(jnp.arange(10))
+
+    schedule = named(name, **given, **counts)
+    expected = [schedules.at_step(schedule, step) for step in range(10)]
+    np.testing.assert_allclose(rates(given), expected, rtol=1e-12, atol=1e-17)
+
+
+def takes_decay():
+    return {
+        name: "decay" in inspect.signature(make).parameters
+        for name, make in schedules.SCHEDULES.items()
+    }
+
+
+@pytest.mark.parametrize("name", schedules.SCHEDULES)
+def test_a_decay_is_given_if_and_only_if_it_is_taken(name):
+    takes = takes_decay()
+    given = {} if takes[name] else {"decay": 0.5}
+    with pytest.raises(ValueError, match="decay") as caught:
+        named(name, **RUN, **given)
+    for user in (user for user, needs in takes.items() if needs):
+        assert user in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+NAMED_ERRORS = {
+    "unknown": ({"name": "cosin"}, ValueError, "unknown schedule 'cosin': did you mean 'cosine'"),
+    "decay of none": (
+        {"name": "cosine", "decay": 0.5},
+        ValueError,
+        "decay is for the schedules exponential and step, not for cosine",
+    ),
+    "no decay": (
+        {"name": "step"},
+        ValueError,
+        "decay must be given for the schedules exponential and step",
+    ),
+    "decay every": (
+        {"name": "exponential", "decay": 0.5, "decay_every": 2},
+        ValueError,
+        "decay_every is for the schedule step, not for exponential",
+    ),
+    "rate": ({"name": "constant", "rate": 0}, ValueError, "rate must be > 0, got 0"),
+    "rate of all": ({"name": "cosine", "rate": -1}, ValueError, "rate must be > 0, got -1"),
+    "decay 0": ({"name": "step", "decay": 0}, ValueError, "decay must be > 0, got 0"),
+    "decay text": ({"name": "step", "decay": "a"}, TypeError, "decay must be a number"),
+    "every 0": (
+        {"name": "step", "decay": 0.5, "decay_every": 0},
+        ValueError,
+        "decay_every must be at least 1, got 0",
+    ),
+    "every 1.5": (
+        {"name": "step", "decay": 0.5, "decay_every": 1.5},
+        TypeError,
+        "decay_every must be an integer",
+    ),
+    "epoch": (
+        {"name": "step", "decay": 0.5, "steps_per_epoch": 0},
+        ValueError,
+        "steps_per_epoch must be at least 1",
+    ),
+    "total": ({"name": "cosine", "total_steps": 0}, ValueError, "total_steps must be at least 1"),
+    **{
+        f"warmup {name} {value}": ({"name": name, "warmup": value}, kind, "warmup must be")
+        for name in ("constant", "one_cycle")
+        for value, kind in ((-0.1, ValueError), (1.1, ValueError), ("a", TypeError))
+    },
+}
+
+
+@pytest.mark.parametrize("case", NAMED_ERRORS)
+def test_bad_arguments_of_named_schedules(case):
+    given, kind, text = NAMED_ERRORS[case]
+    with pytest.raises(kind, match=text):
+        named(**RUN | given)

@@ -1,0 +1,83 @@
+"""An option of an experiment: what there is to know of a field of `Config`."""
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any, NamedTuple
+
+from funcnet import _check
+from funcnet._steps import Step, parse_step
+
+
+class Option(NamedTuple):
+    """What there is to know of a field of `Config`, besides its name, its type and its default.
+
+    Attributes:
+      help: what it is, in words.
+      group: under which heading help shows it.
+      metavar: what stands for its value in help.
+      range: the numbers that it may be, or each of several: Range or Count.
+      choices: the names that it may be, and what they stand for.
+      steps: functions that it names, several of them in turn.
+      several: whether it is several numbers.
+      least: of several or of steps, how many there must be.
+      optional: whether it may be None, which is as if it had not been given.
+      sweep: "several" if a sweep may vary it, "one" if all its members share it, "" if it has none.
+      gradcheck: whether a gradient check takes it.
+      needed: whether every stored configuration has it, so that a missing one is damage.
+      aliases: older names.
+    """
+
+    help: str
+    group: str
+    metavar: str | None = None
+    range: _check.Range | _check.Count | None = None
+    choices: Mapping[str, Any] | None = None
+    steps: Mapping[str, Step] | None = None
+    several: bool = False
+    least: int = 0
+    optional: bool = False
+    sweep: str = "several"
+    gradcheck: bool = False
+    needed: bool = False
+    aliases: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise unless it may be `value`; traced numbers pass."""
+        shown = option(name)
+        if value is None and self.optional:
+            return
+        if self.several or self.steps is not None:
+            if not isinstance(value, (list, tuple)):
+                raise TypeError(f"{shown} must be a list, got {value!r}")
+            if len(value) < self.least:
+                raise ValueError(f"{shown} must be given at least one value")
+            for each in value:
+                self._check_one(name, f"every size in {shown}", each)
+        else:
+            self._check_one(name, shown, value)
+
+    def _check_one(self, name: str, shown: str, value: Any) -> None:
+        if self.steps is not None:
+            if not isinstance(value, str):
+                raise TypeError(f"every step of {option(name)} must be a string, got {value!r}")
+            parse_step(option(name), value, self.steps)
+        elif self.choices is not None and (isinstance(value, str) or self.range is None):
+            _check.choose(name, value, self.choices)
+        elif self.range is not None:
+            self.range.check(shown, value)
+        elif not isinstance(value, bool if self.metavar is None else str):
+            what = "True or False" if self.metavar is None else "a string"
+            raise TypeError(f"{shown} must be {what}, got {value!r}")
+
+
+def option_field(
+    default: Any, help: str, group: str, metavar: str | None = None, **facts: Any
+) -> Any:
+    """A field of a dataclass that is an Option."""
+    facts.setdefault("optional", default is None)
+    return field(default=default, metadata={"option": Option(help, group, metavar, **facts)})
+
+
+def option(name: str) -> str:
+    """How the command line writes an option."""
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,72 @@
+"""From the options of a command to the record of a run, and from a run directory to its model."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import jax
+
+import funcnet as fn
+from funcnet import recipes, runs
+from funcnet.cli.options import given_options, listed
+from funcnet.config import Config, replaced
+from funcnet.datasets import load_dataset
+from funcnet.datasets.dataset import fingerprint
+from funcnet.datasets.registry import FILE_OPTIONS, is_file
+from funcnet.runs import Record
+
+
+def make_config(args: argparse.Namespace) -> Config:
+    """The Config of the options of a command, on top of its recipe's."""
+    return replaced(args.base, given_options(args))
+
+
+def make_record(config: Config, recipe: str | None) -> Record:
+    """The record of a run, which finds its data from wherever it is used."""
+    facts = {
+        "recipe": recipe,
+        "title": f"{run_name(config, recipe)}, hidden layers {list(config.hidden_dims)}",
+        "versions": {"funcnet": fn.__version__, "jax": jax.__version__},
+    }
+    if is_file(config.dataset):
+        config = dataclasses.replace(config, dataset=str(Path(config.dataset).resolve()))
+    return Record(config, facts)
+
+
+def run_name(config: Config, recipe: str | None) -> str:
+    """What a run is called if nothing else is said."""
+    return recipe or (Path(config.dataset).stem if is_file(config.dataset) else config.dataset)
+
+
+def load_data(config: Config) -> fn.Dataset:
+    """The dataset of a Config, whole."""
+    options = {name: config[name] for name in FILE_OPTIONS}
+    return load_dataset(config.dataset, data_dir=config.data_dir, **options)
+
+
+def with_data(record: Record, dataset: fn.Dataset) -> Record:
+    """The record with what there is to know of its data."""
+    record = record.having(class_names=list(dataset.class_names))
+    if is_file(record.config.dataset):
+        record = record.having(data_sha256=fingerprint(dataset))
+    return record
+
+
+def check_data(record: Record, dataset: fn.Dataset, problem: str) -> None:
+    """Raise if the data are not those of the record."""
+    if record.facts.get("data_sha256", digest := fingerprint(dataset)) != digest:
+        raise ValueError(f"{record.config.dataset} has changed {problem}")
+
+
+def load_run(path: str, which: str) -> tuple[Record, fn.Model]:
+    """The record and the model of a run directory."""
+    record = runs.load_record(path)
+    if record.unknown:
+        names = listed(record.unknown)
+        print(
+            f"warning: {path}/config.json has {names}, which this funcnet does not know",
+            file=sys.stderr,
+        )
+    net = recipes.build_net(record.config, len(record.facts["class_names"]))
+    return record, runs.load_run_model(path, net, which=which)

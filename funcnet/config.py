@@ -1,0 +1,495 @@
+"""Config: every option of an experiment, once: its default, what it may be, and what is said of it.
+
+The command line, the files of runs and sweeps, recipes and the axes of a sweep loop over these
+fields. To add an option, add a field; what it does is in recipes.py, and only rules between options
+are code here.
+"""
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import jax.numpy as jnp
+
+from funcnet import _check, layers, losses, net, optim, schedules, step, train
+from funcnet._field import Option, option, option_field
+from funcnet._steps import describe_steps
+from funcnet.augment import AUGMENTATIONS
+from funcnet.datasets import load_arrays
+from funcnet.datasets.arrays import TEST_FRACTION, VAL_FRACTION
+from funcnet.datasets.registry import DATASETS, FILE_OPTIONS, is_file
+from funcnet.preprocess import PREPROCESSINGS
+from funcnet.versions import lift, version_of
+
+__all__ = ["Config"]
+
+BATCH_SIZE = 50  # unless it is given, or the data are fewer
+SEED = _check.Count(at_least=0, at_most=2**32 - 1)
+MATMUL_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+
+
+def _hyper(name: str, metavar: str, besides: str = "") -> Any:
+    """A hyper-parameter of optimizers: help says which have it, and their defaults."""
+    known = {
+        optimizer: inspect.signature(make).parameters[name].default
+        for optimizer, make in optim.OPTIMIZERS.items()
+        if name in inspect.signature(make).parameters
+    }
+    values = list(known.values())
+    usual = max(values, key=values.count)
+    others = [f"{value:g} of {o}" for o, value in known.items() if value != usual]
+    default = ", ".join([f"{usual:g}", *others]).replace("e-0", "e-")
+    help = f"of {', '.join(known)}; {default} if not given{besides}"
+    return option_field(None, help, "optimizer", metavar, range=optim.HYPER_PARAMETERS[name])
+
+
+def _names(table: Iterable[str]) -> str:
+    return ", ".join(table)
+
+
+GROUPS = {
+    "most used": "options used most",
+    "data": "data",
+    "network": "network",
+    "loss": "loss",
+    "training": "training",
+    "optimizer": "optimizer",
+}
+_NORMALIZATIONS = {"none": None, **{name: name for name in net.NORMALIZATIONS}}
+_SCALES = {name: name for name in net.SCALES}
+_SPLIT = inspect.signature(load_arrays).parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Mapping[str, Any]):
+    """An experiment as data: what `funcnet train` does, by the names of its options.
+
+    It reads like a dict, too: `config["epochs"]`, `{**config}`; a changed copy is
+    `dataclasses.replace(config, epochs=5)`. `experiment` makes of it what `fit` takes.
+
+    Raises:
+      ValueError, TypeError: an option is wrong, or does not go with another one; it is named as on
+        the command line.
+    """
+
+    dataset: str = option_field(
+        "digits",
+        f"{_names(DATASETS)}, or the path of your own .npz (x, y) or .csv",
+        "most used",
+        "NAME",
+        sweep="one",
+        gradcheck=True,
+        needed=True,
+    )
+    data_dir: str | None = option_field(
+        None,
+        "where downloaded data are; if not given $FUNCNET_DATA, else the user's cache",
+        "data",
+        "DIR",
+        sweep="one",
+        gradcheck=True,
+        needed=True,
+    )
+    label: str | None = option_field(
+        None,
+        "label column of a .csv; the last if not given",
+        "most used",
+        "COLUMN",
+        sweep="one",
+        gradcheck=True,
+        needed=True,
+    )
+    val_fraction: float | None = option_field(
+        None,
+        f"of a file; {_SPLIT['val_fraction'].default} if not given",
+        "data",
+        "F",
+        range=VAL_FRACTION,
+        sweep="one",
+        gradcheck=True,
+        needed=True,
+    )
+    test_fraction: float | None = option_field(
+        None,
+        f"of a file; {_SPLIT['test_fraction'].default} if not given",
+        "data",
+        "F",
+        range=TEST_FRACTION,
+        sweep="one",
+        gradcheck=True,
+        needed=True,
+    )
+    num_train: int | None = option_field(
+        None,
+        "train on the first N training examples only (preprocessing is fitted to all of them all "
+        "the same)",
+        "data",
+        "N",
+        range=_check.COUNT,
+        sweep="one",
+        needed=True,
+    )
+    preprocess: tuple[str, ...] = option_field(
+        ("mean",),
+        f"what is done to all inputs, in turn: {describe_steps(PREPROCESSINGS)}",
+        "data",
+        "STEP",
+        steps=PREPROCESSINGS,
+        least=1,
+        sweep="one",
+        gradcheck=True,
+    )
+    augment: tuple[str, ...] = option_field(
+        (),
+        f"change training images at random, in this order or another: "
+        f"{describe_steps(AUGMENTATIONS)}; without a STEP, not at all",
+        "data",
+        "STEP",
+        steps=AUGMENTATIONS,
+        sweep="one",
+    )
+    hidden_dims: tuple[int, ...] = option_field(
+        (256, 256),
+        "size of each hidden layer; none for a linear classifier",
+        "most used",
+        "DIM",
+        range=net.DIM,
+        several=True,
+        gradcheck=True,
+        needed=True,
+        aliases=("hidden",),
+    )
+    normalization: str = option_field(
+        "none",
+        f"after each hidden affine layer: {_names(_NORMALIZATIONS)}",
+        "network",
+        "NAME",
+        choices=_NORMALIZATIONS,
+        gradcheck=True,
+    )
+    activation: str = option_field(
+        "relu",
+        _names(net.ACTIVATIONS),
+        "network",
+        "NAME",
+        choices={name: name for name in net.ACTIVATIONS},
+        gradcheck=True,
+    )
+    keep_prob: float | None = option_field(
+        None,
+        "dropout keeps a hidden unit with P",
+        "network",
+        "P",
+        range=layers.KEEP_PROB,
+        gradcheck=True,
+    )
+    input_keep_prob: float | None = option_field(
+        None,
+        "dropout keeps an input with P",
+        "network",
+        "P",
+        range=layers.KEEP_PROB,
+        gradcheck=True,
+    )
+    weight_scale: float | str | None = option_field(
+        2e-2,
+        "standard deviation of the initial weights; or he, sqrt(2 / fan_in), or glorot, "
+        "sqrt(2 / (fan_in + fan_out)), which are for inputs of unit size: pixels are larger, "
+        "standardize them",
+        "network",
+        "SCALE",
+        range=net.WEIGHT_SCALE,
+        choices=_SCALES,
+        optional=True,
+        gradcheck=True,
+        needed=True,
+    )
+    matmul_dtype: str = option_field(
+        "float32",
+        f"{_names(MATMUL_DTYPES)}: of the factors of matrix products; sums and parameters are "
+        "float32",
+        "network",
+        "DTYPE",
+        choices=MATMUL_DTYPES,
+    )
+    seed: int = option_field(
+        0,
+        "seed of everything random",
+        "most used",
+        "N",
+        range=SEED,
+        sweep="one",
+        gradcheck=True,
+    )
+    loss: str = option_field(
+        "softmax",
+        _names(losses.LOSSES),
+        "loss",
+        "NAME",
+        choices=losses.LOSSES,
+        gradcheck=True,
+        needed=True,
+    )
+    reg: float = option_field(
+        0.0,
+        "L2 strength: 0.5 R sum(w^2) is added to the loss",
+        "loss",
+        "R",
+        range=losses.REG,
+        gradcheck=True,
+    )
+    label_smoothing: float = option_field(
+        0.0,
+        "the share of a target's probability that is spread over all classes",
+        "loss",
+        "S",
+        range=losses.LABEL_SMOOTHING,
+    )
+    mixup_alpha: float = option_field(
+        0.0,
+        "train on mixtures of pairs, with shares from Beta(ALPHA, ALPHA); 0 is none",
+        "loss",
+        "ALPHA",
+        range=step.MIXUP_ALPHA,
+        aliases=("mixup",),
+    )
+    optimizer: str = option_field(
+        "adam", _names(optim.OPTIMIZERS), "most used", "NAME", choices=optim.OPTIMIZERS
+    )
+    learning_rate: float = option_field(
+        1e-3, "step size, the largest one", "most used", "RATE", range=optim.LEARNING_RATE
+    )
+    schedule: str | None = option_field(
+        None,
+        f"{_names(schedules.SCHEDULES)}; constant if not given, or exponential if there is a decay",
+        "optimizer",
+        "NAME",
+        choices=schedules.SCHEDULES,
+    )
+    learning_rate_decay: float | None = option_field(
+        None,
+        "of exponential and step: multiply the learning rate by this after every epoch, or every "
+        "--decay-every",
+        "optimizer",
+        "FACTOR",
+        range=schedules.LEARNING_RATE_DECAY,
+    )
+    decay_every: int = option_field(
+        1, "of step: epochs between two decays", "optimizer", "N", range=schedules.DECAY_EVERY
+    )
+    warmup: float | None = option_field(
+        None,
+        "share of the steps on which the rate rises; 0 if not given, 0.2 for one_cycle",
+        "optimizer",
+        "SHARE",
+        range=schedules.WARMUP,
+        sweep="one",
+    )
+    momentum: float | None = _hyper("momentum", "M")
+    decay_rate: float | None = _hyper("decay_rate", "D")
+    beta1: float | None = _hyper("beta1", "B")
+    beta2: float | None = _hyper("beta2", "B")
+    epsilon: float | None = _hyper("epsilon", "E")
+    weight_decay: float | None = _hyper("weight_decay", "D", "; of the weights alone")
+    clip_norm: float | None = option_field(
+        None,
+        "scale gradients of a larger global norm down to C",
+        "optimizer",
+        "C",
+        range=optim.MAX_NORM,
+    )
+    average_decay: float | None = option_field(
+        None,
+        "evaluate and keep an exponential average of the parameters, 0.999 say, in place of the "
+        "last ones",
+        "training",
+        "D",
+        range=optim.AVERAGE_DECAY,
+    )
+    epochs: int = option_field(
+        20, "passes over the training data", "most used", "N", range=train.EPOCHS, sweep="one"
+    )
+    batch_size: int | None = option_field(
+        None,
+        f"examples per step; {BATCH_SIZE} if not given, or all if they are fewer",
+        "most used",
+        "N",
+        range=step.BATCH_SIZE,
+    )
+    eval_every: int = option_field(
+        1,
+        "measure accuracies every N epochs; 0 never",
+        "training",
+        "N",
+        range=_check.NATURAL,
+        sweep="one",
+    )
+    tta: bool = option_field(
+        False,
+        "at the end, measure the test accuracy of predictions averaged over ten flips and shifts "
+        "of each image, too",
+        "training",
+        sweep="",
+    )
+
+    def __post_init__(self) -> None:
+        for name, known in OPTIONS.items():
+            value = getattr(self, name)
+            known.check(name, value)
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        _check_rules(self)
+
+    def __getitem__(self, name: str) -> Any:
+        if canonical(name) not in OPTIONS:
+            raise KeyError(name)
+        return getattr(self, canonical(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(OPTIONS)
+
+    def __len__(self) -> int:
+        return len(OPTIONS)
+
+    def meaning(self, name: str) -> Any:
+        """What the value of an option stands for, where it is a name among choices."""
+        choices, value = OPTIONS[name].choices, getattr(self, name)
+        return choices[value] if choices is not None and isinstance(value, str) else value
+
+
+OPTIONS: dict[str, Option] = {each.name: each.metadata["option"] for each in fields(Config)}
+DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(Config)}
+ALIASES = {alias: name for name, known in OPTIONS.items() for alias in known.aliases}
+
+
+def canonical(name: str) -> str:
+    """The name of an option that may be given by an older one."""
+    return ALIASES.get(name, name)
+
+
+def as_config(options: Mapping[str, Any]) -> Config:
+    """A Config of options by name; what is missing is as in `Config()`.
+
+    Args:
+      options: a Config; or a mapping of options, also by older names, of which the last one counts;
+        or what a config.json holds.
+    Raises:
+      ValueError, TypeError: there is no such option, with the nearest name; or as for `Config`.
+    """
+    if isinstance(options, Config):
+        return options
+    if version_of("run", options) is not None:
+        return stored_config("run", options, "config")
+    return replaced(Config(), options)
+
+
+def replaced(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The Config with some options changed, also by older names."""
+    for name in changes:
+        if canonical(name) not in OPTIONS:
+            raise ValueError(_check.unknown("option", name, [*OPTIONS, *ALIASES]))
+    return replace(config, **{canonical(name): value for name, value in changes.items()})
+
+
+def stored_config(kind: str, content: Mapping[str, Any], where: object) -> Config:
+    """The Config in the config.json of a run or a sweep, of any version.
+
+    Args:
+      kind: "run" or "sweep".
+      content: what the file holds; what is no option is not looked at.
+      where: the file, for errors.
+    Raises:
+      ValueError: it is damaged, of a newer version or of something else.
+    """
+    version = version_of(kind, content)
+    if version is None:
+        raise ValueError(f"{where} is not the configuration of a funcnet {kind}")
+    content = lift(kind, version, content, where)
+    for name, known in OPTIONS.items():
+        if name not in content:
+            if known.needed:
+                raise ValueError(f"{where} is damaged: {name} is missing")
+            continue
+        try:
+            known.check(name, content[name])
+        except (TypeError, ValueError):
+            raise ValueError(f"{where} is damaged: {name} is {content[name]!r}") from None
+    try:
+        return Config(**{name: content[name] for name in OPTIONS if name in content})
+    except ValueError as error:
+        raise ValueError(f"{where} is damaged: {error}") from None
+
+
+# Rules between options.
+
+
+def _check_rules(config: Config) -> None:
+    for rule in (_check_data, _check_targets, _check_hyper_parameters, _check_schedule):
+        rule(config)
+
+
+def _check_data(config: Config) -> None:
+    if is_file(config.dataset):
+        kept: tuple[str, ...] = ()
+    elif config.dataset in DATASETS:
+        kept = FILE_OPTIONS
+    else:
+        raise ValueError(_check.unknown("dataset", config.dataset, DATASETS))
+    for name in kept:
+        if getattr(config, name) is not None:
+            raise ValueError(f"{option(name)} is for files, not for {config.dataset}")
+    downloaded = [name for name, source in DATASETS.items() if source.takes_directory]
+    if config.data_dir is not None and config.dataset not in downloaded:
+        raise ValueError(f"--data-dir is for {_names(downloaded)}, not for {config.dataset}")
+
+
+def _check_targets(config: Config) -> None:
+    soft = not (losses.is_zero(config.label_smoothing) and losses.is_zero(config.mixup_alpha))
+    if config.loss != "softmax" and soft:
+        raise ValueError("--label-smoothing and --mixup-alpha are for the softmax loss")
+
+
+def _check_hyper_parameters(config: Config) -> None:
+    for name in hyper_parameters(config):
+        users = [o for o, make in optim.OPTIMIZERS.items() if name in _parameters(make)]
+        if config.optimizer not in users:
+            raise ValueError(
+                f"{option(name)} is for {' and '.join(users)}, not for {config.optimizer}"
+            )
+
+
+def hyper_parameters(config: Config) -> dict[str, Any]:
+    """The hyper-parameters of the optimizer that are given."""
+    given = {name: config[name] for name in optim.HYPER_PARAMETERS if config[name] is not None}
+    none = _check.concrete(config.weight_decay) and config.weight_decay == 0
+    if none and "weight_decay" not in _parameters(config.meaning("optimizer")):
+        del given["weight_decay"]  # none is what the others have, and how a recipe's is undone
+    return given
+
+
+def _check_schedule(config: Config) -> None:
+    name = schedule_name(config)
+    takes = {schedule: _parameters(make) for schedule, make in schedules.SCHEDULES.items()}
+    for given, parameter, shown in (
+        (config.learning_rate_decay is not None, "decay", "--learning-rate-decay"),
+        (config.decay_every != 1, "decay_every", "--decay-every"),
+    ):
+        users = [schedule for schedule in takes if parameter in takes[schedule]]
+        if given and name not in users:
+            plural = "schedule" if len(users) == 1 else "schedules"
+            other = "" if config.schedule is None else f", not for {name}"
+            raise ValueError(f"{shown} is for the {plural} {' and '.join(users)}{other}")
+    if config.learning_rate_decay is None and "decay" in takes[name]:
+        raise ValueError(f"--schedule {name} needs --learning-rate-decay")
+
+
+def schedule_name(config: Config) -> str:
+    """The schedule of a configuration, which a decay alone implies."""
+    if config.schedule is not None:
+        return config.schedule
+    return "constant" if config.learning_rate_decay is None else "exponential"
+
+
+def _parameters(function: Any) -> Mapping[str, Any]:
+    return inspect.signature(function).parameters

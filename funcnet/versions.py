@@ -1,0 +1,81 @@
+"""What is on disk has a version: an integer for each kind of directory or file, 0.1.0's is 1.
+
+A change that an older funcnet could not read raises the version of its kind, and adds to LIFTS a
+pure function that makes of content of the version before what this one would have written. A new
+field that has a default is no new version. Examples of all versions are in tests/stored.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+VERSIONS = {"run": 2, "sweep": 2, "member": 1, "model": 1}
+
+
+def stamp(kind: str) -> dict[str, Any]:
+    """What content of a kind says of itself: `format`, for older readers, and `version`."""
+    return {"format": f"funcnet {kind} {VERSIONS[kind]}", "version": VERSIONS[kind]}
+
+
+def version_of(kind: str, content: Mapping[str, Any]) -> int | None:
+    """The version of content of a kind; None if it is of no kind or of another one."""
+    found = re.fullmatch(rf"funcnet {kind} (\d+)", str(content.get("format")))
+    if found is None or str(content.get("version", found[1])) != found[1]:
+        return None
+    return int(found[1])
+
+
+def lift(kind: str, version: int, content: Any, where: object) -> Any:
+    """Content of an older version of a kind as this version has it.
+
+    Args:
+      kind: a key of VERSIONS, or "table", the rows of a sweep, which have its version.
+      version: that of the content.
+      content: what was read; it is not changed.
+      where: where it was read, for the error.
+    Raises:
+      ValueError: it is of a newer version.
+    """
+    newest = VERSIONS["sweep" if kind == "table" else kind]
+    if version > newest:
+        raise ValueError(
+            f"{where} was written by a newer funcnet: it is of version {version}, and this one "
+            f"reads up to {newest}; install a newer funcnet"
+        )
+    for number in range(version, newest):
+        content = LIFTS[kind, number](content)
+    return content
+
+
+def _run_1(config: Mapping[str, Any]) -> dict[str, Any]:
+    """0.1.0 called hidden_dims hidden, and mixup_alpha mixup; the oldest runs had null for he."""
+    config = _renamed(config)
+    if "weight_scale" in config and config["weight_scale"] is None:
+        config["weight_scale"] = "he"
+    if isinstance(config.get("preprocess"), str):
+        config["preprocess"] = [config["preprocess"]]
+    return config
+
+
+def _sweep_1(config: Mapping[str, Any]) -> dict[str, Any]:
+    config = _run_1(config)
+    if isinstance(config.get("settings"), list):
+        config["settings"] = _table_1(config["settings"])
+    return config
+
+
+def _table_1(rows: list[Any]) -> list[Any]:
+    return [_renamed(row) if isinstance(row, Mapping) else row for row in rows]
+
+
+def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"hidden": "hidden_dims", "mixup": "mixup_alpha"}
+    return {names.get(name, name): value for name, value in options.items()}
+
+
+# By kind and version, what lifts it to the next.
+LIFTS: dict[tuple[str, int], Callable[[Any], Any]] = {
+    ("run", 1): _run_1,
+    ("sweep", 1): _sweep_1,
+    ("table", 1): _table_1,
+}
