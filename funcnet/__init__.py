@@ -9,263 +9,35 @@ result = fn.fit(net, fn.adam(1e-3), digits, key=jax.random.key(0), epochs=20, ba
 fn.evaluate(result.best, digits.x_test, digits.y_test)
 """
 
-from funcnet.augment import (
-    cutout,
-    flips_and_shifts,
-    mixup,
-    random_flip,
-    random_resized_crop,
-    random_shift,
-)
-from funcnet.checkpoint import load_model, save_model
-from funcnet.datasets import (
-    Dataset,
-    check_dataset,
-    download_cifar10,
-    load_arrays,
-    load_cifar10,
-    load_digits,
-    read_inputs,
-)
-from funcnet.gradcheck import (
-    GradientCheck,
-    check_gradients,
-    numerical_gradient,
-    relative_error,
-    scaled_error,
-)
-from funcnet.layers import (
-    affine_backward,
-    affine_forward,
-    affine_relu_backward,
-    affine_relu_forward,
-    batchnorm_backward,
-    batchnorm_forward,
-    dropout_backward,
-    dropout_forward,
-    gelu_backward,
-    gelu_forward,
-    gelu_tanh_backward,
-    gelu_tanh_forward,
-    layernorm_backward,
-    layernorm_forward,
-    leaky_relu_backward,
-    leaky_relu_forward,
-    relu_backward,
-    relu_forward,
-    tanh_backward,
-    tanh_forward,
-    with_custom_vjp,
-)
-from funcnet.losses import l2_penalty, smooth_labels, softmax_loss, svm_loss
-from funcnet.model import (
-    BestModel,
-    Evaluation,
-    Model,
-    evaluate,
-    predict,
-    predict_scores,
-)
-from funcnet.net import (
-    Layer,
-    affine,
-    batchnorm,
-    dropout,
-    gelu,
-    layernorm,
-    leaky_relu,
-    loss,
-    loss_and_grads,
-    mlp,
-    relu,
-    residual,
-    serial,
-    tanh,
-)
-from funcnet.optim import (
-    Optimizer,
-    adagrad,
-    adam,
-    adamw,
-    apply_updates,
-    averaged_params,
-    clip_by_global_norm,
-    global_norm,
-    lion,
-    muon,
-    nesterov,
-    rmsprop,
-    sgd,
-    sgd_momentum,
-    with_average,
-)
-from funcnet.plots import (
-    plot_heat_map,
-    plot_histories,
-    plot_history,
-    plot_lines,
-    plot_parallel,
-    plot_sweep,
-)
-from funcnet.preprocess import (
-    Preprocess,
-    chain,
-    no_preprocess,
-    normalize_contrast,
-    shuffle_features,
-    standardize,
-    subtract_mean,
-    whiten,
-)
-from funcnet.recipes import Experiment, Recipe, experiment, list_recipes, load_recipe
-from funcnet.schedules import (
-    constant,
-    cosine_decay,
-    exponential_decay,
-    one_cycle,
-    step_decay,
-    warmup,
-)
-from funcnet.step import TrainState, init_train_state, make_train_step
-from funcnet.sweeps.search import (
-    grid,
-    integers,
-    log_uniform,
-    member_key,
-    random_search,
-    uniform,
-)
-from funcnet.sweeps.sweep import SweepResult, sweep
-from funcnet.sweeps.table import Member, mean_over_seeds, sweep_table
-from funcnet.train import FitResult, History, fit
-from funcnet.tree import FrozenDict, freeze, unfreeze
+# What is public each module says itself, in its __all__.
+from types import ModuleType as _ModuleType
 
-__version__ = "0.1.0"
+from funcnet.augment import *
+from funcnet.checkpoint import *
+from funcnet.config import *
+from funcnet.datasets import *
+from funcnet.gradcheck import *
+from funcnet.layer import *
+from funcnet.layers import *
+from funcnet.losses import *
+from funcnet.model import *
+from funcnet.net import *
+from funcnet.optim import *
+from funcnet.optimizer import *
+from funcnet.plots import *
+from funcnet.preprocess import *
+from funcnet.recipes import *
+from funcnet.schedules import *
+from funcnet.step import *
+from funcnet.sweeps.search import *
+from funcnet.sweeps.sweep import *
+from funcnet.sweeps.table import *
+from funcnet.train import *
+from funcnet.tree import *
 
-__all__ = [
-    "BestModel",
-    "Dataset",
-    "Evaluation",
-    "Experiment",
-    "FitResult",
-    "FrozenDict",
-    "GradientCheck",
-    "History",
-    "Layer",
-    "Member",
-    "Model",
-    "Optimizer",
-    "Preprocess",
-    "Recipe",
-    "SweepResult",
-    "TrainState",
-    "adagrad",
-    "adam",
-    "adamw",
-    "affine",
-    "affine_backward",
-    "affine_forward",
-    "affine_relu_backward",
-    "affine_relu_forward",
-    "apply_updates",
-    "averaged_params",
-    "batchnorm",
-    "batchnorm_backward",
-    "batchnorm_forward",
-    "chain",
-    "check_dataset",
-    "check_gradients",
-    "clip_by_global_norm",
-    "constant",
-    "cosine_decay",
-    "cutout",
-    "download_cifar10",
-    "dropout",
-    "dropout_backward",
-    "dropout_forward",
-    "evaluate",
-    "experiment",
-    "exponential_decay",
-    "fit",
-    "flips_and_shifts",
-    "freeze",
-    "gelu",
-    "gelu_backward",
-    "gelu_forward",
-    "gelu_tanh_backward",
-    "gelu_tanh_forward",
-    "global_norm",
-    "grid",
-    "init_train_state",
-    "integers",
-    "l2_penalty",
-    "layernorm",
-    "layernorm_backward",
-    "layernorm_forward",
-    "leaky_relu",
-    "leaky_relu_backward",
-    "leaky_relu_forward",
-    "lion",
-    "list_recipes",
-    "load_arrays",
-    "load_cifar10",
-    "load_digits",
-    "load_model",
-    "load_recipe",
-    "log_uniform",
-    "loss",
-    "loss_and_grads",
-    "make_train_step",
-    "mean_over_seeds",
-    "member_key",
-    "mixup",
-    "mlp",
-    "muon",
-    "nesterov",
-    "no_preprocess",
-    "normalize_contrast",
-    "numerical_gradient",
-    "one_cycle",
-    "plot_heat_map",
-    "plot_histories",
-    "plot_history",
-    "plot_lines",
-    "plot_parallel",
-    "plot_sweep",
-    "predict",
-    "predict_scores",
-    "random_flip",
-    "random_resized_crop",
-    "random_search",
-    "random_shift",
-    "read_inputs",
-    "relative_error",
-    "relu",
-    "relu_backward",
-    "relu_forward",
-    "residual",
-    "rmsprop",
-    "save_model",
-    "scaled_error",
-    "serial",
-    "sgd",
-    "sgd_momentum",
-    "shuffle_features",
-    "smooth_labels",
-    "softmax_loss",
-    "standardize",
-    "step_decay",
-    "subtract_mean",
-    "svm_loss",
-    "sweep",
-    "sweep_table",
-    "tanh",
-    "tanh_backward",
-    "tanh_forward",
-    "unfreeze",
-    "uniform",
-    "warmup",
-    "whiten",
-    "with_average",
-    "with_custom_vjp",
-]
+__version__ = "0.2.0"
+__all__ = sorted(
+    name
+    for name, value in list(globals().items())
+    if not name.startswith("_") and not isinstance(value, _ModuleType)
+)

@@ -13,10 +13,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet import _check
-from funcnet._bind import bind
-from funcnet._steps import Step
+from funcnet import checks
+from funcnet.bind import bind
 from funcnet.layers import Array
+from funcnet.named import Step
+
+__all__ = [
+    "cutout",
+    "flips_and_shifts",
+    "mixup",
+    "random_flip",
+    "random_resized_crop",
+    "random_shift",
+]
 
 Augmentation = Callable[[Any, Any], jax.Array]
 
@@ -77,8 +86,8 @@ def random_resized_crop(
       Images of the same shape and dtype; integers are rounded.
     """
     images = _images("random_resized_crop", images)
-    _check.PROBABILITY.check("min_area", min_area)
-    _check.Range(at_least=1).check("max_aspect", max_aspect)
+    checks.PROBABILITY.check("min_area", min_area)
+    checks.Range(at_least=1).check("max_aspect", max_aspect)
     area_key, aspect_key, row_key, column_key = jax.random.split(key, 4)
     count = (len(images),)
     area = jax.random.uniform(area_key, count, minval=min_area, maxval=1.0)
@@ -112,7 +121,7 @@ def cutout(key: Any, images: Array, *, size: int = 8) -> jax.Array:
       Images of the same shape and dtype.
     """
     images = _images("cutout", images)
-    size = _check.COUNT.check("size", size)
+    size = checks.COUNT.check("size", size)
     height, width = images.shape[-2:]
     row_key, column_key = jax.random.split(key)
     top = jax.random.randint(row_key, (len(images), 1), 0, height) - size // 2
@@ -152,7 +161,7 @@ def mixup(key: Any, x: Array, targets: Array, alpha: Any) -> tuple[jax.Array, ja
     Returns:
       x' and targets', of the same shapes and dtypes.
     """
-    _check.POSITIVE.check("alpha", alpha)
+    checks.POSITIVE.check("alpha", alpha)
     x, targets = jnp.asarray(x), jnp.asarray(targets)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"mixup: x must be floating point, got {x.dtype}")
@@ -184,7 +193,7 @@ def flips_and_shifts(max_shift: int = 2) -> tuple[Callable[[Array], jax.Array], 
     Returns:
       Functions of images [N, ..., H, W].
     """
-    max_shift = _check.NATURAL.check("max_shift", max_shift)
+    max_shift = checks.NATURAL.check("max_shift", max_shift)
     moves: list[tuple[int, int]] = [(0, 0)]
     if max_shift:
         moves += [(-max_shift, 0), (max_shift, 0), (0, -max_shift), (0, max_shift)]
@@ -210,7 +219,7 @@ def in_turn(augmentations: Augmentation | Sequence[Augmentation]) -> Augmentatio
         return augmentations
     functions = tuple(augmentations)
     for function in functions:
-        _check.function("every augmentation", function)
+        checks.function("every augmentation", function)
     return bind(_in_turn, functions=functions)
 
 
@@ -228,7 +237,7 @@ def _images(name: str, images: Array) -> jax.Array:
 
 
 def _reflected(name: str, images: jax.Array, margin: int) -> jax.Array:
-    margin = _check.NATURAL.check("max_shift", margin)
+    margin = checks.NATURAL.check("max_shift", margin)
     if margin >= min(images.shape[-2:]):
         raise ValueError(
             f"{name}: max_shift is {margin}, but the images have only "

@@ -15,14 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import _check
-from funcnet._files import write_atomically
+from funcnet import checks
+from funcnet.files import write_atomically
+from funcnet.layer import Layer
 from funcnet.model import Model
-from funcnet.net import Layer
 from funcnet.preprocess import Preprocess, check_kind
 from funcnet.tree import FrozenDict, freeze, named_leaves
+from funcnet.versions import lift, stamp, version_of
 
-FORMAT = "funcnet model 1"
+__all__ = ["load_model", "save_model"]
+
 DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
@@ -49,7 +51,7 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
       ImportError: safetensors is not installed.
     """
     trees = {"params": model.params, "state": model.state, "preprocess": model.preprocess.stats}
-    save_trees(path, trees, format=FORMAT, preprocess=model.preprocess.kind)
+    save_trees(path, trees, kind="model", preprocess=model.preprocess.kind)
 
 
 def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
@@ -66,7 +68,7 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
       OSError: it cannot be read.
       ImportError: safetensors is not installed.
     """
-    tensors, metadata = load_tensors(path, format=FORMAT)
+    tensors, metadata = load_tensors(path, kind="model")
     trees = nest(tensors)
     kind = metadata.get("preprocess", "")
     check_kind(kind)
@@ -75,14 +77,14 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
 
 
 def save_trees(
-    path: str | os.PathLike[str], trees: Mapping[str, Any], *, format: str, preprocess: str = ""
+    path: str | os.PathLike[str], trees: Mapping[str, Any], *, kind: str, preprocess: str = ""
 ) -> None:
     """Write nested dicts of arrays, with a checksum of all of them; empty dicts are left out.
 
     Args:
       path: the file to write.
       trees: the trees by name; their keys are strings without "/".
-      format: what the file is, for its reader.
+      kind: what the file is, a key of `versions.VERSIONS`.
       preprocess: the kind of a preprocessing among them.
     """
     safetensors = _safetensors()
@@ -93,7 +95,7 @@ def save_trees(
             raise ValueError(f"keys must be strings without '/', got the path {name}")
     tensors = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
     metadata = {
-        "format": format,
+        **{name: str(value) for name, value in stamp(kind).items()},
         "preprocess": preprocess,
         "sha256": _digest(preprocess, tensors),
     }
@@ -101,12 +103,12 @@ def save_trees(
 
 
 def load_tensors(
-    path: str | os.PathLike[str], *, format: str
+    path: str | os.PathLike[str], *, kind: str
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """What `save_trees` wrote, arrays by path, and the metadata beside them.
 
     Raises:
-      ValueError: the file is not of this format, is damaged or truncated.
+      ValueError: the file is not of this kind, of a newer version, damaged or truncated.
     """
     safetensors = _safetensors()
     data = Path(path).read_bytes()
@@ -116,13 +118,12 @@ def load_tensors(
         metadata = dict(header.get("__metadata__", {}))
     except Exception as error:  # its own errors share no base but Exception
         raise ValueError(f"{path} is not a safetensors file, or is damaged: {error}") from None
-    if metadata.get("format") != format:
-        raise ValueError(
-            f"{path} is no {format.rsplit(maxsplit=1)[0].split()[-1]} that funcnet saved"
-        )
+    version = version_of(kind, metadata)
+    if version is None:
+        raise ValueError(f"{path} is no {kind} that funcnet saved")
     if metadata.get("sha256") != _digest(metadata.get("preprocess", ""), tensors):
         raise ValueError(f"{path} is damaged: its checksum does not match")
-    return tensors, metadata
+    return lift(kind, version, tensors, path), metadata
 
 
 def _array(view: dict[str, Any]) -> np.ndarray:
@@ -151,7 +152,7 @@ def _digest(kind: str, tensors: dict[str, np.ndarray]) -> str:
 
 
 def _safetensors() -> Any:
-    _check.installed("safetensors", "to save and load models")
+    checks.installed("safetensors", "to save and load models")
     import safetensors.numpy
 
     return safetensors

@@ -12,20 +12,20 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from funcnet import _check, layers, losses, net, optim, schedules, step, train
-from funcnet._field import Option, option, option_field
-from funcnet._steps import describe_steps
+from funcnet import checks, layers, losses, net, optim, schedules, step, train
 from funcnet.augment import AUGMENTATIONS
 from funcnet.datasets import load_arrays
 from funcnet.datasets.arrays import TEST_FRACTION, VAL_FRACTION
 from funcnet.datasets.registry import DATASETS, FILE_OPTIONS, is_file
+from funcnet.named import describe_steps
+from funcnet.option import Option, option, option_field
 from funcnet.preprocess import PREPROCESSINGS
 from funcnet.versions import lift, version_of
 
 __all__ = ["Config"]
 
 BATCH_SIZE = 50  # unless it is given, or the data are fewer
-SEED = _check.Count(at_least=0, at_most=2**32 - 1)
+SEED = checks.Count(at_least=0, at_most=2**32 - 1)
 MATMUL_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
@@ -126,7 +126,7 @@ class Config(Mapping[str, Any]):
         "the same)",
         "data",
         "N",
-        range=_check.COUNT,
+        range=checks.COUNT,
         sweep="one",
         needed=True,
     )
@@ -322,7 +322,7 @@ class Config(Mapping[str, Any]):
         "measure accuracies every N epochs; 0 never",
         "training",
         "N",
-        range=_check.NATURAL,
+        range=checks.NATURAL,
         sweep="one",
     )
     tta: bool = option_field(
@@ -388,7 +388,7 @@ def replaced(config: Config, changes: Mapping[str, Any]) -> Config:
     """The Config with some options changed, also by older names."""
     for name in changes:
         if canonical(name) not in OPTIONS:
-            raise ValueError(_check.unknown("option", name, [*OPTIONS, *ALIASES]))
+            raise ValueError(checks.unknown("option", name, [*OPTIONS, *ALIASES]))
     return replace(config, **{canonical(name): value for name, value in changes.items()})
 
 
@@ -435,7 +435,7 @@ def _check_data(config: Config) -> None:
     elif config.dataset in DATASETS:
         kept = FILE_OPTIONS
     else:
-        raise ValueError(_check.unknown("dataset", config.dataset, DATASETS))
+        raise ValueError(checks.unknown("dataset", config.dataset, DATASETS))
     for name in kept:
         if getattr(config, name) is not None:
             raise ValueError(f"{option(name)} is for files, not for {config.dataset}")
@@ -462,7 +462,7 @@ def _check_hyper_parameters(config: Config) -> None:
 def hyper_parameters(config: Config) -> dict[str, Any]:
     """The hyper-parameters of the optimizer that are given."""
     given = {name: config[name] for name in optim.HYPER_PARAMETERS if config[name] is not None}
-    none = _check.concrete(config.weight_decay) and config.weight_decay == 0
+    none = checks.concrete(config.weight_decay) and config.weight_decay == 0
     if none and "weight_decay" not in _parameters(config.meaning("optimizer")):
         del given["weight_decay"]  # none is what the others have, and how a recipe's is undone
     return given

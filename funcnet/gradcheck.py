@@ -11,11 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import _check
+from funcnet import checks
+from funcnet.layer import Layer
 from funcnet.layers import promote
 from funcnet.losses import LossFn, softmax_loss
-from funcnet.net import Layer, as_input, loss, loss_and_grads
+from funcnet.net import as_input, loss, loss_and_grads
 from funcnet.tree import Tree, named_leaves, structure_of
+
+__all__ = [
+    "GradientCheck",
+    "check_gradients",
+    "numerical_gradient",
+    "relative_error",
+    "scaled_error",
+]
 
 _LANES = 2**22  # elements of perturbed copies held at once, about 32 MB in float64
 
@@ -104,7 +113,7 @@ def numerical_gradient(
       ValueError: x is float32 or narrower and h too small for it (rounding would leave
         hardly a digit), or dout does not fit.
     """
-    _check.POSITIVE.check("h", h)
+    checks.POSITIVE.check("h", h)
     x = jax.tree.map(jnp.asarray, x)
     for name, leaf in named_leaves(x).items():
         where = f" at {name}" if name else ""
@@ -321,7 +330,7 @@ def check_gradients(
       A GradientCheck: `.passed` and, printed, a table.
     """
     if max_elements is not None:
-        max_elements = _check.COUNT.check("max_elements", max_elements)
+        max_elements = checks.COUNT.check("max_elements", max_elements)
     with jax.enable_x64(True):
         params, state = _to_float64(params), _to_float64(state)
         x, y = jnp.asarray(as_input(x, params), jnp.float64), jnp.asarray(y)

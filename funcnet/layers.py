@@ -15,12 +15,36 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet import _check
+from funcnet import checks
 from funcnet.tree import Array, Tree, restructure, structure_of
+
+__all__ = [
+    "affine_backward",
+    "affine_forward",
+    "affine_relu_backward",
+    "affine_relu_forward",
+    "batchnorm_backward",
+    "batchnorm_forward",
+    "dropout_backward",
+    "dropout_forward",
+    "gelu_backward",
+    "gelu_forward",
+    "gelu_tanh_backward",
+    "gelu_tanh_forward",
+    "layernorm_backward",
+    "layernorm_forward",
+    "leaky_relu_backward",
+    "leaky_relu_forward",
+    "relu_backward",
+    "relu_forward",
+    "tanh_backward",
+    "tanh_forward",
+    "with_custom_vjp",
+]
 
 Forward = Callable[..., tuple[Any, Any]]  # forward(*inputs) -> (out, cache)
 Backward = Callable[[Any, Any], Any]  # backward(dout, cache) -> the gradient of each input
-KEEP_PROB = _check.PROBABILITY
+KEEP_PROB = checks.PROBABILITY
 
 
 @jax.tree_util.register_static

@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import _check
+from funcnet import checks
 from funcnet.layers import accumulator, add
 from funcnet.tree import Array, Tree, path_name
 
+__all__ = ["l2_penalty", "smooth_labels", "softmax_loss", "svm_loss"]
+
 LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]  # loss_fn(scores, y) -> (loss, dscores)
-REG = _check.NON_NEGATIVE
-LABEL_SMOOTHING = _check.FRACTION
+REG = checks.NON_NEGATIVE
+LABEL_SMOOTHING = checks.FRACTION
 
 
 def softmax_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
@@ -76,7 +78,7 @@ def smooth_labels(y: Array, num_classes: int, smoothing: Any) -> jax.Array:
       [N, C] targets of JAX's default float type.
     """
     LABEL_SMOOTHING.check("smoothing", smoothing)
-    num_classes = _check.COUNT.check("num_classes", num_classes)
+    num_classes = checks.COUNT.check("num_classes", num_classes)
     correct = _one_hot(_check_labels(y), num_classes)  # [N, C]
     spread = jnp.asarray(smoothing, float)
     targets = jnp.where(correct, 1 - spread, 0) + spread / num_classes  # [N, C]
@@ -143,7 +145,7 @@ def l2_penalty(params: Tree, reg: Any) -> tuple[jax.Array, Tree]:
 def is_zero(reg: Any) -> bool:
     """Whether there is no penalty at all: a traced strength always counts as one."""
     REG.check("reg", reg)
-    return _check.concrete(reg) and float(reg) == 0
+    return checks.concrete(reg) and float(reg) == 0
 
 
 def _leaves_with_path(tree: Tree) -> list[Any]:

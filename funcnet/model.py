@@ -9,13 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import _check
+from funcnet import checks
+from funcnet.layer import Layer
 from funcnet.losses import softmax_loss
-from funcnet.net import Layer, LossFn, as_input
+from funcnet.net import LossFn, as_input
 from funcnet.preprocess import Preprocess
 from funcnet.step import num_scores, slices
+from funcnet.tree import Tree
 
-Tree = Any
+__all__ = ["BestModel", "Evaluation", "Model", "evaluate", "predict", "predict_scores"]
+
 View = Callable[[Any], Any]
 
 
@@ -111,8 +114,8 @@ def predict_scores(
 ) -> np.ndarray:
     """The scores of each example, [N, C]; arguments and errors are those of `predict`."""
     _check_model(model)
-    x, views = _check.inputs(x), _check_views(views)
-    batch_size = _check.COUNT.check("batch_size", batch_size)
+    x, views = checks.inputs(x), _check_views(views)
+    batch_size = checks.COUNT.check("batch_size", batch_size)
     model = _plain(model)
     return np.concatenate(
         [np.asarray(_scores(model, x[b], views=views)) for b in slices(len(x), batch_size)]
@@ -145,10 +148,10 @@ def evaluate(
         is none of the model's classes.
     """
     _check_model(model)
-    _check.function("loss_fn", loss_fn)
-    x, views = _check.inputs(x), _check_views(views)
-    y = _check.labels(y, num_examples=len(x), num_classes=_num_classes(model, x))
-    batch_size = _check.COUNT.check("batch_size", batch_size)
+    checks.function("loss_fn", loss_fn)
+    x, views = checks.inputs(x), _check_views(views)
+    y = checks.labels(y, num_examples=len(x), num_classes=_num_classes(model, x))
+    batch_size = checks.COUNT.check("batch_size", batch_size)
     return measure(model, x, y, batch_size, loss_fn, views)
 
 
@@ -212,5 +215,5 @@ def _check_views(views: Any) -> tuple[View, ...]:
     if callable(views) or not isinstance(views, Sequence):
         raise TypeError("views must be a sequence of functions, such as flips_and_shifts()")
     for view in views:
-        _check.function("every view", view)
+        checks.function("every view", view)
     return tuple(views)

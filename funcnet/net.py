@@ -8,178 +8,52 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from funcnet import _check, layers
-from funcnet._bind import bind
-from funcnet.layers import Backward, Forward, add, common_dtype
+from funcnet import checks, layers
+from funcnet.bind import bind
+from funcnet.layer import (
+    Cache,
+    Initial,
+    Layer,
+    Result,
+    Shape,
+    as_shape,
+    make_layer,
+    make_stateful_layer,
+)
+from funcnet.layers import add, common_dtype
 from funcnet.losses import LossFn, is_zero, l2_penalty, softmax_loss
 from funcnet.tree import FrozenDict, Tree, restructure, structure_of
+
+__all__ = [
+    "affine",
+    "batchnorm",
+    "dropout",
+    "gelu",
+    "layernorm",
+    "leaky_relu",
+    "loss",
+    "loss_and_grads",
+    "mlp",
+    "relu",
+    "residual",
+    "serial",
+    "tanh",
+]
 
 SCALES = {  # of the initial weights, by name
     "he": lambda fan_in, fan_out: math.sqrt(2 / fan_in),
     "glorot": lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)),
 }
-DIM = _check.Count(at_most=2**31 - 1)  # of a layer
-WEIGHT_SCALE = _check.NON_NEGATIVE
-
-Shape = tuple[int, ...]
-Initial = tuple[Tree, Tree, Shape]  # params, state, out_shape
-Result = tuple[jax.Array, Any, Tree]  # out, cache, state
-
-
-class Layer(NamedTuple):
-    """A layer, or a whole network: three pure functions and a name.
-
-    Layers made of equal arguments are equal and hash alike, so that a program compiled for one
-    serves the other; one made of an array or a traced value is equal to itself alone.
-
-    Attributes:
-      kind: the name that `serial` numbers: "affine" becomes "affine1", "affine2", ...
-      init: `init(key, in_shape) -> (params, state, out_shape)`: fresh parameters and
-        state, FrozenDicts of JAX's default float type; shapes are without the batch axis.
-      forward: `forward(params, state, x, *, key, train) -> (out, cache, state)`: x is
-        [N, *in_shape], out [N, *out_shape]; `key` is for random layers, None if there
-        are none; `train` is a Python bool. The cache is a pytree of arrays.
-      backward: `backward(dout, cache) -> (dx, grads)`: dout has the shape of out, dx that
-        of x; grads have the tree structure of the params that `forward` was given.
-    """
-
-    kind: str
-    init: Callable[..., Initial]
-    forward: Callable[..., Result]
-    backward: Callable[[Any, Any], tuple[jax.Array, Tree]]
-
-    def __repr__(self) -> str:  # the functions' would show each layer inside three times
-        return f"<layer {self.kind}>"
+DIM = checks.Count(at_most=2**31 - 1)  # of a layer
+WEIGHT_SCALE = checks.NON_NEGATIVE
 
 
 Children = tuple[tuple[str, Layer], ...]  # of a serial: a name and a layer each
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Cache:
-    """What a backward pass needs: arrays, and the tree structure that its grads will have."""
-
-    arrays: Any
-    structure: Any = field(metadata={"static": True})
-
-
-def _init_nothing(key: Any, in_shape: Shape) -> Initial:
-    return {}, {}, in_shape
-
-
-def make_layer(
-    kind: str,
-    forward: Forward,
-    backward: Backward,
-    init: Callable[[Any, Shape], Initial] = _init_nothing,
-    *,
-    names: Sequence[str] = (),
-) -> Layer:
-    """A layer made of a pair of functions of arrays, for layers of one's own.
-
-        def scale_forward(x, w):
-            return x * w, (x, w)
-
-        def scale_backward(dout, cache):
-            x, w = cache
-            return dout * w, (dout * x).sum(axis=0)
-
-        def init_scale(key, in_shape):
-            return {"w": jnp.ones(in_shape)}, {}, in_shape
-
-        scale = make_layer("scale", scale_forward, scale_backward, init_scale, names=["w"])
-        net = serial(affine(100), scale, relu(), affine(10))
-
-    Args:
-      kind: the name that `serial` numbers.
-      forward: `forward(x, *params) -> (out, cache)`: x is [N, *in_shape], the parameters are
-        in the order of `names`, out is [N, *out_shape]; the cache is a pytree of arrays.
-      backward: `backward(dout, cache)` gives the gradients of x and of each parameter, as a
-        tuple in this order, or bare if there are no parameters.
-      init: `init(key, in_shape) -> (params, state, out_shape)`: dicts of the initial parameters
-        and of the state, which is empty here; shapes are without the batch axis. By default
-        there are no parameters, and the shape is kept.
-      names: the names of the parameters; L2 regularisation penalises those named w.
-    Returns:
-      The layer. It is equal to others that are made of the same functions, and pickles, if the
-      functions are not made anew each time, within another function.
-    """
-    _check.function("forward", forward)
-    return make_stateful_layer(kind, bind(_stateless, forward=forward), backward, init, names=names)
-
-
-def make_stateful_layer(
-    kind: str,
-    forward: Callable[..., Result],
-    backward: Backward,
-    init: Callable[[Any, Shape], Initial] = _init_nothing,
-    *,
-    names: Sequence[str] = (),
-) -> Layer:
-    """`make_layer` for layers that have a state, are random, or behave differently in training.
-
-    Args:
-      kind, backward, names: as for `make_layer`.
-      forward: `forward(x, *params, state, key, train) -> (out, cache, state)`, the last three by
-        name: state is a dict of arrays, key a random key or None, train a Python bool.
-      init: as for `make_layer`, with the initial state.
-    """
-    for name, function in (("forward", forward), ("backward", backward), ("init", init)):
-        _check.function(name, function)
-    names = tuple(names)
-    return Layer(
-        kind,
-        bind(_layer_init, init=init),
-        bind(_layer_forward, forward=forward, kind=kind, names=names),
-        bind(_layer_backward, backward=backward, kind=kind, names=names),
-    )
-
-
-def _stateless(x: Any, *params: Any, forward: Forward, state: Tree, **_: Any) -> Result:
-    out, cache = forward(x, *params)
-    return out, cache, state
-
-
-def _layer_init(key: Any, in_shape: Sequence[int], *, init: Callable[..., Initial]) -> Initial:
-    params, state, out_shape = init(key, _shape(in_shape))
-    return FrozenDict(params), FrozenDict(state), out_shape
-
-
-def _layer_forward(
-    params: Tree,
-    state: Tree,
-    x: Any,
-    *,
-    key: Any = None,
-    train: bool = True,
-    forward: Callable[..., Result],
-    kind: str,
-    names: tuple[str, ...],
-) -> Result:
-    if set(params) != set(names):
-        wanted = " and ".join(names) or "no entries"
-        raise ValueError(f"{kind}: params must have {wanted}, got {sorted(params)}")
-    leaves = (params[name] for name in names)
-    out, cache, state = forward(x, *leaves, state=state, key=key, train=train)
-    return out, Cache(cache, structure_of(params)), state
-
-
-def _layer_backward(
-    dout: Any, cache: Cache, *, backward: Backward, kind: str, names: tuple[str, ...]
-) -> tuple[jax.Array, Tree]:
-    grads = backward(dout, cache.arrays)
-    dx, *grads = grads if isinstance(grads, tuple) else (grads,)
-    if len(grads) != len(names):
-        inputs, given = ", ".join(("x", *names)), _check.plural(1 + len(grads), "gradient")
-        raise ValueError(f"{kind}: backward must give the gradients of {inputs}, not {given}")
-    return dx, restructure(cache.structure, dict(zip(names, grads, strict=True)))
 
 
 # Layers by name, for `mlp` and the command line: a constructor is entered where it is defined.
@@ -224,7 +98,7 @@ def affine(dim: int, *, weight_scale: Any = None, matmul_dtype: Any = None) -> L
 
 
 def _init_affine(key: Any, in_shape: Shape, *, dim: int, weight_scale: Any) -> Initial:
-    _check.key(key)
+    checks.key(key)
     fan_in = math.prod(in_shape)
     if isinstance(weight_scale, str) or weight_scale is None:
         weight_scale = SCALES[weight_scale or "he"](fan_in, dim)
@@ -249,7 +123,7 @@ def relu() -> Layer:
 @_enter(ACTIVATIONS)
 def leaky_relu(negative_slope: Any = 0.01) -> Layer:
     """Leaky rectified linear unit: `out = negative_slope * x` where x <= 0, else x."""
-    _check.FINITE.check("negative_slope", negative_slope)
+    checks.FINITE.check("negative_slope", negative_slope)
     forward = bind(layers.leaky_relu_forward, negative_slope=negative_slope)
     return make_layer("leaky_relu", forward, layers.leaky_relu_backward)
 
@@ -285,8 +159,8 @@ def batchnorm(*, momentum: Any = 0.9, eps: Any = 1e-5) -> Layer:
       momentum: the share of the running statistics that a step keeps; may be traced.
       eps: added to the variance; may be traced.
     """
-    _check.NON_NEGATIVE.check("momentum", momentum)
-    _check.NON_NEGATIVE.check("eps", eps)
+    checks.NON_NEGATIVE.check("momentum", momentum)
+    checks.NON_NEGATIVE.check("eps", eps)
     return make_stateful_layer(
         "batchnorm",
         bind(_batchnorm, momentum=momentum, eps=eps),
@@ -314,7 +188,7 @@ def layernorm(*, eps: Any = 1e-5) -> Layer:
     Args:
       eps: added to the variance; may be traced.
     """
-    _check.NON_NEGATIVE.check("eps", eps)
+    checks.NON_NEGATIVE.check("eps", eps)
     return make_layer(
         "layernorm",
         bind(layers.layernorm_forward, eps=eps),
@@ -364,8 +238,8 @@ def serial(*children: Layer) -> Layer:
 
 
 def _serial_init(key: Any, in_shape: Sequence[int], *, children: Children) -> Initial:
-    _check.key(key)
-    params, state, shape = {}, {}, _shape(in_shape)
+    checks.key(key)
+    params, state, shape = {}, {}, as_shape(in_shape)
     for (name, child), child_key in zip(children, _split(key, len(children)), strict=True):
         params[name], state[name], shape = child.init(child_key, shape)
     return _without_empty(params), _without_empty(state), shape
@@ -403,7 +277,7 @@ def _split(key: Any, count: int) -> Any:
 def _check_names(what: str, tree: Tree, children: Children) -> None:
     for name in tree:
         if name not in dict(children):
-            raise ValueError(_check.unknown(f"layer in {what}", name, dict(children)))
+            raise ValueError(checks.unknown(f"layer in {what}", name, dict(children)))
 
 
 def residual(*children: Layer) -> Layer:
@@ -419,7 +293,7 @@ def residual(*children: Layer) -> Layer:
 
 def _residual_init(key: Any, in_shape: Sequence[int], *, branch: Layer) -> Initial:
     params, state, out_shape = branch.init(key, in_shape)
-    _check_kept(_shape(in_shape), out_shape)
+    _check_kept(as_shape(in_shape), out_shape)
     return params, state, out_shape
 
 
@@ -491,7 +365,7 @@ def mlp(
     for dim in hidden_dims:
         dim = DIM.check("every size in hidden_dims", dim)
         children += [affine(dim, **options), *between]
-    num_classes = _check.COUNT.check("num_classes", num_classes)
+    num_classes = checks.COUNT.check("num_classes", num_classes)
     return serial(*children, affine(num_classes, **options))
 
 
@@ -501,7 +375,7 @@ def _as_layer(argument: str, value: Any, registry: Mapping[str, Callable[[], Lay
     if isinstance(value, str) and value in registry:
         return registry[value]()
     if value is None or isinstance(value, str):
-        raise ValueError(_check.unknown(argument, value, registry))
+        raise ValueError(checks.unknown(argument, value, registry))
     some = next(iter(registry))
     raise TypeError(f"{argument} must be a layer, such as {some}(), or its name, got {value!r}")
 
@@ -571,15 +445,9 @@ def as_input(x: Any, params: Tree) -> jax.Array:
 
 def _check_scale(weight_scale: Any) -> None:
     if isinstance(weight_scale, str):
-        _check.choose("weight_scale", weight_scale, SCALES)
+        checks.choose("weight_scale", weight_scale, SCALES)
     elif weight_scale is not None:
         WEIGHT_SCALE.check("weight_scale", weight_scale)
-
-
-def _shape(in_shape: Sequence[int]) -> Shape:
-    if not isinstance(in_shape, Iterable):
-        raise TypeError(f"in_shape must be a shape, such as ({in_shape},), got {in_shape!r}")
-    return tuple(_check.COUNT.check("every size in in_shape", size) for size in in_shape)
 
 
 def _child(tree: Tree, name: str) -> Tree:

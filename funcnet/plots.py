@@ -6,12 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from funcnet import _check
+from funcnet import checks
 from funcnet.sweeps.table import RESULTS
 from funcnet.train import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+__all__ = [
+    "plot_heat_map",
+    "plot_histories",
+    "plot_history",
+    "plot_lines",
+    "plot_parallel",
+    "plot_sweep",
+]
 
 
 def plot_history(history: History, *, title: str | None = None) -> "Figure":
@@ -289,7 +298,7 @@ def _check_column(rows: Sequence[Mapping[str, Any]], name: str) -> None:
     if not rows:
         raise ValueError("the table is empty: there is nothing to plot")
     if name not in rows[0]:
-        raise ValueError(_check.unknown("column", name, rows[0]))
+        raise ValueError(checks.unknown("column", name, rows[0]))
 
 
 def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
@@ -360,7 +369,7 @@ def _number(value: float) -> str:
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple["Figure", Any]:
-    _check.installed("matplotlib", "to draw pictures")
+    checks.installed("matplotlib", "to draw pictures")
     from matplotlib.figure import Figure
 
     # Without pyplot: no global state, no window, nothing to close.

@@ -10,9 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import _check
-from funcnet._steps import Step
+from funcnet import checks
+from funcnet.named import Step
 from funcnet.tree import FrozenDict, freeze
+
+__all__ = [
+    "Preprocess",
+    "chain",
+    "no_preprocess",
+    "normalize_contrast",
+    "shuffle_features",
+    "standardize",
+    "subtract_mean",
+    "whiten",
+]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["stats"], meta_fields=["kind"])
@@ -55,7 +66,7 @@ def subtract_mean(x: Any) -> Preprocess:
     Returns:
       A Preprocess with `stats["mean"]`, [...] of JAX's default float type.
     """
-    x = _check.inputs(x)
+    x = checks.inputs(x)
     mean = np.asarray(x).mean(axis=0, dtype=np.float64)
     return Preprocess("subtract_mean", freeze({"mean": mean}))
 
@@ -85,8 +96,8 @@ def standardize(x: Any, *, epsilon: float = 1e-6) -> Preprocess:
     Returns:
       A Preprocess with `stats["mean"]` and `stats["scale"]`, the factors, [...] each.
     """
-    _check.NON_NEGATIVE.check("epsilon", epsilon)
-    x = np.asarray(_check.inputs(x))
+    checks.NON_NEGATIVE.check("epsilon", epsilon)
+    x = np.asarray(checks.inputs(x))
     mean = _mean(x)
     squares = np.zeros(x.shape[1:])
     for part in _parts(x):
@@ -115,8 +126,8 @@ def normalize_contrast(x: Any, *, epsilon: float = 10.0) -> Preprocess:
     Returns:
       A Preprocess with `stats["epsilon"]`.
     """
-    _check.NON_NEGATIVE.check("epsilon", epsilon)
-    _check.inputs(x)
+    checks.NON_NEGATIVE.check("epsilon", epsilon)
+    checks.inputs(x)
     return Preprocess("normalize_contrast", freeze({"epsilon": np.float64(epsilon)}))
 
 
@@ -148,10 +159,10 @@ def whiten(x: Any, *, dim: int | None = None, epsilon: float = 1e-3) -> Preproce
     Returns:
       A Preprocess with `stats["mean"]` [...] and `stats["matrix"]` [D, dim].
     """
-    _check.NON_NEGATIVE.check("epsilon", epsilon)
-    x = np.asarray(_check.inputs(x))
+    checks.NON_NEGATIVE.check("epsilon", epsilon)
+    x = np.asarray(checks.inputs(x))
     features = math.prod(x.shape[1:])
-    dim = features if dim is None else _check.Count(at_least=1, at_most=features).check("dim", dim)
+    dim = features if dim is None else checks.Count(at_least=1, at_most=features).check("dim", dim)
     mean = _mean(x)
     covariance = np.zeros((features, features))
     for part in _parts(x):
@@ -184,8 +195,8 @@ def shuffle_features(x: Any, *, seed: int = 0) -> Preprocess:
     Returns:
       A Preprocess with `stats["order"]`, [D] int32.
     """
-    x = _check.inputs(x)
-    seed = _check.NATURAL.check("seed", seed)
+    x = checks.inputs(x)
+    seed = checks.NATURAL.check("seed", seed)
     order = np.random.default_rng(seed).permutation(math.prod(x.shape[1:]))
     return Preprocess("shuffle_features", freeze({"order": order.astype(np.int32)}))
 
@@ -258,7 +269,7 @@ def chain(*fitters: Callable[[Any], Preprocess]) -> Callable[[Any], Preprocess]:
       are those of the parts by their number: "1", "2", ...
     """
     for fitter in fitters:
-        _check.function("every preprocessing", fitter)
+        checks.function("every preprocessing", fitter)
 
     def fit_all(x: Any) -> Preprocess:
         parts: list[Preprocess] = []
@@ -279,7 +290,7 @@ def chain(*fitters: Callable[[Any], Preprocess]) -> Callable[[Any], Preprocess]:
 def check_kind(kind: str) -> None:
     """Raise a ValueError unless `kind` is one in `KINDS`, or several joined by "+"."""
     for part in kind.split("+"):
-        _check.choose("preprocessing", part, KINDS)
+        checks.choose("preprocessing", part, KINDS)
 
 
 def _centred(mean: jax.Array, x: jax.Array) -> jax.Array:

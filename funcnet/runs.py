@@ -15,18 +15,19 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from funcnet._files import naming, write_atomically
 from funcnet.checkpoint import load_model, save_model
+from funcnet.config import ALIASES, Config, stored_config
+from funcnet.files import naming, write_atomically
+from funcnet.layer import Layer
 from funcnet.model import Model
-from funcnet.net import Layer
 from funcnet.plots import plot_history
 from funcnet.train import FitResult, History
+from funcnet.versions import stamp, version_of
 
-FORMAT = "funcnet run 1"
 FILES = (
     "config.json",
     "history.csv",
@@ -37,14 +38,37 @@ FILES = (
 )
 
 
-def create_run(
-    path: str | os.PathLike[str], config: dict[str, Any], *, overwrite: bool = False
-) -> Path:
+class Record(NamedTuple):
+    """What a config.json holds.
+
+    Attributes:
+      config: the Config.
+      facts: what else there is to know of the run: title, recipe, versions, class_names,
+        data_sha256, status, results; of a sweep also settings, halve_at, chunk_size.
+      unknown: names that it holds besides, such as options of a funcnet to come.
+    """
+
+    config: Config
+    facts: dict[str, Any]
+    unknown: tuple[str, ...] = ()
+
+    def having(self, **facts: Any) -> "Record":
+        """The Record with more facts."""
+        return self._replace(facts={**self.facts, **facts})
+
+
+FACTS = (
+    *("title", "recipe", "versions", "class_names", "data_sha256", "status", "results"),
+    *("settings", "halve_at", "chunk_size"),
+)
+
+
+def create_run(path: str | os.PathLike[str], record: Record, *, overwrite: bool = False) -> Path:
     """Make a run directory, and write its configuration.
 
     Args:
       path: the directory, which must not be there, or be empty.
-      config: what is run, for config.json.
+      record: what is run, for config.json.
       overwrite: remove the files of an older run in it.
     Raises:
       FileExistsError: the directory holds something.
@@ -56,7 +80,7 @@ def create_run(
         (path / name).unlink(missing_ok=True)
     with naming(path):
         path.mkdir(parents=True, exist_ok=True)
-    write_config(path, FORMAT, {**config, "status": "running"})
+    write_record(path, "run", record.having(status="running"))
     return path
 
 
@@ -98,24 +122,20 @@ def check_space(path: Path, model: Model) -> None:
     file.unlink()
 
 
-def save_run(
-    path: Path, config: dict[str, Any], result: FitResult, *, results: dict[str, Any]
-) -> None:
+def save_run(path: Path, record: Record, result: FitResult, *, results: dict[str, Any]) -> None:
     """Write what a run has come to; config.json last, with `results` in it."""
-    save_models(path, config, result.model, result.best or result.model, result.history)
+    save_models(path, record, result.model, result.best or result.model, result.history)
     status = "interrupted" if result.interrupted else "finished"
-    write_config(path, FORMAT, {**config, "status": status, "results": results})
+    write_record(path, "run", record.having(status=status, results=results))
 
 
-def save_models(
-    path: Path, config: dict[str, Any], last: Model, best: Model, history: History
-) -> None:
+def save_models(path: Path, record: Record, last: Model, best: Model, history: History) -> None:
     """Write the models of a run, its history and its curves."""
     save_model(path / "last.safetensors", last)
     save_model(path / "best.safetensors", best)
     write_history(path, history)
     picture = io.BytesIO()
-    plot_history(history, title=config.get("title")).savefig(picture, format="png", dpi=120)
+    plot_history(history, title=record.facts.get("title")).savefig(picture, format="png", dpi=120)
     write_atomically(path / "curves.png", picture.getvalue())
 
 
@@ -126,27 +146,40 @@ def write_history(path: Path, history: History) -> None:
     write_csv(path / "losses.csv", ("step", "loss"), enumerate(history.loss, start=1))
 
 
-def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The config.json of a run directory.
+def load_record(path: str | os.PathLike[str]) -> Record:
+    """What the config.json of a run directory holds, of any version.
 
     Raises:
-      FileNotFoundError: there is none. ValueError: it is damaged or no run's.
+      FileNotFoundError: there is none. ValueError: it is damaged, of a newer version or no run's.
     """
-    return read_config(path, FORMAT, "run")
+    file, content = read_config(path, "run")
+    config = stored_config("run", content, file)
+    facts = facts_of(content)
+    known = {*config, *ALIASES, *facts, *stamp("run")}
+    record = Record(config, facts, tuple(name for name in content if name not in known))
+    names = record.facts.get("class_names")
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"{file} is damaged: class_names is {names!r}")
+    return record
 
 
-def read_config(path: str | os.PathLike[str], format: str, what: str) -> dict[str, Any]:
-    """The config.json of a directory, which must be of a format."""
+def read_config(path: str | os.PathLike[str], kind: str) -> tuple[Path, dict[str, Any]]:
+    """The config.json of the directory of a run or a sweep, and what it holds."""
     file = Path(path) / "config.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{path} is no {what} directory: it has no config.json")
+        raise FileNotFoundError(f"{path} is no {kind} directory: it has no config.json")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}") from None
-    if not isinstance(config, dict) or config.get("format") != format:
-        raise ValueError(f"{file} is not the configuration of a funcnet {what}")
-    return config
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is not the configuration of a funcnet {kind}")
+    return file, content
+
+
+def facts_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json holds besides options."""
+    return {name: content[name] for name in FACTS if name in content}
 
 
 def load_run_model(path: str | os.PathLike[str], net: Layer, *, which: str = "best") -> Model:
@@ -163,16 +196,14 @@ def load_run_model(path: str | os.PathLike[str], net: Layer, *, which: str = "be
 
 def _is_run(path: Path) -> bool:
     try:
-        load_config(path)
+        return version_of("run", read_config(path, "run")[1]) is not None
     except (OSError, ValueError):
         return False
-    return True
 
 
-def write_config(path: Path, format: str, config: dict[str, Any]) -> None:
-    """Write the config.json of a directory."""
-    config = {name: value for name, value in config.items() if name != "format"}
-    text = json.dumps({"format": format, **config}, indent=2)
+def write_record(path: Path, kind: str, record: Record) -> None:
+    """Write the config.json of the directory of a run or a sweep."""
+    text = json.dumps({**stamp(kind), **record.config, **record.facts}, indent=2)
     write_atomically(path / "config.json", f"{text}\n".encode())
 
 

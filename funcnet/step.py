@@ -7,12 +7,12 @@ from typing import Annotated, Any, NamedTuple, TypedDict, Unpack
 import jax
 import jax.numpy as jnp
 
-from funcnet import _check
-from funcnet._options import complete, takes
+from funcnet import checks
 from funcnet.augment import Augmentation, in_turn, mixup
 from funcnet.datasets import Dataset
+from funcnet.layer import Layer
 from funcnet.losses import LABEL_SMOOTHING, REG, is_zero, smooth_labels, softmax_loss
-from funcnet.net import Layer, LossFn, as_input, loss_and_grads
+from funcnet.net import LossFn, as_input, loss_and_grads
 from funcnet.optim import (
     Optimizer,
     apply_updates,
@@ -21,10 +21,13 @@ from funcnet.optim import (
     with_average,
 )
 from funcnet.preprocess import Preprocess, no_preprocess
+from funcnet.signature import complete, takes
+from funcnet.tree import Tree
 
-Tree = Any
-MIXUP_ALPHA = _check.NON_NEGATIVE  # 0 is no mixup
-BATCH_SIZE = _check.COUNT
+__all__ = ["TrainState", "init_train_state", "make_train_step"]
+
+MIXUP_ALPHA = checks.NON_NEGATIVE  # 0 is no mixup
+BATCH_SIZE = checks.COUNT
 EVALUATION_BATCH = 1000  # examples per forward pass where nothing is trained
 
 
@@ -59,7 +62,7 @@ def init_train_state(
       in_shape: the shape of one example, `x.shape[1:]`, as preprocessed.
       key: a random key, `jax.random.key(seed)`, for the parameters and for the run.
     """
-    init_key, run_key = jax.random.split(_check.key(key))
+    init_key, run_key = jax.random.split(checks.key(key))
     params, state, _ = net.init(init_key, in_shape)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(params, state, optimizer.init(params), run_key, zero, zero)
@@ -226,7 +229,7 @@ def fit_preprocess(
         return preprocess
     if preprocess is None:
         preprocess = no_preprocess
-    _check.function("preprocess", preprocess)
+    checks.function("preprocess", preprocess)
     fitted = preprocess(x_train)
     if not isinstance(fitted, Preprocess):
         raise TypeError(
@@ -273,7 +276,7 @@ def as_program(net: Layer, optimizer: Any, options: Mapping[str, Any]) -> Progra
     if not isinstance(net, Layer):
         raise TypeError(f"net must be a Layer, such as mlp([100], 10), got {net!r}")
     optimizer = as_optimizer(optimizer)
-    _check.function("loss_fn", options["loss_fn"])
+    checks.function("loss_fn", options["loss_fn"])
     augment, average_decay = options["augment"], options.get("average_decay")
     if augment is not None and not callable(augment):
         if isinstance(augment, str) or not isinstance(augment, Sequence):
@@ -306,7 +309,7 @@ def num_scores(net: Layer, params: Tree, state: Tree, preprocess: Preprocess, x:
 
 def _check_classes(classes: int, dataset: Dataset) -> None:
     for name, y in (("y_train", dataset.y_train), ("y_val", dataset.y_val)):
-        _check.labels(y, num_examples=len(y), num_classes=classes, name=name)
+        checks.labels(y, num_examples=len(y), num_classes=classes, name=name)
 
 
 def check_batch_size(batch_size: Any, dataset: Dataset) -> int:
@@ -315,7 +318,7 @@ def check_batch_size(batch_size: Any, dataset: Dataset) -> int:
     if batch_size > len(dataset.x_train):
         raise ValueError(
             f"batch_size is {batch_size}, but there are only "
-            f"{_check.plural(len(dataset.x_train), 'training example')}"
+            f"{checks.plural(len(dataset.x_train), 'training example')}"
         )
     return batch_size
 
@@ -344,6 +347,6 @@ def check_step(
         except ValueError as error:
             raise ValueError(
                 f"batches of {batch_size} leave one of the "
-                f"{_check.plural(len(dataset.x_train), 'training example')} over: choose "
+                f"{checks.plural(len(dataset.x_train), 'training example')} over: choose "
                 f"another batch_size ({error})"
             ) from None

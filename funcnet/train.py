@@ -6,13 +6,14 @@ from typing import Annotated, Any, NamedTuple, Unpack
 import jax
 import numpy as np
 
-from funcnet import _check
-from funcnet._options import complete, takes
+from funcnet import checks
 from funcnet.datasets import Dataset, check_dataset
+from funcnet.layer import Layer
 from funcnet.model import BestModel, Evaluation, Model, is_better, measure
-from funcnet.net import Layer, LossFn
+from funcnet.net import LossFn
 from funcnet.optim import Optimizer
 from funcnet.preprocess import Preprocess, subtract_mean
+from funcnet.signature import complete, takes
 from funcnet.step import (
     EVALUATION_BATCH,
     Program,
@@ -28,10 +29,12 @@ from funcnet.step import (
     run_epoch,
     training_arrays,
 )
+from funcnet.tree import Tree
 
-Tree = Any
-EPOCHS = _check.COUNT
-EVAL_EVERY = _check.COUNT
+__all__ = ["FitResult", "History", "fit"]
+
+EPOCHS = checks.COUNT
+EVAL_EVERY = checks.COUNT
 TRAIN_SAMPLE = 1000  # training examples on which the accuracy is measured
 
 
@@ -138,7 +141,7 @@ def fit(
     program, loss_fn = as_program(net, optimizer, given), given["loss_fn"]
     optimizer = program.optimizer
     if callback is not None:
-        _check.function("callback", callback)
+        checks.function("callback", callback)
     dataset = check_dataset(dataset)
     batch_size = check_batch_size(batch_size, dataset)
     if eval_every is not None:
@@ -147,11 +150,11 @@ def fit(
     if (key is None) == (train_state is None):
         raise ValueError("give either key, for a new run, or train_state, to go on with one")
     first = 0 if train_state is None else int(train_state.epoch)
-    epochs = _check.Count(at_least=first + 1).check("epochs", epochs)
+    epochs = checks.Count(at_least=first + 1).check("epochs", epochs)
     fitted = fit_preprocess(given["preprocess"], dataset.x_train)  # last: it may take a minute
     if train_state is None:
         in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
-        train_state = init_train_state(net, optimizer, in_shape, key=_check.key(key))
+        train_state = init_train_state(net, optimizer, in_shape, key=checks.key(key))
     check_step(program, numbers, fitted, train_state, dataset, batch_size)
 
     x, y, in_step = training_arrays(dataset, fitted, augments=program.augment is not None)

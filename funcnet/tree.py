@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+__all__ = ["FrozenDict", "freeze", "unfreeze"]
+
 Array = jax.Array | np.ndarray
 Tree = Any  # a pytree of arrays: nested dicts, FrozenDicts or a mix of both
 

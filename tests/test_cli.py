@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from functools import cache, partial
 from pathlib import Path
@@ -16,9 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command import run
+from command import cifar_folder, run
 
 import funcnet as fn
+from funcnet.cli import COMMANDS
+from funcnet.config import OPTIONS
+from funcnet.datasets.registry import DATASETS
+from funcnet.option import option
 
 SMALL = ["--hidden", "8", "--epochs", "2", "--num-train", "200"]
 
@@ -79,7 +82,7 @@ def test_run_directory_holds_what_was_run_and_what_came_of_it():
     assert code == 0
     assert "Epoch" not in out
     config = json.loads(Path("here/there/config.json").read_text())
-    assert config["hidden"] == [8]
+    assert config["hidden_dims"] == [8]
     assert config["seed"] == 5
     assert config["status"] == "finished"
     assert f"{100 * config['results']['test_accuracy']:.2f} %" in out
@@ -174,7 +177,7 @@ def test_the_command_does_what_fit_does_with_all_that_it_has():
 
 
 # An option, and the others beside which it is to make a difference.
-OPTIONS = {
+OPTIONS_AND_CASES = {
     "optimizer": ([], ["--optimizer", "sgd"]),
     "momentum": (["--optimizer", "sgd_momentum"], ["--momentum", "0.5"]),
     "decay_rate": (["--optimizer", "rmsprop"], ["--decay-rate", "0.5"]),
@@ -195,11 +198,12 @@ OPTIONS = {
     "loss": ([], ["--loss", "svm"]),
     "reg": ([], ["--reg", "0.5"]),
     "label_smoothing": ([], ["--label-smoothing", "0.1"]),
-    "mixup": ([], ["--mixup", "0.2"]),
+    "mixup_alpha": ([], ["--mixup-alpha", "0.2"]),
+    "mixup_alpha by its older name": ([], ["--mixup", "0.2"]),
     "average_decay": ([], ["--average-decay", "0.9"]),
     "seed": ([], ["--seed", "1"]),
-    "hidden": ([], ["--hidden", "9", "3"]),
-    "no hidden": ([], ["--hidden"]),
+    "hidden_dims": ([], ["--hidden-dims", "9", "3"]),
+    "no hidden_dims": ([], ["--hidden"]),
     "normalization": ([], ["--normalization", "batchnorm"]),
     "activation": ([], ["--activation", "gelu_tanh"]),
     "keep_prob": ([], ["--keep-prob", "0.5"]),
@@ -218,6 +222,15 @@ OPTIONS = {
     "num_train": ([], ["--num-train", "150"]),
     "epochs": ([], ["--epochs", "3"]),
 }
+
+
+# Options that are for something else than the course of a run on the digits, tested elsewhere.
+ELSEWHERE = {"dataset", "data_dir", "label", "val_fraction", "test_fraction", "eval_every", "tta"}
+
+
+def test_there_is_a_test_of_every_option():
+    tested = {case.removeprefix("no ").split()[0] for case in OPTIONS_AND_CASES}
+    assert tested == set(OPTIONS) - ELSEWHERE
 
 
 def course(path):
@@ -239,9 +252,9 @@ def plain_course(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_does_something(option, plain_course, unoptimized):
-    beside, given = OPTIONS[option]
+@pytest.mark.parametrize("case", OPTIONS_AND_CASES)
+def test_every_option_does_something(case, plain_course, unoptimized):
+    beside, given = OPTIONS_AND_CASES[case]
     code, _, err = run("train", *SMALL, "--quiet", "--out", "r", *beside, *given)
     assert (code, err) == (0, "")
     plain, found = plain_course(*beside), course(Path("r"))
@@ -444,9 +457,11 @@ def test_a_run_of_an_earlier_version():
     assert config["weight_scale"] == "he"
     before = run("evaluate", "r")
     later = ("normalization", "activation", "keep_prob", "input_keep_prob", "matmul_dtype")
-    later += ("recipe", "augment", "mixup", "label_smoothing", "average_decay", "schedule", "tta")
+    later += ("recipe", "augment", "mixup_alpha", "label_smoothing", "average_decay", "schedule")
+    later += ("tta", "hidden_dims", "version")
     older = {name: value for name, value in config.items() if name not in later}
     assert len(older) == len(config) - len(later)
+    older |= {"format": "funcnet run 1", "hidden": config["hidden_dims"]}
     older |= {"weight_scale": None, "preprocess": "standardize"}
     Path("r/config.json").write_text(json.dumps(older))
     assert run("evaluate", "r") == before
@@ -592,27 +607,50 @@ def test_download_says_where_the_data_are(no_data):
     assert re.search(r"^cifar10 .* in data/cifar-10-batches-bin$", out, re.M)
 
 
-COMMANDS = ("train", "evaluate", "predict", "gradcheck", "datasets", "recipes")
-
-
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help(command):
     code, out, _ = run(*command.split(), "--help")
     assert code == 0
     assert out.startswith(f"usage: funcnet {command}".strip())
-    for nothing in ("None", "False", "[]", "default: )"):
+    for nothing in ("None", "False", "[]", "()", "default: )"):
         assert nothing not in out
     if not command:
         assert all(re.search(rf"^ +{name} ", out, re.M) for name in COMMANDS)
 
 
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_the_terminal(command, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= width
+
+
+def test_help_shows_what_is_used_most_first():
+    text = run("train", "--help")[1]
+    first = text[: text.index("\ndata:")]
+    for name in ("dataset", "hidden-dims", "epochs", "batch-size", "optimizer", "learning-rate"):
+        assert re.search(rf"^  --{name} ", first, re.M), name
+    assert len(re.findall(r"^  --", first, re.M)) <= 10
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "gradcheck"])
+def test_help_has_every_option_once(command):
+    text = run(command, "--help")[1]
+    for name, known in OPTIONS.items():
+        taken = {"train": True, "sweep": known.sweep, "gradcheck": known.gradcheck}[command]
+        assert len(re.findall(rf"^  {option(name)}[ ,]", text, re.M)) == bool(taken), name
+        for alias in known.aliases:
+            assert not re.search(rf"^  {option(alias)} ", text, re.M)
+
+
 def test_help_names_everything_that_can_be_chosen():
     text = " ".join(run("train", "--help")[1].split())
-    chosen = ("sgd", "sgd_momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw", "lion")
-    chosen += ("muon", "constant", "exponential", "step", "cosine", "one_cycle", "softmax", "svm")
-    chosen += ("relu", "leaky_relu", "gelu", "gelu_tanh", "tanh", "batchnorm", "layernorm", "none")
-    chosen += ("he", "glorot", "float32", "bfloat16", "float16", "mean", "standardize", "contrast")
-    chosen += ("whiten", "shuffle", "flip", "shift", "crop", "cutout", *fn.list_recipes())
+    chosen = {*fn.list_recipes(), *DATASETS}
+    for known in OPTIONS.values():
+        chosen |= {*(known.choices or ()), *(known.steps or ())}
+    assert len(chosen) > 40
     for name in chosen:
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", text), name
 
@@ -639,393 +677,6 @@ def test_output_into_a_closed_pipe():
     )
     assert done.stdout.startswith("example,label")
     assert done.stderr == ""
-
-
-# Wrong input: exit code 2 and one line on stderr that names what is wrong.
-
-
-def bad_npz(**arrays):
-    def make():
-        np.savez("bad.npz", **arrays)
-
-    return make
-
-
-def bad_csv(text):
-    return lambda: Path("bad.csv").write_text(text)
-
-
-def bad_file(name, data=b"not what it says"):
-    return lambda: Path(name).write_bytes(data)
-
-
-def x(**changes):
-    array = np.ones((20, 3))
-    for place, value in changes.items():
-        array[int(place[1:])] = value
-    return array
-
-
-Y = np.arange(20) % 2
-TRAIN_NPZ = ["train", "--dataset", "bad.npz", *SMALL[:4], "--batch-size", "4"]
-TRAIN_CSV = ["train", "--dataset", "bad.csv", *SMALL[:4], "--batch-size", "4"]
-
-
-def a_run(damage=lambda: None):
-    def make():
-        assert run("train", *SMALL, "--quiet", "--out", "r")[0] == 0
-        damage()
-
-    return make
-
-
-def a_plain_run():
-    bad_csv("a,b,y\n" + "1,2,0\n2,1,1\n" * 10)()
-    assert run(*TRAIN_CSV, "--quiet", "--out", "p")[0] == 0
-
-
-def truncate(path, keep):
-    return lambda: Path(path).write_bytes(Path(path).read_bytes()[:keep])
-
-
-def flip(path, place):
-    def damage():
-        data = bytearray(Path(path).read_bytes())
-        data[place] ^= 1
-        Path(path).write_bytes(data)
-
-    return damage
-
-
-def change_config(**changes):
-    def damage():
-        config = json.loads(Path("r/config.json").read_text())
-        Path("r/config.json").write_text(json.dumps({**config, **changes}))
-
-    return damage
-
-
-def cifar_archive(name="cifar-10-batches-bin/data_batch_1.bin", size=100):
-    def make():
-        Path("data").mkdir()
-        with tarfile.open("data/cifar-10-binary.tar.gz", "w:gz") as archive:
-            member = tarfile.TarInfo(name)
-            member.size = size
-            archive.addfile(member, io.BytesIO(bytes(size)))
-
-    return make
-
-
-def cifar_folder(size):
-    def make():
-        folder = Path("data/cifar-10-batches-bin")
-        folder.mkdir(parents=True)
-        for batch in ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4"):
-            with (folder / f"{batch}.bin").open("wb") as file:
-                file.truncate(30_730_000)
-        for batch in ("data_batch_5", "test_batch"):
-            with (folder / f"{batch}.bin").open("wb") as file:
-                file.truncate(size)
-
-    return make
-
-
-CIFAR = ["train", "--dataset", "cifar10", "--data-dir", "data", *SMALL]
-NOTHING = lambda: None  # noqa: E731
-
-BAD = {
-    "no command": (NOTHING, ["--quiet"], "command"),
-    "unknown command": (NOTHING, ["trian"], "did you mean 'train'"),
-    "unknown option": (NOTHING, ["train", "--lerning-rate", "1"], "did you mean --learning-rate"),
-    "stray word": (NOTHING, ["train", "digits"], "unexpected argument 'digits'"),
-    "unknown dataset": (NOTHING, ["train", "--dataset", "cifar"], "did you mean 'cifar10'"),
-    "unknown optimizer": (NOTHING, ["train", "--optimizer", "adm"], "did you mean 'adam'"),
-    "unknown loss": (NOTHING, ["train", "--loss", "sofmax"], "did you mean 'softmax'"),
-    "unknown preprocessing": (NOTHING, ["train", "--preprocess", "maen"], "did you mean 'mean'"),
-    "unknown recipe": (NOTHING, ["train", "--recipe", "digit"], "did you mean 'digits'"),
-    "no recipe": (NOTHING, ["train", "--recipe"], "--recipe: expected one argument"),
-    "unknown recipe to show": (NOTHING, ["recipes", "cifar-cpu"], "did you mean 'cifar10-cpu'"),
-    "unknown normalization": (
-        NOTHING,
-        ["train", "--normalization", "bathcnorm"],
-        "did you mean 'batchnorm'",
-    ),
-    "unknown activation": (NOTHING, ["train", "--activation", "rellu"], "did you mean 'relu'"),
-    "unknown schedule": (NOTHING, ["train", "--schedule", "cosin"], "did you mean 'cosine'"),
-    "unknown dtype": (NOTHING, ["train", "--matmul-dtype", "bfloat"], "did you mean 'bfloat16'"),
-    "unknown augmentation": (NOTHING, ["train", "--augment", "flop"], "did you mean 'flip'"),
-    "unknown split": (NOTHING, ["evaluate", "r", "--split", "tset"], "did you mean 'test'"),
-    "unknown model": (NOTHING, ["evaluate", "r", "--model", "lst"], "did you mean 'last'"),
-    "unknown action": (NOTHING, ["datasets", "downlod"], "did you mean 'download'"),
-    "unknown download": (NOTHING, ["datasets", "download", "cifar100"], "did you mean 'cifar10'"),
-    "epochs a word": (NOTHING, ["train", "--epochs", "many"], "--epochs"),
-    "epochs 0": (NOTHING, ["train", "--epochs", "0"], "--epochs must be at least 1"),
-    "epochs fractional": (NOTHING, ["train", "--epochs", "1.5"], "--epochs"),
-    "batch 0": (NOTHING, ["train", "--batch-size", "0"], "--batch-size must be at least 1"),
-    "batch too large": (NOTHING, ["train", "--batch-size", "9999"], "batch_size is 9999"),
-    "rate 0": (
-        NOTHING,
-        ["train", "--learning-rate", "0"],
-        "--learning-rate must be > 0",
-    ),
-    "rate negative": (NOTHING, ["train", "--learning-rate", "-1"], "--learning-rate must be"),
-    "rate inf": (NOTHING, ["train", "--learning-rate", "inf"], "--learning-rate must be finite"),
-    "decay 0": (NOTHING, ["train", "--learning-rate-decay", "0"], "--learning-rate-decay must be"),
-    "momentum 1": (
-        NOTHING,
-        ["train", "--optimizer", "sgd_momentum", "--momentum", "1"],
-        "momentum must be",
-    ),
-    "momentum for adam": (NOTHING, ["train", "--momentum", "0.9"], "--momentum is for sgd_mom"),
-    "beta2 2": (NOTHING, ["train", "--beta2", "2"], "beta2 must be"),
-    "epsilon 0": (NOTHING, ["train", "--epsilon", "0"], "epsilon must be"),
-    "weight decay for adam": (
-        NOTHING,
-        ["train", "--weight-decay", "0.1"],
-        "--weight-decay is for adamw and lion and muon, not for adam",
-    ),
-    "weight decay negative": (
-        NOTHING,
-        ["train", "--optimizer", "adamw", "--weight-decay", "-1"],
-        "weight_decay must be >= 0",
-    ),
-    "clip norm 0": (NOTHING, ["train", "--clip-norm", "0"], "--clip-norm must be > 0"),
-    "average decay 1": (NOTHING, ["train", "--average-decay", "1"], "--average-decay must be"),
-    "warmup 2": (NOTHING, ["train", "--warmup", "2"], "--warmup must be >= 0 and <= 1"),
-    "decay for cosine": (
-        NOTHING,
-        ["train", "--schedule", "cosine", "--learning-rate-decay", "0.5"],
-        "--learning-rate-decay is for the schedules exponential and step, not for cosine",
-    ),
-    "step without decay": (
-        NOTHING,
-        ["train", "--schedule", "step"],
-        "--schedule step needs --learning-rate-decay",
-    ),
-    "decay-every 0": (NOTHING, ["train", "--decay-every", "0"], "--decay-every must be at least 1"),
-    "decay-every for nothing": (
-        NOTHING,
-        ["train", "--decay-every", "3"],
-        "--decay-every is for the schedule step",
-    ),
-    "keep-prob 0": (NOTHING, ["train", "--keep-prob", "0"], "--keep-prob must be > 0 and <= 1"),
-    "keep-prob 1.5": (NOTHING, ["train", "--keep-prob", "1.5"], "--keep-prob must be"),
-    "keep-prob nan": (NOTHING, ["train", "--keep-prob", "nan"], "--keep-prob must be finite"),
-    "input-keep-prob 0": (NOTHING, ["train", "--input-keep-prob", "0"], "--input-keep-prob must"),
-    "label smoothing 2": (
-        NOTHING,
-        ["train", "--label-smoothing", "2"],
-        "--label-smoothing must be >= 0 and <= 1",
-    ),
-    "mixup negative": (NOTHING, ["train", "--mixup", "-1"], "--mixup must be >= 0"),
-    "mixup for svm": (NOTHING, ["train", "--loss", "svm", "--mixup", "0.2"], "softmax loss"),
-    "smoothing for svm": (
-        NOTHING,
-        ["train", "--loss", "svm", "--label-smoothing", "0.1"],
-        "softmax loss",
-    ),
-    "shift too large": (
-        NOTHING,
-        ["train", "--augment", "shift=8"],
-        "--augment shift=8: random_shift: max_shift is 8, but the images have only 8 x 8 pixels",
-    ),
-    "shift a word": (NOTHING, ["train", "--augment", "shift=x"], "needs an integer, got 'shift=x'"),
-    "shift nothing": (NOTHING, ["train", "--augment", "shift="], "needs an integer, got 'shift='"),
-    "crop a word": (NOTHING, ["train", "--augment", "crop=x"], "needs a number, got 'crop=x'"),
-    "crop 2": (NOTHING, ["train", "--augment", "crop=2"], "--augment crop=2: min_area must be"),
-    "cutout 0": (NOTHING, ["train", "--augment", "cutout=0"], "--augment cutout=0: size must be"),
-    "flip 3": (NOTHING, ["train", "--augment", "flip=3"], "flip takes no value, got 'flip=3'"),
-    "whiten too many": (
-        NOTHING,
-        ["train", "--preprocess", "contrast", "whiten=100000"],
-        "--preprocess whiten=100000: dim must be at most 64",
-    ),
-    "no preprocessing step": (NOTHING, ["train", "--preprocess"], "--preprocess: expected"),
-    "one left over for batch norm": (
-        NOTHING,
-        ["train", "--normalization", "batchnorm", "--num-train", "101"],
-        "batches of 50 leave one of the 101 training examples over",
-    ),
-    "batch norm of one": (
-        NOTHING,
-        ["train", "--normalization", "batchnorm", "--batch-size", "1"],
-        "a batch of one example has no variance",
-    ),
-    "augmentation of what is no image": (
-        bad_npz(x=np.ones((20, 3)), y=np.arange(20) % 2),
-        [*TRAIN_NPZ, "--augment", "flip"],
-        "--augment flip: random_flip: images must be [N, ..., H, W], got [4, 3]",
-    ),
-    "tta of what is no image": (
-        bad_csv("a,b,y\n" + "1,2,0\n2,1,1\n" * 20),
-        [*TRAIN_CSV, "--tta"],
-        "images must be [N, ..., H, W], got [1, 2]",
-    ),
-    "reg negative": (NOTHING, ["train", "--reg", "-1"], "--reg must be"),
-    "hidden 0": (NOTHING, ["train", "--hidden", "10", "0"], "--hidden"),
-    "hidden a word": (NOTHING, ["train", "--hidden", "ten"], "--hidden"),
-    "weight scale negative": (NOTHING, ["train", "--weight-scale", "-1"], "--weight-scale must be"),
-    "weight scale a word": (NOTHING, ["train", "--weight-scale", "hey"], "--weight-scale"),
-    "eval-every negative": (
-        NOTHING,
-        ["train", "--eval-every", "-1"],
-        "--eval-every must be at least 0",
-    ),
-    "num-train 0": (NOTHING, ["train", "--num-train", "0"], "num-train must be"),
-    "num-train too many": (NOTHING, ["train", "--num-train", "9999"], "--num-train is 9999"),
-    "optimizer in capitals": (NOTHING, ["train", "--optimizer", "SGD"], "did you mean 'sgd'"),
-    "hidden beyond all": (NOTHING, ["train", "--hidden", str(10**20)], "--hidden must be at most"),
-    "seed beyond all": (NOTHING, ["train", "--seed", str(10**20)], "--seed must be at most"),
-    "seed negative": (NOTHING, ["train", "--seed", "-1"], "--seed must be at least 0"),
-    "out empty": (NOTHING, ["train", "--out", ""], "--out is empty"),
-    "overwrite what": (NOTHING, ["train", "--overwrite"], "--overwrite is for"),
-    "seed a word": (NOTHING, ["train", "--seed", "x"], "--seed"),
-    "label for digits": (NOTHING, ["train", "--label", "y"], "--label is for files"),
-    "data-dir for digits": (NOTHING, ["train", "--data-dir", "d"], "--data-dir is for cifar10"),
-    "no such file": (NOTHING, ["train", "--dataset", "none.npz"], "none.npz"),
-    "npz damaged": (bad_file("bad.npz"), TRAIN_NPZ, "bad.npz"),
-    "npz without y": (bad_npz(x=x()), TRAIN_NPZ, "y"),
-    "npz pickled": (bad_npz(x=np.array([{}] * 20), y=Y), TRAIN_NPZ, "bad.npz"),
-    "npz nan": (bad_npz(x=x(_5=np.nan), y=Y), TRAIN_NPZ, "nan"),
-    "npz inf": (bad_npz(x=x(_5=np.inf), y=Y), TRAIN_NPZ, "inf"),
-    "npz rank 1": (bad_npz(x=np.ones(20), y=Y), TRAIN_NPZ, "x"),
-    "npz empty": (bad_npz(x=np.ones((0, 3)), y=Y[:0]), TRAIN_NPZ, "empty"),
-    "npz lengths": (bad_npz(x=x(), y=Y[:-1]), TRAIN_NPZ, "y"),
-    "npz label negative": (bad_npz(x=x(), y=Y - 1), TRAIN_NPZ, "y"),
-    "npz label fractional": (bad_npz(x=x(), y=Y + 0.5), TRAIN_NPZ, "y"),
-    "csv empty": (bad_csv(""), TRAIN_CSV, "bad.csv"),
-    "csv ragged": (bad_csv("a,b,y\n1,2,0\n1,0\n"), TRAIN_CSV, "bad.csv"),
-    "csv word": (bad_csv("a,b,y\n1,2,0\n1,two,0\n"), TRAIN_CSV, "two"),
-    "csv nan": (bad_csv("a,b,y\n1,nan,0\n1,2,0\n"), TRAIN_CSV, "bad.csv"),
-    "csv unknown label": (
-        bad_csv("a,b,label\n1,2,0\n1,2,1\n"),
-        [*TRAIN_CSV, "--label", "lable"],
-        "did you mean 'label'",
-    ),
-    "fractions": (
-        bad_npz(x=x(), y=Y),
-        [*TRAIN_NPZ, "--val-fraction", "0.6", "--test-fraction", "0.6"],
-        "fraction",
-    ),
-    "no CIFAR-10": (NOTHING, CIFAR, "funcnet datasets download cifar10"),
-    "CIFAR-10 truncated": (cifar_folder(30_729_999), CIFAR, "data_batch_5.bin"),
-    "CIFAR-10 oversized": (cifar_folder(30_730_001), CIFAR, "data_batch_5.bin"),
-    "CIFAR-10 archive small": (cifar_archive(), CIFAR, "data_batch_1.bin"),
-    "CIFAR-10 archive damaged": (
-        lambda: [Path("data").mkdir(), Path("data/cifar-10-binary.tar.gz").write_bytes(b"x")],
-        CIFAR,
-        "cifar-10-binary.tar.gz",
-    ),
-    "archive to unpack with a wrong checksum and no network": (
-        cifar_archive("../evil"),
-        CIFAR,
-        "cifar-10-binary.tar.gz",
-    ),
-    "out is a file": (bad_file("r"), ["train", *SMALL, "--out", "r"], "r is there already"),
-    "out below a file": (bad_file("r"), ["train", *SMALL, "--out", "r/s"], "r/s"),
-    "out not writable": (NOTHING, ["train", *SMALL, "--out", "/proc/funcnet"], "/proc/funcnet"),
-    "evaluate nothing": (NOTHING, ["evaluate", "nowhere"], "nowhere is no run directory"),
-    "run without config": (a_run(lambda: Path("r/config.json").unlink()), ["evaluate", "r"], "r"),
-    "config damaged": (a_run(truncate("r/config.json", 50)), ["evaluate", "r"], "config.json"),
-    "config of another kind": (
-        a_run(lambda: Path("r/config.json").write_text("{}")),
-        ["evaluate", "r"],
-        "config.json",
-    ),
-    "config with an unknown loss": (
-        a_run(change_config(loss=None)),
-        ["evaluate", "r"],
-        "loss is None",
-    ),
-    "config with another dataset": (
-        a_run(change_config(dataset=3)),
-        ["evaluate", "r"],
-        "dataset is 3",
-    ),
-    "config with an unknown normalization": (
-        a_run(change_config(normalization="batch")),
-        ["evaluate", "r"],
-        "normalization is 'batch'",
-    ),
-    "config with an impossible keep_prob": (
-        a_run(change_config(keep_prob=2)),
-        ["evaluate", "r"],
-        "keep_prob is 2",
-    ),
-    "config with an unknown weight scale": (
-        a_run(change_config(weight_scale="hey")),
-        ["evaluate", "r"],
-        "weight_scale is 'hey'",
-    ),
-    "config with other sizes": (a_run(change_config(hidden=[9])), ["evaluate", "r"], "9 outputs"),
-    "data-dir for a run on digits": (
-        a_run(),
-        ["evaluate", "r", "--data-dir", "d"],
-        "--data-dir is for cifar10",
-    ),
-    "model truncated": (
-        a_run(truncate("r/best.safetensors", 500)),
-        ["evaluate", "r"],
-        "best.safetensors",
-    ),
-    "model damaged": (a_run(flip("r/best.safetensors", -9)), ["evaluate", "r"], "checksum"),
-    "model missing": (
-        a_run(lambda: Path("r/best.safetensors").unlink()),
-        ["evaluate", "r"],
-        "best.safetensors",
-    ),
-    "predict nothing": (a_run(), ["predict", "r", "none.npy"], "none.npy"),
-    "predict wrong shape": (
-        a_run(lambda: np.save("x.npy", np.ones((4, 7, 7)))),
-        ["predict", "r", "x.npy"],
-        "[7, 7]",
-    ),
-    "predict nan": (
-        a_run(lambda: np.save("x.npy", np.full((4, 8, 8), np.nan))),
-        ["predict", "r", "x.npy"],
-        "nan",
-    ),
-    "evaluate tta of what is no image": (
-        a_plain_run,
-        ["evaluate", "p", "--tta"],
-        "images must be [N, ..., H, W], got [2, 2]",
-    ),
-    "predict tta of what is no image": (
-        a_plain_run,
-        ["predict", "p", "bad.csv", "--label", "y", "--tta"],
-        "images must be [N, ..., H, W], got [20, 2]",
-    ),
-    "gradcheck in another dtype": (
-        NOTHING,
-        ["gradcheck", "--matmul-dtype", "bfloat16"],
-        "unknown option --matmul-dtype",
-    ),
-    "gradcheck of batch norm with one example": (
-        NOTHING,
-        ["gradcheck", "--normalization", "batchnorm", "--num-examples", "1"],
-        "a batch of one example has no variance",
-    ),
-    "gradcheck 0 examples": (NOTHING, ["gradcheck", "--num-examples", "0"], "--num-examples"),
-    "gradcheck too many": (
-        NOTHING,
-        ["gradcheck", "--num-examples", "9999"],
-        "--num-examples is 9999",
-    ),
-    "gradcheck 0 elements": (NOTHING, ["gradcheck", "--max-elements", "0"], "--max-elements"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_wrong_input_is_one_line(case, no_data):
-    make, argv, names = BAD[case]
-    make()
-    before = set(Path().rglob("*"))
-    code, out, err = run(*argv)
-    assert code == 2
-    assert re.fullmatch(r"funcnet( \w+)?: error: .+\n", err)
-    assert names in err
-    assert out == ""
-    assert set(Path().rglob("*")) == before
 
 
 def test_full_disk(tmp_path):

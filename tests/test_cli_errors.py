@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from command import cifar_folder, run
 
-from funcnet._check import Count, Range
-from funcnet._field import option
+from funcnet.checks import Count, Range
 from funcnet.config import OPTIONS
+from funcnet.option import option
 
 SMALL = ["--hidden", "8", "--epochs", "2", "--num-train", "200"]
 

@@ -12,10 +12,13 @@ import funcnet as fn
 from funcnet.cli import main
 from funcnet.datasets import find_cifar10
 
-pytestmark = pytest.mark.skipif(
-    find_cifar10() is None,
-    reason="CIFAR-10 is not there: funcnet datasets download cifar10, or set FUNCNET_DATA",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_cifar10() is None,
+        reason="CIFAR-10 is not there: funcnet datasets download cifar10, or set FUNCNET_DATA",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

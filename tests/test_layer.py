@@ -12,7 +12,7 @@ import pytest
 
 import funcnet as fn
 from funcnet import net as nets
-from funcnet.net import make_layer, make_stateful_layer
+from funcnet.layer import make_layer, make_stateful_layer
 
 key = jax.random.key(231)
 

@@ -12,6 +12,7 @@ from funcnet.datasets import find_cifar10
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     find_cifar10() is None,
     reason="CIFAR-10 is not there: funcnet datasets download cifar10, or set FUNCNET_DATA",

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 
 import funcnet as fn
+from funcnet.augment import AUGMENTATIONS
+from funcnet.cli import COMMANDS
+from funcnet.net import ACTIVATIONS, NORMALIZATIONS
+from funcnet.optim import OPTIMIZERS
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -36,3 +40,19 @@ def test_files_it_points_to_exist():
 def test_public_names_are_documented():
     for name in fn.__all__:
         assert getattr(fn, name).__doc__, name
+
+
+REGISTRIES = {
+    "layers": {*ACTIVATIONS, *NORMALIZATIONS} - {"gelu_tanh"},  # which is a kind of gelu
+    "optimizers": OPTIMIZERS,
+    "augmentations": [step.function.__name__ for step in AUGMENTATIONS.values()],
+    "recipes": fn.list_recipes(),
+    "commands": [f"funcnet {command}" for command in COMMANDS],
+}
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_lists_in_it_are_complete(kind):
+    text = README.read_text()
+    for name in REGISTRIES[kind]:
+        assert re.search(rf"(?<![\w-]){name}(?![\w-])", text), name

@@ -1,5 +1,6 @@
 """Recipes: experiments as data, the same from the command line and from Python."""
 
+import dataclasses
 import json
 import math
 import re
@@ -15,11 +16,11 @@ import pytest
 from command import run
 
 import funcnet as fn
-from funcnet import recipes
-from funcnet.cli import main
+from funcnet import optim, recipes
+from funcnet.cli import main, train
 
 NAMES = tuple(fn.list_recipes())
-SMALL = {"hidden": [8], "epochs": 2, "num_train": 200}
+SMALL = {"hidden_dims": [8], "epochs": 2, "num_train": 200}
 
 
 @pytest.fixture(autouse=True)
@@ -37,24 +38,25 @@ def configuration(monkeypatch):
     class Made(Exception):
         pass
 
-    def make(config, dataset):
-        raise Made(config)
+    def with_data(record, dataset):
+        raise Made(record)
 
-    monkeypatch.setattr(recipes, "experiment", make)
-    monkeypatch.setattr(fn, "load_cifar10", lambda root: fn.load_digits())
+    monkeypatch.setattr(train, "load_data", lambda config: fn.load_digits())
+    monkeypatch.setattr(train, "with_data", with_data)
 
     def of(*options):
         with pytest.raises(Made) as made:
             main(["train", *map(str, options)])
-        (config,) = made.value.args
-        assert set(config) == {*recipes.DEFAULTS, "recipe", "title", "versions", "class_names"}
-        return config
+        (record,) = made.value.args
+        assert set(record.facts) == {"recipe", "title", "versions"}
+        return record
 
     return of
 
 
-def options_of(config):
-    return {name: config[name] for name in recipes.DEFAULTS}
+def stored(config):
+    """A Config as it is in a config.json."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
 
 
 # What is in recipes.toml
@@ -75,16 +77,16 @@ def test_a_recipe_is_data():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_has_known_options(name):
     options = fn.list_recipes()[name].options
-    assert set(options) <= set(recipes.DEFAULTS)
+    assert set(options) <= set(fn.Config())
     for own in ("data_dir", "seed"):  # which are for who runs it to say
         assert own not in options
-    assert fn.load_recipe(name) == {**recipes.DEFAULTS, **options}
+    assert fn.load_recipe(name) == fn.Config(**options)
+    assert stored(fn.load_recipe(name)) == {**stored(fn.Config()), **options}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_builds(name):
     config = fn.load_recipe(name)
-    recipes.check_config(config)
     shape = {"digits": (8, 8), "cifar10": (3, 32, 32)}[config["dataset"]]
     x = jax.ShapeDtypeStruct((4, *shape), jnp.uint8)
     augmented = x
@@ -99,7 +101,7 @@ def test_a_recipe_builds(name):
     recipes.build_preprocess(config)
     net = recipes.build_net(config, 10)
     params, _, _ = jax.eval_shape(lambda key: net.init(key, (features,)), jax.random.key(0))
-    assert len(config["hidden"]) + 1 == sum(name.startswith("affine") for name in params)
+    assert len(config.hidden_dims) + 1 == sum(name.startswith("affine") for name in params)
     recipes.build_optimizer(config, 10).init({"w": jnp.ones((2, 2))})
     assert recipes.build_schedule(config, 10) is not None
 
@@ -123,15 +125,15 @@ def test_the_command_that_is_shown_is_the_recipe(name, configuration):
     funcnet, train, *options = shlex.split(out.splitlines()[-1])
     assert (funcnet, train) == ("funcnet", "train")
     shown, named = configuration(*options), configuration("--recipe", name)
-    assert options_of(shown) == options_of(named) == fn.load_recipe(name)
-    assert (shown["recipe"], named["recipe"]) == (None, name)
-    assert named["title"].startswith(f"{name}, ")
+    assert shown.config == named.config == fn.load_recipe(name)
+    assert (shown.facts["recipe"], named.facts["recipe"]) == (None, name)
+    assert named.facts["title"].startswith(f"{name}, ")
 
 
 def test_the_recipe_digits_is_what_is_run_without_options(configuration):
-    plain = configuration()
-    assert options_of(plain) == recipes.DEFAULTS
-    assert options_of(configuration("--recipe", "digits")) == options_of(plain)
+    plain = configuration().config
+    assert plain == fn.Config()
+    assert configuration("--recipe", "digits").config == plain
 
 
 # Options in place of those of a recipe
@@ -139,11 +141,11 @@ def test_the_recipe_digits_is_what_is_run_without_options(configuration):
 OVERRIDES = {
     "epochs": (["--epochs", 2], {"epochs": 2}),
     "seed": (["--seed", 3], {"seed": 3}),
-    "hidden": (["--hidden", 32, 16], {"hidden": [32, 16]}),
-    "no hidden": (["--hidden"], {"hidden": []}),
+    "hidden": (["--hidden", 32, 16], {"hidden_dims": [32, 16]}),
+    "no hidden": (["--hidden"], {"hidden_dims": []}),
     "no augmentation": (["--augment"], {"augment": []}),
     "no tta": (["--no-tta"], {"tta": False}),
-    "back to a default": (["--keep-prob=1", "--mixup", 0], {"keep_prob": 1.0, "mixup": 0.0}),
+    "back to a default": (["--keep-prob=1", "--mixup", 0], {"keep_prob": 1.0, "mixup_alpha": 0.0}),
     "another optimizer": (
         ["--optimizer", "sgd", "--weight-decay", 0],
         {"optimizer": "sgd", "weight_decay": 0.0},
@@ -165,15 +167,15 @@ def test_an_option_wins_over_the_recipe_wherever_it_stands(case, configuration):
         ["--recipe=cifar10-gpu", "--quiet", *options],
         ["--recipe", "digits", *options, "--recipe", "cifar10-gpu"],  # the last one counts
     ):
-        config = configuration(*line)
-        assert options_of(config) == expected
-        assert config["recipe"] == "cifar10-gpu"
+        record = configuration(*line)
+        assert record.config == expected
+        assert record.facts["recipe"] == "cifar10-gpu"
     recipes.build_optimizer(expected, 10)  # what a recipe has can be undone
 
 
 def test_a_recipe_of_one_command_is_none_of_the_next(configuration):
     configuration("--recipe", "cifar10-gpu")
-    assert options_of(configuration()) == recipes.DEFAULTS
+    assert configuration().config == fn.Config()
 
 
 # From Python
@@ -186,7 +188,7 @@ def test_load_recipe_is_the_run_of_the_command(unoptimized):
     assert out.splitlines()[-1] == "saved in runs/digits"
     config = fn.load_recipe("digits", **SMALL, seed=4)
     written = json.loads(Path("runs/digits/config.json").read_text())
-    assert options_of(written) == {**config, "batch_size": 50}
+    assert {k: written[k] for k in config} == {**stored(config), "batch_size": 50}
     assert written["recipe"] == "digits"
     net, optimizer, dataset, options = fn.experiment(config, fn.load_digits())
     assert len(dataset.x_train) == 200
@@ -212,24 +214,60 @@ def test_a_configuration_may_leave_out_what_is_default():
 
 def test_the_same_configuration_twice_is_compiled_once():
     config = fn.load_recipe("digits", augment=["shift=1", "flip"])
-    once, again = recipes.build_augment(config), recipes.build_augment(dict(config))
+    once, again = recipes.build_augment(config), recipes.build_augment(fn.Config(**config))
     assert once == again
     assert len(once) == 2
 
 
 def test_recipes_are_copies():
     before = fn.load_recipe("cifar10-cpu")
-    for spoiled in (fn.load_recipe("cifar10-cpu"), fn.list_recipes()["cifar10-cpu"].options):
-        for value in spoiled.values():
-            if isinstance(value, list):
-                value.append(1)
-        spoiled["epochs"] = 1
+    spoiled = fn.list_recipes()["cifar10-cpu"].options
+    for value in spoiled.values():
+        if isinstance(value, list):
+            value.append(1)
+    spoiled["epochs"] = 1
     fn.list_recipes().clear()
-    fn.load_recipe("digits")["preprocess"].append("none")
-    fn.load_recipe("digits")["hidden"].clear()
     assert fn.load_recipe("cifar10-cpu") == before
-    assert fn.load_recipe("digits")["preprocess"] == ["mean"]
-    assert fn.load_recipe("digits")["hidden"] == [256, 256]
+
+
+def test_configurations_are_immutable():
+    steps, sizes = ["mean"], [4]
+    config = fn.load_recipe("digits", preprocess=steps, hidden_dims=sizes)
+    steps.append("none")
+    sizes.clear()
+    assert (config["preprocess"], config["hidden_dims"]) == (("mean",), (4,))
+    with pytest.raises(TypeError, match="item assignment"):
+        config["epochs"] = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.epochs = 1
+
+
+def test_a_configuration_reads_like_a_dict():
+    config = fn.Config(epochs=3)
+    assert (config["epochs"], config.get("nothing"), "seed" in config) == (3, None, True)
+    assert fn.Config(**config) == config == dataclasses.replace(fn.Config(), epochs=3)
+    assert hash(fn.Config(**config)) == hash(config)
+    with pytest.raises(KeyError):
+        config["nothing"]
+
+
+def test_older_names_of_options():
+    config = fn.load_recipe("digits", hidden=[8], mixup=0.5)
+    assert config == fn.load_recipe("digits", hidden_dims=[8], mixup_alpha=0.5)
+    assert (config["hidden"], config["mixup"]) == ((8,), 0.5)
+    digits = fn.load_digits()
+    for given in ({"hidden": [8]}, {**fn.Config(), "hidden": [8]}):  # the last one counts
+        net = fn.experiment(given, digits).net
+        assert net == fn.mlp([8], 10, weight_scale=2e-2)
+
+
+def test_an_experiment_of_what_a_run_directory_holds(unoptimized):
+    run("train", "--hidden", 8, "--epochs", 1, "--num-train", 60, "--reg", 0.1, "--out", "r")
+    kept = json.loads(Path("r/config.json").read_text())
+    found = fn.experiment(kept, fn.load_digits())
+    expected = fn.experiment({**SMALL, "epochs": 1, "num_train": 60, "reg": 0.1}, fn.load_digits())
+    assert (found.net, found.optimizer) == (expected.net, expected.optimizer)
+    assert found.options["reg"] == 0.1
 
 
 def test_wrong_names_in_python():
@@ -249,8 +287,8 @@ WRONG = {
     "scale": ({"weight_scale": "hee"}, ValueError, "unknown weight_scale 'hee': did you mean 'he'"),
     "step": ({"augment": ["flop"]}, ValueError, "unknown step of --augment 'flop': did you mean"),
     "no list of steps": ({"augment": "flip"}, TypeError, "--augment must be a list, got 'flip'"),
-    "no list of sizes": ({"hidden": 100}, TypeError, "--hidden must be a list, got 100"),
-    "a size": ({"hidden": [1.5]}, TypeError, "every size in --hidden must be an integer"),
+    "no list of sizes": ({"hidden": 100}, TypeError, "--hidden-dims must be a list, got 100"),
+    "a size": ({"hidden": [1.5]}, TypeError, "every size in --hidden-dims must be an integer"),
     "epochs": ({"epochs": 0}, ValueError, "--epochs must be at least 1"),
     "rate": ({"learning_rate": "1e-3"}, TypeError, "--learning-rate must be a number"),
     "average": ({"average_decay": 1.0}, ValueError, "--average-decay must be >= 0 and < 1"),
@@ -352,10 +390,11 @@ def after_three_updates(optimizer):
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers(name, clip_norm, unoptimized):
-    assert set(OPTIMIZERS) == set(recipes.OPTIMIZERS)
+    assert set(OPTIMIZERS) == set(optim.OPTIMIZERS)
     changes, right = OPTIMIZERS[name]
     config = fn.load_recipe("digits", optimizer=name, learning_rate=0.1, clip_norm=clip_norm)
-    built = recipes.build_optimizer({**config, **changes, "hidden": [4]}, 10)
+    config = dataclasses.replace(config, **changes, hidden_dims=[4])
+    built = recipes.build_optimizer(config, 10)
     right = right() if clip_norm is None else fn.clip_by_global_norm(right(), clip_norm)
     found, expected = after_three_updates(built), after_three_updates(right)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
@@ -381,7 +420,7 @@ def test_a_recipe_runs(name):
     assert recipe["dataset"] == "cifar10"
     preprocess = recipe.get("preprocess", ["mean"])
     steps = ["whiten=40" if step.startswith("whiten") else step for step in preprocess]
-    hidden = [16] * len(recipe["hidden"])
+    hidden = [16] * len(recipe["hidden_dims"])
     code, out, err = run(
         *("train", "--recipe", name, "--dataset", "images.npz", "--preprocess", *steps),
         *("--hidden", *hidden, "--num-train", 100, "--batch-size", 50, "--epochs", 1),
@@ -390,9 +429,11 @@ def test_a_recipe_runs(name):
     assert out.splitlines()[-1] == f"saved in runs/{name}"
     run_directory = Path("runs") / name
     config = json.loads((run_directory / "config.json").read_text())
-    scaled = {"dataset": str(Path("images.npz").resolve()), "preprocess": steps, "hidden": hidden}
+    path = str(Path("images.npz").resolve())
+    scaled = {"dataset": path, "preprocess": steps, "hidden_dims": hidden}
     scaled |= {"num_train": 100, "batch_size": 50, "epochs": 1}
-    assert options_of(config) == fn.load_recipe(name, **scaled)
+    expected = stored(fn.load_recipe(name, **scaled))
+    assert {k: config[k] for k in expected} == expected
     assert (config["recipe"], config["status"]) == (name, "finished")
     losses = np.loadtxt(run_directory / "losses.csv", delimiter=",", skiprows=1)[:, 1]
     assert len(losses) == 2
@@ -412,7 +453,7 @@ def test_a_recipe_runs(name):
 
 def test_a_recipe_computes_in_the_dtype_that_it_says():
     """The recipe for a GPU multiplies in bfloat16, and keeps its parameters in float32."""
-    config = fn.load_recipe("cifar10-gpu", hidden=[16])
+    config = fn.load_recipe("cifar10-gpu", hidden_dims=[16])
     net = recipes.build_net(config, 10)
     assert config["matmul_dtype"] == "bfloat16"
     params, state, _ = net.init(jax.random.key(0), (40,))
@@ -422,7 +463,7 @@ def test_a_recipe_computes_in_the_dtype_that_it_says():
     assert len(products) == 2
     assert "bf16[2,40]" in text
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    plain = recipes.build_net({**config, "matmul_dtype": "float32"}, 10)
+    plain = recipes.build_net(dataclasses.replace(config, matmul_dtype="float32"), 10)
     text = str(
         jax.make_jaxpr(lambda p: plain.forward(p, state, x, key=None, train=False)[0])(params)
     )

@@ -7,19 +7,16 @@ import pytest
 
 from funcnet import datasets
 from funcnet.datasets import (
-    DATASETS,
-    FILE_OPTIONS,
     Dataset,
     check_dataset,
     find_cifar10,
-    fingerprint,
-    first,
-    is_file,
     load_arrays,
     load_cifar10,
     load_dataset,
     load_digits,
 )
+from funcnet.datasets.dataset import fingerprint, first
+from funcnet.datasets.registry import DATASETS, FILE_OPTIONS, is_file
 
 
 def raises(match, kind=ValueError):

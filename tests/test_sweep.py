@@ -211,8 +211,8 @@ def test_members_that_differ_in_numbers_are_one_program(chunk_size, small, compi
     rates = list(np.geomspace(1e-3, 1e-2, 5))
     settings = fn.grid(learning_rate=rates, weight_scale=[0.1, 0.2], seed=[0, 1])
     run(small, settings, experiment, chunk_size=chunk_size)
-    assert compiled().count("jit(_epoch)") == 1
-    assert compiled().count("jit(_init)") == 1
+    assert compiled().count("jit(train_epoch)") == 1
+    assert compiled().count("jit(init_states)") == 1
 
 
 def test_models_that_differ_in_the_seed_are_evaluated_by_one_program(small, compiled):
@@ -235,7 +235,7 @@ def test_structural_settings_are_a_program_each(small, compiled):
         hidden=[[4], [4, 3]], rule=["sgd", "adam"], learning_rate=[1e-3, 1e-2, 1e-1], bias=[None]
     )
     result = run(small, settings, experiment, epochs=1)
-    assert compiled().count("jit(_epoch)") == 4
+    assert compiled().count("jit(train_epoch)") == 4
     assert set(calls) == {(h, r, None) for h in ((4,), (4, 3)) for r in ("sgd", "adam")}
     for member in result.members:
         depth = len(member.settings["hidden"]) + 1
@@ -666,8 +666,8 @@ def test_wrong_sweeps(name, small, compiled):
     with pytest.raises(kind, match=message) as caught:
         run(small, **options)
     assert "\n" not in str(caught.value)
-    assert "jit(_epoch)" not in compiled()
-    assert "jit(_init)" not in compiled()
+    assert "jit(train_epoch)" not in compiled()
+    assert "jit(init_states)" not in compiled()
 
 
 def test_the_settings_of_a_member_may_be_jax_numbers(small):

@@ -13,6 +13,7 @@ from command import run
 import funcnet as fn
 from funcnet.checkpoint import save_trees
 from funcnet.cli import sweep as sweep_command
+from funcnet.runs import Record
 from funcnet.sweeps import directory as sweep_runs
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
@@ -150,7 +151,7 @@ def test_structural_options_and_a_random_search(tmp_path):
     assert {row["optimizer"] for row in rows} <= {"adam", "sgd"}
     assert all(1e-3 <= float(row["learning_rate"]) <= 1e-1 for row in rows)
     assert all(20 <= int(row["batch_size"]) <= 60 for row in rows)
-    assert {row["hidden"] for row in rows} <= {"(8,)", "(4, 3)"}
+    assert {row["hidden_dims"] for row in rows} <= {"(8,)", "(4, 3)"}
     assert sum(row["status"] == "stopped" for row in rows) == 2
     assert "3 finished, 2 stopped" in printed
     assert run("evaluate", tmp_path / "random" / "best")[0] == 0
@@ -163,7 +164,7 @@ def test_a_recipe_may_be_swept(tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     recipe = fn.load_recipe("digits")
     assert config["recipe"] == "digits"
-    assert config["hidden"] == recipe["hidden"]
+    assert config["hidden_dims"] == recipe["hidden_dims"]
     assert config["keep_prob"] == recipe["keep_prob"]
     assert [row["reg"] for row in table(tmp_path / "run")] == ["0.0", "0.1"]
 
@@ -267,7 +268,7 @@ def test_hidden_sizes_seeds_and_divergence_survive_an_interrupt(tmp_path, interr
     assert code == 0, error
     rows = table(path)
     assert [row["seed"] for row in rows] == ["5", "6"] * 4
-    assert [row["hidden"] for row in rows] == ["(4, 3)"] * 4 + ["(8,)"] * 4
+    assert [row["hidden_dims"] for row in rows] == ["(4, 3)"] * 4 + ["(8,)"] * 4
     assert [row["status"] for row in rows] == (["finished"] * 2 + ["diverged"] * 2) * 2
 
     def no_constant(name):
@@ -316,7 +317,7 @@ def test_damaged_members_are_noticed(tmp_path):
     with pytest.raises(ValueError, match="is not a safetensors file, or is damaged"):
         _load(tmp_path)
     trees = {"numbers": {"epochs": np.int32(1), "status": np.int32(1)}}
-    save_trees(file, trees, format=sweep_runs.MEMBER_FORMAT)
+    save_trees(file, trees, kind="member")
     with pytest.raises(ValueError, match=r"0.safetensors is damaged: 'history/loss'"):
         _load(tmp_path)
 
@@ -347,7 +348,7 @@ def test_a_full_disk_costs_no_figures(tmp_path, monkeypatch):
 
 def test_a_directory_that_holds_something_is_no_new_sweep(grid):
     with pytest.raises(FileExistsError, match="is there already"):
-        sweep_runs.create_sweep(grid[0], {"settings": [{"seed": 0}]})
+        sweep_runs.create_sweep(grid[0], Record(fn.Config(), {"settings": [{"seed": 0}]}))
 
 
 WRONG = {

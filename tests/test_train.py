@@ -1,6 +1,8 @@
 """The training step, the loop around it, prediction and evaluation."""
 
+import inspect
 import itertools
+import pickle
 from functools import partial
 
 import jax
@@ -858,3 +860,40 @@ def test_evaluate_refuses(case):
     data = blobs()
     with pytest.raises(ValueError, match=message):
         fn.evaluate(quick().model, *change(data.x_test, data.y_test))
+
+
+@pytest.mark.parametrize("which", ["model", "best"])
+def test_models_pickle(which):
+    net = fn.serial(fn.affine(8), fn.batchnorm(), fn.gelu(), fn.dropout(0.9), fn.affine(3))
+    fitter = fn.chain(fn.subtract_mean, fn.normalize_contrast)
+    options = {"net": net, "epochs": 1, "preprocess": fitter, "batch_size": 9}
+    model = getattr(quick(**options), which)
+    again = pickle.loads(pickle.dumps(model))
+    assert type(again) is type(model)
+    assert again.net == model.net
+    assert again.params == model.params
+    x = blobs().x_test
+    np.testing.assert_array_equal(fn.predict_scores(again, x), fn.predict_scores(model, x))
+
+
+def test_the_options_are_in_the_signatures():
+    """Those that several functions take stand in each, with their defaults."""
+    expected = {"reg": 0.0, "loss_fn": fn.softmax_loss, "augment": None}
+    expected |= {"label_smoothing": 0.0, "mixup_alpha": 0.0}
+    more = {"preprocess": fn.subtract_mean, "average_decay": None}
+    for function, defaults in (
+        (fn.make_train_step, expected),
+        (fn.fit, {**expected, **more}),
+        (fn.sweep, {**expected, **more}),
+    ):
+        found = inspect.signature(function).parameters
+        assert {name: found[name].default for name in defaults} == defaults
+        assert not any(p.kind is p.VAR_KEYWORD for p in found.values())
+
+
+@pytest.mark.parametrize("function", ["fit", "make_train_step"])
+def test_an_unknown_option_is_named_with_the_nearest(function):
+    required = {"dataset": blobs(), "epochs": 1, "batch_size": 9} if function == "fit" else {}
+    message = f"unknown option of {function} 'label_smooth': did you mean 'label_smoothing'"
+    with pytest.raises(TypeError, match=message):
+        getattr(fn, function)(NET, fn.sgd(0.1), **required, label_smooth=0.1)

@@ -13,10 +13,22 @@ from collections.abc import Sequence
 import jax
 
 import funcnet as fn
-from funcnet import _check
+from funcnet import checks
 from funcnet.cli import datasets, evaluate, gradcheck, predict, recipes, sweep, train
 from funcnet.cli.console import close_output
 from funcnet.cli.parser import Formatter, Parser
+from funcnet.config import OPTIONS, Config
+from funcnet.option import option
+
+COMMANDS = {
+    "train": train,
+    "sweep": sweep,
+    "evaluate": evaluate,
+    "predict": predict,
+    "gradcheck": gradcheck,
+    "datasets": datasets,
+    "recipes": recipes,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0; 1 if gradients disagree; 2 for wrong input, with one line on
       stderr; 130 after Ctrl-C.
     """
-    args = _parse(sys.argv[1:] if argv is None else list(argv))
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = _parse(argv)
     try:
         code = args.run(args)
         sys.stdout.flush()
@@ -41,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"funcnet {args.command}: interrupted", file=sys.stderr)
         return 130
-    print(f"funcnet {args.command}: error: {message}", file=sys.stderr)
+    print(f"funcnet {args.command}: error: {_as_typed(message, argv)}", file=sys.stderr)
     return 2
 
 
@@ -66,22 +79,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"funcnet {fn.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    known = {
-        "train": train.add(commands),
-        "sweep": sweep.add(commands),
-        "evaluate": evaluate.add(commands),
-        "predict": predict.add(commands),
-        "gradcheck": gradcheck.add(commands),
-        "datasets": datasets.add(commands),
-        "recipes": recipes.add(commands),
-    }
+    base = _base(argv)
+    known = {name: command.add(commands, base) for name, command in COMMANDS.items()}
     if not argv:
         parser.print_help()
         parser.exit(2)
     if not argv[0].startswith("-") and argv[0] not in known:
-        parser.error(_check.unknown("command", argv[0], known))
-    if argv[0] in ("train", "sweep"):
-        _apply_recipe(known[argv[0]], argv)
+        parser.error(checks.unknown("command", argv[0], known))
     if argv[0] in known:
         _check_option_names(known[argv[0]], argv[1:])
     args, unknown = parser.parse_known_args(argv)
@@ -99,21 +103,26 @@ def _check_option_names(command: argparse.ArgumentParser, words: list[str]) -> N
     for word in words:
         name = word.split("=")[0]
         if re.match("-+[a-zA-Z]", name) and name not in options:
-            near = _check.nearest(name, options)
+            near = checks.nearest(name, options)
             hint = f": did you mean {near}?" if near else f"; see {command.prog} --help"
             command.error(f"unknown option {name}{hint}")
 
 
-def _apply_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> None:
-    """Make the options of the recipe that is asked for the defaults of the others."""
+def _base(argv: list[str]) -> Config:
+    """What is not given: as in the recipe that is asked for, or in none."""
     first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", nargs="?")
     name = first.parse_known_args(argv)[0].recipe
-    if name in fn.list_recipes():
-        options = fn.load_recipe(name)
-        if argv[0] == "sweep":  # to which None says that it was not given
-            options["hidden"] = None
-        parser.set_defaults(**options)
+    return fn.load_recipe(name) if name in fn.list_recipes() else Config()
+
+
+def _as_typed(message: str, argv: Sequence[str]) -> str:
+    """A message that names options as they were typed, if by an older name."""
+    for name, known in OPTIONS.items():
+        for alias in map(option, known.aliases):
+            if any(word.split("=")[0] == alias for word in argv):
+                message = message.replace(option(name), alias)
+    return message
 
 
 def _one_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import funcnet as fn
 from funcnet.sweeps.table import RESULTS
+from funcnet.text import aligned
 
 ROWS = 10  # of a table that are printed
 
@@ -69,7 +70,7 @@ def _listens_to_interrupts() -> bool:
     )
 
 
-def print_table(rows: list[dict[str, Any]], *, count: int = ROWS) -> None:
+def print_sweep(rows: list[dict[str, Any]], *, count: int = ROWS) -> None:
     """Print the best rows of a table: the settings that vary, means over seeds."""
     varying = [
         name
@@ -86,11 +87,10 @@ def print_table(rows: list[dict[str, Any]], *, count: int = ROWS) -> None:
         rows, key=lambda row: -math.inf if row["val_accuracy"] is None else row["val_accuracy"]
     )
     ranked.reverse()
-    cells = [[name.replace("_", " ") for name in columns]]
-    cells += [[_cell(row, name) for name in columns] for row in ranked[:count]]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    for line in cells:
-        say("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+    head = [name.replace("_", " ") for name in columns]
+    lines = [[_cell(row, name) for name in columns] for row in ranked[:count]]
+    for line in aligned([head, *lines], right=True):
+        say(line)
     if len(ranked) > count:
         say(f"... and {len(ranked) - count:,} more, in table.csv")
 

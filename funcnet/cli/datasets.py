@@ -3,16 +3,16 @@
 import argparse
 from typing import Any
 
-import funcnet as fn
-from funcnet.cli.options import (
-    add_data_dir,
-    name_among,
-)
+from funcnet.cli.options import listed, name_among
 from funcnet.cli.parser import add_command
-from funcnet.datasets import find_cifar10
+from funcnet.config import Config
+from funcnet.datasets.registry import DATASETS
+from funcnet.text import aligned
+
+DOWNLOADS = [name for name, source in DATASETS.items() if source.download is not None]
 
 
-def add(commands: Any) -> Any:
+def add(commands: Any, base: Config) -> Any:
     """Add the command to the parser, and return its own."""
     parser = add_command(
         commands,
@@ -21,6 +21,7 @@ def add(commands: Any) -> Any:
         "list the datasets, or download one",
         "Nothing is downloaded unless asked for.",
         ("datasets", "datasets download cifar10"),
+        arguments="[ACTION] [NAME]",
     )
     parser.add_argument(
         "action",
@@ -28,28 +29,41 @@ def add(commands: Any) -> Any:
         type=name_among("action", ("list", "download")),
         default="list",
         metavar="ACTION",
-        help="list or download",
+        help="list or download (default: %(default)s)",
     )
     parser.add_argument(
         "name",
         nargs="?",
-        type=name_among("dataset to download", ("cifar10",)),
-        default="cifar10",
+        type=name_among("dataset to download", DOWNLOADS),
+        default=DOWNLOADS[0],
         metavar="NAME",
-        help="what to download: cifar10",
+        help=f"what to download: {listed(DOWNLOADS)} (default: %(default)s)",
     )
-    add_data_dir(parser)
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="where downloaded data are; if not given $FUNCNET_DATA, else the user's cache",
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     if args.action == "download":
-        print(f"CIFAR-10 is in {fn.download_cifar10(args.data_dir)}")
+        source = DATASETS[args.name]
+        assert source.download is not None  # the parser lets no other name through
+        print(f"{source.title} is in {source.download(args.data_dir)}")
         return 0
-    found = find_cifar10(args.data_dir)
-    where = f"in {found}" if found else "not found: funcnet datasets download cifar10"
-    print("digits   1,797 handwritten digits, 8 x 8, 10 classes   built in")
-    print(f"cifar10  60,000 colour images, 32 x 32, 10 classes     {where}")
-    print("a file   your own .npz (x, y) or .csv: give its path as --dataset")
+    lines = [(name, source.about, _where(name, args.data_dir)) for name, source in DATASETS.items()]
+    lines.append(("a file", "your own .npz (x, y) or .csv: give its path as --dataset", ""))
+    for line in aligned(lines):
+        print(line)
     return 0
+
+
+def _where(name: str, data_dir: str | None) -> str:
+    source = DATASETS[name]
+    if source.find is None:
+        return "built in"
+    found = source.find(data_dir)
+    return f"in {found}" if found else f"not found: funcnet datasets download {name}"

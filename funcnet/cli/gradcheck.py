@@ -6,21 +6,16 @@ from typing import Any
 import jax
 
 import funcnet as fn
-from funcnet import _check, recipes
-from funcnet.cli.data import (
-    load_dataset,
-    make_config,
-)
-from funcnet.cli.options import (
-    add_data_options,
-    add_net_options,
-)
+from funcnet import checks, recipes
+from funcnet.cli.options import add_config_options
 from funcnet.cli.parser import add_command
-from funcnet.losses import LOSSES
+from funcnet.cli.records import load_data, make_config
+from funcnet.config import Config
+from funcnet.datasets.dataset import first
 from funcnet.step import fit_preprocess
 
 
-def add(commands: Any) -> Any:
+def add(commands: Any, base: Config) -> Any:
     """Add the command to the parser, and return its own."""
     parser = add_command(
         commands,
@@ -30,35 +25,39 @@ def add(commands: Any) -> Any:
         "Every element against autodiff, and up to --max-elements of each array against "
         "numerical differentiation, in float64, at random parameters. Exit code 1 if they "
         "disagree.",
-        ("gradcheck", "gradcheck --hidden 20 30 40 --loss svm --reg 3.14"),
+        ("gradcheck", "gradcheck --hidden-dims 20 30 40 --loss svm --reg 3.14"),
     )
-    add_data_options(parser)
-    add_net_options(parser)
+    add_config_options(parser, base, takes=lambda known: known.gradcheck)
     group = parser.add_argument_group("check")
     group.add_argument(
-        "--num-examples", type=int, default=5, metavar="N", help="examples in the batch"
+        "--num-examples",
+        type=int,
+        default=5,
+        metavar="N",
+        help="examples in the batch (default: %(default)s)",
     )
     group.add_argument(
         "--max-elements",
         type=int,
         default=1000,
         metavar="N",
-        help="elements per parameter array that are checked numerically, spread evenly",
+        help="elements per parameter array that are checked numerically, spread evenly "
+        "(default: %(default)s)",
     )
-    parser.set_defaults(**recipes.DEFAULTS)
+    parser.set_defaults(base=base)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
-    _check.COUNT.check("--num-examples", args.num_examples)
-    _check.COUNT.check("--max-elements", args.max_elements)
+    checks.COUNT.check("--num-examples", args.num_examples)
+    checks.COUNT.check("--max-elements", args.max_elements)
     config = make_config(args)
-    dataset = load_dataset(config)
+    dataset = load_data(config)
     net = recipes.build_net(config, len(dataset.class_names))
-    batch = recipes.first(dataset, args.num_examples, "--num-examples")
+    batch = first(dataset, args.num_examples, "--num-examples")
     x, y = batch.x_train, batch.y_train
-    seed_key = jax.random.key(args.seed)
+    seed_key = jax.random.key(config.seed)
     with jax.enable_x64(True):
         preprocess = fit_preprocess(recipes.build_preprocess(config), dataset.x_train)
         inputs = preprocess(x)
@@ -71,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
             state,
             inputs,
             y,
-            reg=args.reg,
+            reg=config.reg,
             key=key,
-            loss_fn=LOSSES[args.loss],
+            loss_fn=config.meaning("loss"),
             max_elements=args.max_elements,
         )
     print(check)

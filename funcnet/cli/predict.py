@@ -8,17 +8,13 @@ from typing import Any
 import numpy as np
 
 import funcnet as fn
-from funcnet.cli.data import (
-    load_run,
-)
-from funcnet.cli.options import (
-    VIEWS,
-    add_run_options,
-)
+from funcnet.cli.options import VIEWS, add_run_options
 from funcnet.cli.parser import add_command
+from funcnet.cli.records import load_run
+from funcnet.config import Config
 
 
-def add(commands: Any) -> Any:
+def add(commands: Any, base: Config) -> Any:
     """Add the command to the parser, and return its own."""
     parser = add_command(
         commands,
@@ -28,6 +24,7 @@ def add(commands: Any) -> Any:
         "Prints CSV: example, label, class, and the probability that the network gives it (its "
         "score, if it was trained with the svm loss).",
         ("predict runs/digits images.npy > labels.csv",),
+        arguments="RUN FILE",
     )
     add_run_options(parser)
     parser.add_argument(
@@ -39,19 +36,19 @@ def add(commands: Any) -> Any:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
-    config, model = load_run(args.run_directory, args.model)
+    record, model = load_run(args.run_directory, args.model)
     x = fn.read_inputs(args.file, label=args.label)
     views = VIEWS if args.tta else None
     scores = fn.predict_scores(model, x, views=views).astype(np.float64)
     labels = scores.argmax(axis=1)
     value = "score"
-    if config["loss"] == "softmax":
+    if record.config.loss == "softmax":
         value = "probability"
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(("example", "label", "class", value))
     for i, label in enumerate(labels):
-        writer.writerow((i, label, config["class_names"][label], f"{scores[i, label]:.6g}"))
+        writer.writerow((i, label, record.facts["class_names"][label], f"{scores[i, label]:.6g}"))
     sys.stdout.flush()
     return 0

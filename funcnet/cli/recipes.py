@@ -3,14 +3,14 @@
 import argparse
 from typing import Any
 
-from funcnet import recipes
-from funcnet.cli.options import (
-    name_among,
-)
+import funcnet as fn
+from funcnet.cli.options import name_among
 from funcnet.cli.parser import add_command
+from funcnet.config import Config
+from funcnet.option import option
 
 
-def add(commands: Any) -> Any:
+def add(commands: Any, base: Config) -> Any:
     """Add the command to the parser, and return its own."""
     parser = add_command(
         commands,
@@ -19,11 +19,12 @@ def add(commands: Any) -> Any:
         "list the recipes, or show one",
         "A recipe is a named set of the options of train.",
         ("recipes", "recipes cifar10-cpu", "train --recipe cifar10-cpu --epochs 20 --seed 1"),
+        arguments="[NAME]",
     )
     parser.add_argument(
         "name",
         nargs="?",
-        type=name_among("recipe", recipes.list_recipes()),
+        type=name_among("recipe", fn.list_recipes()),
         metavar="NAME",
         help="show the options of this one",
     )
@@ -32,7 +33,7 @@ def add(commands: Any) -> Any:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
-    known = recipes.list_recipes()
+    known = fn.list_recipes()
     if args.name is None:
         for recipe in known.values():
             print(f"{recipe.name}\n    {recipe.about}")
@@ -50,8 +51,8 @@ def _as_arguments(options: dict[str, Any]) -> list[str]:
     words: list[str] = []
     for name, value in options.items():
         if value is True:
-            words.append(recipes.option(name))
+            words.append(option(name))
         else:
             values = value if isinstance(value, list) else [value]
-            words.append(" ".join([recipes.option(name), *map(str, values)]))
+            words.append(" ".join([option(name), *map(str, values)]))
     return words

@@ -1,54 +1,49 @@
 """funcnet sweep."""
 
 import argparse
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import funcnet as fn
-from funcnet import _check, recipes, runs
+from funcnet import checks, recipes, runs
 from funcnet.cli.console import (
     ROWS,
     describe,
     ignore_interrupts,
     one_interrupt,
-    print_table,
+    print_sweep,
     say,
 )
-from funcnet.cli.data import (
-    fingerprint,
-    is_file,
-    load_dataset,
-    make_config,
-    run_name,
-)
 from funcnet.cli.options import (
-    COMMON,
-    add_data_options,
-    add_net_options,
+    add_config_options,
     add_recipe_option,
-    add_training_options,
+    given_options,
+    is_range,
+    listed,
     name_among,
-    weight_scale,
 )
 from funcnet.cli.parser import add_command
+from funcnet.cli.records import check_data, load_data, make_record, run_name, with_data
+from funcnet.config import OPTIONS, SEED, Config, replaced
+from funcnet.datasets.dataset import first
+from funcnet.option import option
+from funcnet.runs import Record
 from funcnet.step import fit_preprocess
-from funcnet.sweeps import directory as sweep_runs
-from funcnet.sweeps.search import Distribution, identity
-from funcnet.sweeps.table import best_member
+from funcnet.sweeps import directory
+from funcnet.sweeps.search import identity
+from funcnet.sweeps.table import STATUSES, best_member
 
 SAVE_EVERY = 30  # seconds between two times that the members of a sweep are saved
-SWEEP_DEFAULTS: dict[str, Any] = {
-    **recipes.DEFAULTS,
+# Options of sweeps alone, and --out and --recipe: what they are if they are not given.
+OWN: dict[str, Any] = {
     "recipe": None,
-    "hidden": None,
     "out": None,
     "seeds": 1,
     "samples": None,
@@ -57,16 +52,26 @@ SWEEP_DEFAULTS: dict[str, Any] = {
 }
 
 
-def add(commands: Any) -> Any:
+class Sweep(NamedTuple):
+    """What is swept."""
+
+    path: Path
+    record: Record
+    dataset: fn.Dataset
+    preprocess: Any
+    members: Sequence[fn.Member] | None  # of one that is resumed
+
+
+def add(commands: Any, base: Config) -> Any:
     """Add the command to the parser, and return its own."""
+    shared = [option(n) for n, k in OPTIONS.items() if k.sweep == "one" and k.group != "data"]
     parser = add_command(
         commands,
         "sweep",
         run,
         "train with many settings, and compare",
-        "Options of the network, the training and the optimizer, all but --seed, --epochs, "
-        "--eval-every, --warmup and --augment, take several values, and every combination of them "
-        "is trained; --hidden may be given several times. A range "
+        f"Options take several values, all but those of the data, {listed(shared)}, and "
+        "every combination of them is trained; --hidden-dims may be given several times. A range "
         "LOW..HIGH, or log:LOW..HIGH for equally likely factors, is for --samples. Settings that "
         "differ in fractions alone are one compiled program. The sweep is kept in a directory: "
         "the table, the histories, a picture, and in best/ the run with the best validation "
@@ -74,9 +79,10 @@ def add(commands: Any) -> Any:
         (
             "sweep --learning-rate 1e-3 2e-3 3e-4 --weight-scale 2e-2 5e-2 6e-2 --seeds 3",
             "sweep --learning-rate log:1e-4..1e-2 --keep-prob 0.5..1 --samples 50 --halve-at 5 10",
-            "sweep --hidden 100 --hidden 100 100 --optimizer adam sgd_momentum",
+            "sweep --hidden-dims 100 --hidden-dims 100 100 --optimizer adam sgd_momentum",
             "sweep show runs/sweep-digits",
         ),
+        arguments="[ACTION RUN]",
     )
     parser.add_argument(
         "action",
@@ -91,114 +97,50 @@ def add(commands: Any) -> Any:
     )
     add_recipe_option(parser)
     group = parser.add_argument_group("sweep")
-    add = group.add_argument
-    add("--seeds", type=int, metavar="N", help="train each setting with N seeds")
-    add(
+    group.add_argument(
+        "--seeds", type=int, metavar="N", help="train each setting with N seeds (default: 1)"
+    )
+    group.add_argument(
         "--samples",
         type=int,
         metavar="N",
         help="draw N settings at random, in place of every combination",
     )
-    add(
+    group.add_argument(
         "--halve-at",
         type=int,
         nargs="+",
         metavar="EPOCH",
         help="after these epochs, stop the worse half by validation accuracy",
     )
-    add(
+    group.add_argument(
         "--chunk-size",
         type=int,
         metavar="N",
         help="members to train side by side; if not given, as the memory allows",
     )
-    add_data_options(parser).add_argument(
-        "--num-train",
-        type=int,
-        metavar="N",
-        help="train on the first N training examples only",
-    )
-    add_net_options(parser, hidden="append")
-    add_training_options(parser)
-    for action in parser._actions:
-        if action.dest in recipes.DEFAULTS and action.dest not in (*COMMON, "hidden"):
-            action.nargs, action.type = "+", _axis_type(action.type)
+    add_config_options(parser, base, takes=lambda known: known.sweep, several=True)
     group = parser.add_argument_group("output")
-    add = group.add_argument
-    add("--out", metavar="DIR", help="directory; runs/sweep-NAME, numbered, if not given")
-    add("--all", action="store_true", help="of show: the whole table")
-    add("--quiet", action="store_true", help="no progress bar")
-    parser.set_defaults(**SWEEP_DEFAULTS)
+    group.add_argument(
+        "--out", metavar="DIR", help="directory; runs/sweep-NAME, numbered, if not given"
+    )
+    group.add_argument("--all", action="store_true", help="of show: the whole table")
+    group.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(base=base, **OWN)
     return parser
-
-
-def _axis_type(kind: Any) -> Callable[[str], Any]:
-    """A type for argparse: a value of an option, or a range of numbers."""
-    numbers = {int: "an integer", float: "a number"}
-
-    def parse(text: str) -> Any:
-        found = re.fullmatch(r"(log:)?(.+?)\.\.(.+)", text)
-        try:
-            if found is None or kind not in (int, float, weight_scale):
-                return kind(text)
-            log, low, high = found.groups()
-            low = f"{log or ''}{low}" if kind is int else low
-            if kind is int:
-                return fn.integers(int(low), int(high))  # log: is no integer
-            ends = float(low), float(high)
-        except ValueError:
-            what = numbers.get(kind, "a number")
-            raise argparse.ArgumentTypeError(
-                f"expected {what}, or a range LOW..HIGH of such, got {text!r}"
-            ) from None
-        try:
-            return (fn.log_uniform if log else fn.uniform)(*ends)
-        except (TypeError, ValueError) as error:
-            raise argparse.ArgumentTypeError(f"{text}: {error}") from None
-
-    return parse
-
-
-def _is_range(value: Any) -> bool:
-    return isinstance(value, Distribution)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
-    _check.installed("tqdm", "for the progress bar")
-    _check.installed("safetensors", "to save the members")
-    _check.installed("matplotlib", "to draw the table")
+    checks.installed("tqdm", "for the progress bar")
+    checks.installed("safetensors", "to save the members")
+    checks.installed("matplotlib", "to draw the table")
     _check_action(args)
     if args.action == "show":
-        return _show_sweep(args)
-    if args.action == "resume":
-        path = Path(args.run_directory)
-        config = sweep_runs.load_sweep_config(path)
-        if config.get("status") == "finished":
-            raise ValueError(f"{path} is finished: funcnet sweep show {path}")
-        settings = config["settings"]
-    else:
-        config, settings = _sweep_config(args)
-        name = f"sweep-{run_name(args)}"
-        path = Path(args.out) if args.out else runs.new_run_path("runs", name)
-        runs.check_free(path)
-    dataset, options = _sweep_data(config)
-    experiment = partial(_experiment, config, dataset)
-    members = None
-    if args.action == "resume":
-        fitted = options["preprocess"] = fit_preprocess(options["preprocess"], dataset.x_train)
-
-        @cache  # one net for all seeds: each net that is evaluated is compiled
-        def net_of(same: tuple[tuple[str, str, Any], ...]) -> fn.Layer:
-            own = {name: value for name, _, value in same}
-            return recipes.build_net({**config, **own}, len(dataset.class_names))
-
-        def make_net(each: Mapping[str, Any]) -> fn.Layer:
-            return net_of(identity({k: v for k, v in each.items() if k != "seed"}))
-
-        members = sweep_runs.load_members(path, settings, make_net, fitted)
+        return _show(args)
+    swept = _resumed(Path(args.run_directory)) if args.action == "resume" else _new(args)
     with one_interrupt():
-        return _run_sweep(args, path, config, experiment, dataset, settings, options, members)
+        return _run(args, swept)
 
 
 def _check_action(args: argparse.Namespace) -> None:
@@ -215,26 +157,64 @@ def _check_action(args: argparse.Namespace) -> None:
         return
     if args.run_directory is None:
         raise ValueError(f"{args.action} needs the directory of a sweep, such as runs/sweep-digits")
-    for name, default in SWEEP_DEFAULTS.items():
-        if getattr(args, name) != default:
-            raise ValueError(
-                f"{recipes.option(name)} is not for {args.action}: the sweep has its own options"
-            )
+    given = [name for name, default in OWN.items() if getattr(args, name) != default]
+    for name in (*given, *given_options(args)):
+        raise ValueError(f"{option(name)} is not for {args.action}: the sweep has its own options")
 
 
-def _run_sweep(
-    args: argparse.Namespace,
-    path: Path,
-    config: dict[str, Any],
-    experiment: Callable[..., Any],
-    dataset: fn.Dataset,
-    settings: list[dict[str, Any]],
-    options: dict[str, Any],
-    members: Sequence[fn.Member] | None,
-) -> int:
+def _new(args: argparse.Namespace) -> Sweep:
+    """A sweep that is to begin."""
+    config, settings, swept = _settings(args)
+    name = f"sweep-{run_name(config, args.recipe)}"
+    path = Path(args.out) if args.out else runs.new_run_path("runs", name)
+    runs.check_free(path)
+    record = make_record(config, args.recipe).having(
+        title=f"{run_name(config, args.recipe)}: {swept}",
+        halve_at=args.halve_at,
+        chunk_size=args.chunk_size,
+        settings=settings,
+    )
+    whole = load_data(config)
+    return Sweep(path, with_data(record, whole), *_data(config, whole), None)
+
+
+def _resumed(path: Path) -> Sweep:
+    """A sweep that was interrupted, as far as it was saved."""
+    record = directory.load_sweep_record(path)
+    if record.facts.get("status") == "finished":
+        raise ValueError(f"{path} is finished: funcnet sweep show {path}")
+    config, whole = record.config, load_data(record.config)
+    check_data(record, whole, "since the sweep was begun")
+    dataset, preprocess = _data(config, whole)
+    preprocess = fit_preprocess(preprocess, dataset.x_train)
+
+    @cache  # one net for all seeds: each net that is evaluated is compiled
+    def net_of(same: tuple[tuple[str, str, Any], ...]) -> fn.Layer:
+        own = {name: value for name, _, value in same}
+        return recipes.build_net(replaced(config, own), len(dataset.class_names))
+
+    def make_net(each: Mapping[str, Any]) -> fn.Layer:
+        return net_of(identity({k: v for k, v in each.items() if k != "seed"}))
+
+    members = directory.load_members(path, record.facts["settings"], make_net, preprocess)
+    return Sweep(path, with_data(record, whole), dataset, preprocess, members)
+
+
+def _data(config: Config, whole: fn.Dataset) -> tuple[fn.Dataset, Any]:
+    """The data that are trained on, and what all members preprocess them with."""
+    dataset = first(whole, config.num_train, "--num-train")
+    preprocess: Any = recipes.build_preprocess(config)
+    if config.num_train is not None:  # it is fitted to all of them all the same
+        preprocess = fit_preprocess(preprocess, whole.x_train)
+    return dataset, preprocess
+
+
+def _run(args: argparse.Namespace, swept: Sweep) -> int:
     from tqdm import tqdm
 
-    saved = sweep_runs.progress(members or ())
+    path, record, dataset, preprocess, members = swept
+    config, facts = record.config, record.facts
+    saved = directory.progress(members or ())
     claimed, last = members is not None, time.monotonic()
     bar = tqdm(unit="epoch", disable=True if args.quiet else None)
 
@@ -242,8 +222,9 @@ def _run_sweep(
         nonlocal path, claimed
         if not claimed:  # by now all arguments are known to be right
             if args.out is None:
-                path = runs.claim_new_run_path("runs", f"sweep-{run_name(args)}")
-            sweep_runs.create_sweep(path, config)
+                name = f"sweep-{run_name(config, args.recipe)}"
+                path = runs.claim_new_run_path("runs", name)
+            directory.create_sweep(path, record)
             claimed = True
 
     def report(done: int, total: int, now: Callable[[], tuple[fn.Member, ...]]) -> None:
@@ -254,76 +235,65 @@ def _run_sweep(
         bar.total, bar.n = total, done
         bar.refresh()
         if time.monotonic() - last > SAVE_EVERY:
-            saved = sweep_runs.save_members(path, now(), saved)
+            saved = directory.save_members(path, now(), saved)
             last = time.monotonic()
 
     with bar:
         result = fn.sweep(
-            experiment,
+            partial(_experiment, config, dataset),
             dataset,
-            settings,
-            epochs=config["epochs"],
-            eval_every=config["eval_every"] or None,
-            halve_at=config["halve_at"],
-            chunk_size=config["chunk_size"],
+            facts["settings"],
+            epochs=config.epochs,
+            eval_every=config.eval_every or None,
+            halve_at=facts["halve_at"],
+            chunk_size=facts["chunk_size"],
             members=members,
             callback=report,
-            **options,
+            preprocess=preprocess,
         )
     if not claimed:
         print("funcnet sweep: interrupted before the first epoch", file=sys.stderr)
         return 130
     if result.interrupted:
-        sweep_runs.save_members(path, result.members, saved)
+        directory.save_members(path, result.members, saved)
         done = sum(member.epochs for member in result.members)
         print(
-            f"interrupted after {_check.plural(done, 'epoch')} of all members: "
+            f"interrupted after {checks.plural(done, 'epoch')} of all members: "
             f"funcnet sweep resume {path} goes on",
             file=sys.stderr,
         )
         return 130
-    lines, results = _sweep_summary(result, dataset)
-    config = {**config, "status": "finished", "results": results}
+    lines, results = _summary(result, dataset, config)
+    record = record.having(status="finished", results=results)
     try:
-        sweep_runs.save_members(path, result.members, saved)
-        _save_best(path / "best", config, result)
-        sweep_runs.save_sweep(path, config, result.members)
+        directory.save_members(path, result.members, saved)
+        _save_best(path / "best", record, result)
+        directory.save_sweep(path, record, result.members)
         lines.append(f"saved in {path}")
     finally:
-        print_table(result.table())
+        print_sweep(result.table())
         for line in lines:
             say(line)
     return 0
 
 
-def _experiment(config: dict[str, Any], dataset: fn.Dataset, **settings: Any) -> tuple[Any, ...]:
+def _experiment(config: Config, dataset: fn.Dataset, **settings: Any) -> tuple[Any, ...]:
     """The experiment of `funcnet sweep`: a configuration with some options replaced."""
     numbers = {name: value for name, value in settings.items() if name != "seed"}
-    return recipes.build({**config, **numbers}, dataset)
+    return recipes.build(replaced(config, numbers), dataset)
 
 
-def _sweep_config(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The configuration common to all members, and the settings of each."""
-    _check.COUNT.check("--seeds", args.seeds)
+def _settings(args: argparse.Namespace) -> tuple[Config, list[dict[str, Any]], str]:
+    """The Config of the first member, the settings of each, and what varies, in words."""
+    checks.COUNT.check("--seeds", args.seeds)
     if args.samples is not None:
-        _check.COUNT.check("--samples", args.samples)
-    base = recipes.load_recipe(args.recipe) if args.recipe else dict(recipes.DEFAULTS)
-    given = {**base, **{k: v for k, v in vars(args).items() if k != "hidden"}}
-    axes: dict[str, Any] = {} if args.hidden is None else {"hidden": args.hidden}
-    for name in recipes.DEFAULTS:
-        values = given[name]
-        if name not in (*COMMON, "hidden") and isinstance(values, list):
-            axes[name] = values[0] if len(values) == 1 and _is_range(values[0]) else values
-    for name, values in axes.items():
-        if isinstance(values, list) and any(map(_is_range, values)):
-            raise ValueError(f"{recipes.option(name)} takes one range, or values, not both")
-    ranges = [name for name, values in axes.items() if _is_range(values)]
+        checks.COUNT.check("--samples", args.samples)
+    axes, given = _axes(given_options(args))
+    ranges = [name for name, values in axes.items() if is_range(values)]
     if ranges and args.samples is None:
         raise ValueError(
-            f"{recipes.option(ranges[0])} is a range: say with --samples how many settings to draw"
+            f"{option(ranges[0])} is a range: say with --samples how many settings to draw"
         )
-    single = {name: v[0] for name, v in axes.items() if isinstance(v, list) and len(v) == 1}
-    axes = {name: values for name, values in axes.items() if name not in single}
     if args.samples is not None and not axes:
         raise ValueError("--samples needs options with ranges or several values to draw from")
     if not axes and args.seeds == 1:
@@ -331,43 +301,42 @@ def _sweep_config(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[s
             "there is nothing to sweep: give an option several values, such as "
             "--learning-rate 1e-3 1e-2, or --seeds"
         )
-    seeds = range(args.seed, args.seed + args.seeds)
+    seed = SEED.check("--seed", given.get("seed", args.base.seed))
     if args.samples is not None:
-        drawn = fn.random_search(jax.random.key(args.seed), args.samples, **axes)
+        drawn = fn.random_search(jax.random.key(seed), args.samples, **axes)
     else:
         drawn = fn.grid(**axes) if axes else [{}]
-    settings = [{**each, "seed": seed} for each in drawn for seed in seeds]
-    first = {**given, **single, **{name: settings[0][name] for name in axes}}
-    config = make_config(argparse.Namespace(**{**first, "hidden": list(first["hidden"])}))
-    for name in axes:
-        config[name] = recipes.DEFAULTS[name]
-    swept = ", ".join(name.replace("_", " ") for name in axes) or "seeds"
-    config["title"] = f"{run_name(args)}: {swept}"
-    config["halve_at"], config["chunk_size"] = args.halve_at, args.chunk_size
-    config["settings"] = settings
-    return config, settings
+    seeds = range(seed, seed + args.seeds)
+    settings = [{**each, "seed": own} for each in drawn for own in seeds]
+    config = replaced(args.base, {"tta": False, **given, **settings[0]})
+    return config, settings, listed(name.replace("_", " ") for name in axes) or "seeds"
 
 
-def _sweep_data(config: dict[str, Any]) -> tuple[fn.Dataset, dict[str, Any]]:
-    """The data of a sweep, and what all members preprocess them with."""
-    whole = load_dataset(config)
-    if "data_sha256" in config and config["data_sha256"] != fingerprint(whole):
-        raise ValueError(f"{config['dataset']} has changed since the sweep was begun")
-    if is_file(config["dataset"]):
-        config["data_sha256"] = fingerprint(whole)
-    config["class_names"] = list(whole.class_names)
-    dataset = recipes.first(whole, config["num_train"], "--num-train")
-    preprocess: Any = recipes.build_preprocess(config)
-    if config["num_train"] is not None:  # it is fitted to all of them all the same
-        preprocess = fit_preprocess(preprocess, whole.x_train)
-    return dataset, {"preprocess": preprocess}
+def _axes(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options that take several values: those that vary; and the others, each with its value."""
+    axes: dict[str, Any] = {}
+    single: dict[str, Any] = {}
+    for name, values in given.items():
+        if OPTIONS[name].sweep != "several":
+            single[name] = values
+        elif any(map(is_range, values)):
+            if len(values) > 1:
+                raise ValueError(f"{option(name)} takes one range, or values, not both")
+            axes[name] = values[0]
+        elif len(values) > 1:
+            axes[name] = [tuple(v) if isinstance(v, list) else v for v in values]
+        else:
+            single[name] = values[0]
+    return axes, single
 
 
-def _sweep_summary(result: fn.SweepResult, dataset: fn.Dataset) -> tuple[list[str], dict[str, Any]]:
+def _summary(
+    result: fn.SweepResult, dataset: fn.Dataset, config: Config
+) -> tuple[list[str], dict[str, Any]]:
     """What to print at the end of a sweep, and what to keep of it."""
     statuses = [member.status for member in result.members]
-    counts = [f"{statuses.count(s):,} {s}" for s in sweep_runs.STATUSES if s in statuses]
-    lines = [f"{_check.plural(len(statuses), 'member')}: {', '.join(counts)}"]
+    counts = [f"{statuses.count(s):,} {s}" for s in STATUSES if s in statuses]
+    lines = [f"{checks.plural(len(statuses), 'member')}: {', '.join(counts)}"]
     results: dict[str, Any] = {"best_settings": result.best_settings}
     if result.best is None or result.best_settings is None:
         return lines, results
@@ -377,7 +346,7 @@ def _sweep_summary(result: fn.SweepResult, dataset: fn.Dataset) -> tuple[list[st
         f"{result.best.epoch}, with {describe(result.best_settings)}"
     )
     if result.test is not None:
-        count = _check.plural(len(dataset.x_test), "example")
+        count = checks.plural(len(dataset.x_test), "example")
         lines.append(f"test accuracy of that model {100 * result.test.accuracy:.2f} % ({count})")
         results |= {"test_accuracy": result.test.accuracy, "test_loss": result.test.loss}
     seeds = sorted({member.settings["seed"] for member in result.members})
@@ -400,24 +369,25 @@ def _sweep_summary(result: fn.SweepResult, dataset: fn.Dataset) -> tuple[list[st
     return lines, results
 
 
-def _save_best(path: Path, config: dict[str, Any], result: fn.SweepResult) -> None:
+def _save_best(path: Path, record: Record, result: fn.SweepResult) -> None:
     """A run directory of the best member, for `evaluate` and `predict`."""
     if result.best is None or result.best_settings is None:
         return
     member = next(m for m in result.members if m.best is result.best)
-    own = {name: value for name, value in config.items() if name in recipes.DEFAULTS}
-    own |= {name: config[name] for name in ("class_names", "data_sha256") if name in config}
-    own |= {**member.settings, "hidden": list({**own, **member.settings}["hidden"])}
-    own |= {"title": f"{config['title']}: {describe(member.settings)}", "status": "finished"}
-    own["results"] = {"val_accuracy": result.best.accuracy, "best_epoch": result.best.epoch}
+    known = ("recipe", "versions", "class_names", "data_sha256")
+    facts = {name: record.facts[name] for name in known if name in record.facts}
+    facts["title"] = f"{record.facts['title']}: {describe(member.settings)}"
+    facts["status"] = "finished"
+    facts["results"] = {"val_accuracy": result.best.accuracy, "best_epoch": result.best.epoch}
+    own = Record(replaced(record.config, member.settings), facts)
     runs.create_run(path, own, overwrite=True)
     runs.save_models(path, own, member.model or result.best, result.best, member.history)
-    runs.write_config(path, runs.FORMAT, own)
+    runs.write_record(path, "run", own)
 
 
-def _show_sweep(args: argparse.Namespace) -> int:
-    rows = sweep_runs.load_table(args.run_directory)
-    print_table(rows, count=len(rows) if args.all else ROWS)
+def _show(args: argparse.Namespace) -> int:
+    rows = directory.load_table(args.run_directory)
+    print_sweep(rows, count=len(rows) if args.all else ROWS)
     kept = ("table.csv", "histories.csv", "sweep.png", "best/")
     there = [name for name in kept if (Path(args.run_directory) / name).exists()]
     print(f"{args.run_directory}: {', '.join(there)}")

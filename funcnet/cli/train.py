@@ -1,6 +1,7 @@
 """funcnet train."""
 
 import argparse
+import dataclasses
 import math
 import sys
 from functools import partial
@@ -11,31 +12,15 @@ import jax
 import numpy as np
 
 import funcnet as fn
-from funcnet import _check, recipes, runs
-from funcnet.cli.console import (
-    ignore_interrupts,
-    one_interrupt,
-    say,
-)
-from funcnet.cli.data import (
-    fingerprint,
-    is_file,
-    load_dataset,
-    make_config,
-    run_name,
-)
-from funcnet.cli.options import (
-    VIEWS,
-    add_data_options,
-    add_net_options,
-    add_recipe_option,
-    add_training_options,
-)
+from funcnet import checks, runs
+from funcnet.cli.console import ignore_interrupts, one_interrupt, say
+from funcnet.cli.options import VIEWS, add_config_options, add_recipe_option
 from funcnet.cli.parser import add_command
-from funcnet.losses import LOSSES
+from funcnet.cli.records import load_data, make_config, make_record, run_name, with_data
+from funcnet.config import Config
 
 
-def add(commands: Any) -> Any:
+def add(commands: Any, base: Config) -> Any:
     """Add the command to the parser, and return its own."""
     parser = add_command(
         commands,
@@ -46,75 +31,61 @@ def add(commands: Any) -> Any:
         "directory: configuration, history, parameters and a picture of the curves.",
         (
             "train",
-            "train --hidden 512 256 --optimizer sgd_momentum --learning-rate 1e-2",
-            "train --dataset cifar10 --hidden 100 100 100 100 100 --weight-scale 5e-2 \\\n"
-            "      --batch-size 200 --epochs 30",
+            "train --hidden-dims 512 256 --optimizer sgd_momentum --learning-rate 1e-2",
+            "train --dataset cifar10 --hidden-dims 100 100 100 100 100 --weight-scale 5e-2 "
+            "--batch-size 200 --epochs 30",
             "train --dataset measurements.csv --label species --weight-scale he",
             "train --recipe cifar10-cpu --epochs 20",
         ),
     )
     add_recipe_option(parser)
-    add_data_options(parser).add_argument(
-        "--num-train",
-        type=int,
-        metavar="N",
-        help="train on the first N training examples only (preprocessing is fitted to all of them "
-        "all the same)",
-    )
-    add_net_options(parser)
-    add_training_options(parser)
+    add_config_options(parser, base)
     group = parser.add_argument_group("output")
     add = group.add_argument
-    add(
-        "--tta",
-        action=argparse.BooleanOptionalAction,
-        help="at the end, measure the test accuracy of predictions averaged over ten flips "
-        "and shifts of each image, too",
-    )
     add("--out", metavar="DIR", help="run directory; runs/NAME, numbered, if not given")
     add("--overwrite", action="store_true", help="replace an earlier run in --out")
     add("--quiet", action="store_true", help="no progress bar and no line per epoch")
-    parser.set_defaults(**recipes.DEFAULTS)
+    parser.set_defaults(base=base)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
-    _check.installed("tqdm", "for the progress bar")
-    _check.installed("safetensors", "to save the model")
-    _check.installed("matplotlib", "to draw the curves")
+    checks.installed("tqdm", "for the progress bar")
+    checks.installed("safetensors", "to save the model")
+    checks.installed("matplotlib", "to draw the curves")
     from tqdm import tqdm
 
     _check_output(args)
-    path = Path(args.out) if args.out else runs.new_run_path("runs", run_name(args))
-    runs.check_free(path, overwrite=args.overwrite)
     config = make_config(args)
-    dataset = load_dataset(config)
-    if is_file(args.dataset):
-        config["data_sha256"] = fingerprint(dataset)
-    config["class_names"] = list(dataset.class_names)
-    net, optimizer, dataset, options = recipes.experiment(config, dataset)
-    config["batch_size"] = options["batch_size"]
-    if args.tta:  # better known before than after training
+    name = run_name(config, args.recipe)
+    path = Path(args.out) if args.out else runs.new_run_path("runs", name)
+    runs.check_free(path, overwrite=args.overwrite)
+    dataset = load_data(config)
+    record = with_data(make_record(config, args.recipe), dataset)
+    net, optimizer, dataset, options = fn.experiment(config, dataset)
+    batch_size = options["batch_size"]
+    record = record._replace(config=dataclasses.replace(record.config, batch_size=batch_size))
+    if config.tta:  # better known before than after training
         jax.eval_shape(lambda x: [view(x) for view in VIEWS], dataset.x_train[:1])
     claimed = False
-    bar = tqdm(total=args.epochs, unit="epoch", disable=True if args.quiet else None)
+    bar = tqdm(total=config.epochs, unit="epoch", disable=True if args.quiet else None)
 
     def report(epoch: int, train_state: fn.TrainState, metrics: dict[str, Any]) -> None:
         nonlocal path, claimed
         if epoch == 0:  # by now all arguments are known to be right: claim the directory
             if args.out is None:
-                path = runs.claim_new_run_path("runs", run_name(args))
-            runs.create_run(path, config, overwrite=args.overwrite)
+                path = runs.claim_new_run_path("runs", name)
+            runs.create_run(path, record, overwrite=args.overwrite)
             claimed = True
             model = fn.Model(net, train_state.params, train_state.state, options["preprocess"])
             runs.check_space(path, model)
         else:
             bar.update()
-        if epoch == args.epochs:
+        if epoch == config.epochs:
             ignore_interrupts()  # what is left takes a second, and must not be lost
         if not args.quiet:
-            say(_epoch_line(epoch, args.epochs, metrics))
+            say(_epoch_line(epoch, config.epochs, metrics))
 
     with one_interrupt():
         with bar:
@@ -124,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             return 130
         lines, results = _summary(result, dataset, config)
         try:
-            runs.save_run(path, config, result, results=results)
+            runs.save_run(path, record, result, results=results)
             lines.append(f"saved in {path}")
         finally:  # should the disk be full by now, the figures at least are not lost
             for line in lines:
@@ -151,7 +122,7 @@ def _check_output(args: argparse.Namespace) -> None:
 
 
 def _summary(
-    result: fn.FitResult, dataset: fn.Dataset, config: dict[str, Any]
+    result: fn.FitResult, dataset: fn.Dataset, config: Config
 ) -> tuple[list[str], dict[str, Any]]:
     """What to print at the end of training, and what to keep of it."""
     lines: list[str] = []
@@ -165,13 +136,12 @@ def _summary(
         )
         results |= {"best_epoch": result.best.epoch, "val_accuracy": result.best.accuracy}
     if len(dataset.x_test):
-        test = partial(
-            fn.evaluate, model, dataset.x_test, dataset.y_test, loss_fn=LOSSES[config["loss"]]
-        )
-        plain, count = test(), _check.plural(len(dataset.x_test), "example")
+        loss_fn = config.meaning("loss")
+        test = partial(fn.evaluate, model, dataset.x_test, dataset.y_test, loss_fn=loss_fn)
+        plain, count = test(), checks.plural(len(dataset.x_test), "example")
         lines.append(f"test accuracy of {name} {100 * plain.accuracy:.2f} % ({count})")
         results |= {"test_accuracy": plain.accuracy, "test_loss": plain.loss}
-        if config["tta"]:
+        if config.tta:
             averaged = test(views=VIEWS)
             lines.append(f"averaged over {averaged.views} views {100 * averaged.accuracy:.2f} %")
             results |= {"tta_views": averaged.views, "tta_test_accuracy": averaged.accuracy}

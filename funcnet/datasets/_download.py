@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from funcnet._files import naming, sync
+from funcnet.files import naming, sync
 
 TIMEOUT = 60  # seconds without a byte before the connection counts as lost
 CHUNK = 1 << 16  # bytes

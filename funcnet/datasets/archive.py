@@ -12,10 +12,10 @@ from os import PathLike
 from pathlib import Path
 from typing import IO
 
-from funcnet import _check
-from funcnet._files import naming, sync, write_atomically
+from funcnet import checks
 from funcnet.datasets import _download
 from funcnet.datasets.dataset import Dataset, Source
+from funcnet.files import naming, sync, write_atomically
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Archive:
         if self._is_complete(folder):
             return folder
         if progress:
-            _check.installed("tqdm", "for the progress bar (or pass progress=False)")
+            checks.installed("tqdm", "for the progress bar (or pass progress=False)")
         place.mkdir(parents=place == cache_directory(), exist_ok=True)
         with _download.exclusive(place / f".{self.file}.lock", progress=progress):
             if self._is_complete(folder):  # by now, thanks to whom we waited for

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from funcnet import _check
+from funcnet import checks
 from funcnet.datasets.dataset import Dataset
 
-VAL_FRACTION = _check.Range(at_least=0, below=1)
-TEST_FRACTION = _check.Range(at_least=0, below=1)
+VAL_FRACTION = checks.Range(at_least=0, below=1)
+TEST_FRACTION = checks.Range(at_least=0, below=1)
 MAX_CLASSES = 65_536  # a larger label is more likely an identifier than a class
 MISSING = {"", "?", "na", "n/a", "null", "none"}  # say nothing about a row being a header
 
@@ -64,7 +64,7 @@ def load_arrays(
             "val_fraction + test_fraction must be below 1 to leave examples for training, got "
             f"{val_fraction:g} + {test_fraction:g}"
         )
-    seed = _check.NATURAL.check("seed", seed)
+    seed = checks.NATURAL.check("seed", seed)
     path = Path(path)
     if _suffix(path, label, (".npz", ".csv")) == ".csv":
         x, y, class_names = _labelled_csv(path, label)
@@ -72,7 +72,7 @@ def load_arrays(
         x, y, class_names = _labelled_npz(path)
     num_val, num_test = round(len(y) * val_fraction), round(len(y) * test_fraction)
     if num_val + num_test >= len(y):
-        raise ValueError(f"{path}: {_check.plural(len(y), 'example')} leave none for training")
+        raise ValueError(f"{path}: {checks.plural(len(y), 'example')} leave none for training")
     train, val, test = _split(y, num_val, num_test, np.random.Generator(np.random.PCG64(seed)))
     return Dataset(x[train], y[train], x[val], y[val], x[test], y[test], class_names)
 
@@ -97,7 +97,7 @@ def read_inputs(path: str | PathLike[str], *, label: str | None = None) -> np.nd
         return _read_csv(path, label, labelled=label is not None).features
     x = _read_npy(path) if suffix == ".npy" else _read_npz(path, ("x",))[0]
     with _naming(path):
-        return np.asarray(_check.inputs(x))
+        return np.asarray(checks.inputs(x))
 
 
 def _suffix(path: Path, label: str | None, known: tuple[str, ...]) -> str:
@@ -150,8 +150,8 @@ def _split(
 def _labelled_npz(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     x, y = _read_npz(path, ("x", "y"))
     with _naming(path):
-        x = np.asarray(_check.inputs(x))
-        y = _check.labels(y, num_examples=len(x))
+        x = np.asarray(checks.inputs(x))
+        y = checks.labels(y, num_examples=len(x))
         return x, y, _numbered(y)
 
 
@@ -256,7 +256,7 @@ def _read_csv(path: Path, label: str | None, *, labelled: bool) -> _Table:
     features, labels, lines = [], [], []
     for line, cells in rows:
         if len(cells) != width:
-            count = _check.plural(len(cells), "cell")
+            count = checks.plural(len(cells), "cell")
             raise ValueError(f"{path}, line {line} has {count}, expected {width}")
         if column is not None:
             labels.append(cells.pop(column))
@@ -286,7 +286,7 @@ def _label_column(path: Path, first: list[str], label: str | None) -> int:
     if label is None:
         return len(first) - 1
     if label not in first:
-        raise ValueError(f"{path}: {_check.unknown('column', label, first)}")
+        raise ValueError(f"{path}: {checks.unknown('column', label, first)}")
     return first.index(label)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from funcnet import _check
+from funcnet import checks
 from funcnet.datasets.archive import Archive
 from funcnet.datasets.dataset import Dataset
 
@@ -68,7 +68,7 @@ def load_cifar10(root: str | PathLike[str] | None = None, *, num_test: int = 10_
       FileNotFoundError: it is in none of the places, which the error lists.
       ValueError: a file is damaged.
     """
-    num_test = _check.NATURAL.check("num_test", num_test)
+    num_test = checks.NATURAL.check("num_test", num_test)
     if num_test > PER_FILE:
         raise ValueError(f"num_test must be at most {PER_FILE:,}, got {num_test:,}")
     x = np.empty((len(FILES) * PER_FILE, 3, 32, 32), np.uint8)

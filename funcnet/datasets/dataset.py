@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from funcnet import _check
+from funcnet import checks
 
 
 class Dataset(NamedTuple):
@@ -80,7 +80,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
     if not isinstance(dataset, Dataset):
         raise TypeError(f"dataset must be a Dataset, got {type(dataset).__name__}")
     class_names = _checked_names(dataset.class_names)
-    x_train = np.asarray(_check.inputs(dataset.x_train, name="x_train"))
+    x_train = np.asarray(checks.inputs(dataset.x_train, name="x_train"))
     shape = x_train.shape[1:]
     x_val = _checked_examples(dataset.x_val, "x_val", shape, x_train.dtype)
     x_test = _checked_examples(dataset.x_test, "x_test", shape, x_train.dtype)
@@ -112,11 +112,11 @@ def first(dataset: Dataset, count: int | None, name: str = "count") -> Dataset:
     """
     if count is None:
         return dataset
-    _check.COUNT.check(name, count)
+    checks.COUNT.check(name, count)
     if count > len(dataset.x_train):
         raise ValueError(
             f"{name} is {count}, but there are only "
-            f"{_check.plural(len(dataset.x_train), 'training example')}"
+            f"{checks.plural(len(dataset.x_train), 'training example')}"
         )
     return dataset._replace(x_train=dataset.x_train[:count], y_train=dataset.y_train[:count])
 
@@ -136,10 +136,10 @@ def _checked_examples(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype
     """`x` as [N, *shape]; with N = 0, also from a bare empty list."""
     if np.shape(x) in ((0,), (0, *shape)):
         return np.empty((0, *shape), dtype)
-    return np.asarray(_check.inputs(x, name=name, shape=shape))
+    return np.asarray(checks.inputs(x, name=name, shape=shape))
 
 
 def _checked_labels(y: Any, name: str, x: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
     if len(x) == 0 and np.shape(y) == (0,):
         return np.empty(0, np.int32)
-    return _check.labels(y, num_examples=len(x), num_classes=len(class_names), name=name)
+    return checks.labels(y, num_examples=len(x), num_classes=len(class_names), name=name)

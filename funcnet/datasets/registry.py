@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from funcnet import _check
+from funcnet import checks
 from funcnet.datasets.arrays import load_arrays
 from funcnet.datasets.cifar10 import CIFAR10
 from funcnet.datasets.dataset import Dataset, Source
@@ -21,6 +21,8 @@ FILE_OPTIONS = tuple(
 
 def is_file(name: str) -> bool:
     """Whether a name is that of a file, there or not, rather than of an entry of the registry."""
+    if name in DATASETS:
+        return False
     return name.endswith((".npz", ".csv")) or os.sep in name or Path(name).is_file()
 
 
@@ -47,10 +49,10 @@ def load_dataset(
     """
     name = os.fspath(name)
     if name not in DATASETS and not is_file(name):
-        raise ValueError(_check.unknown("dataset", name, DATASETS))
+        raise ValueError(checks.unknown("dataset", name, DATASETS))
     for option, value in file_options.items():
         if option not in FILE_OPTIONS:
-            raise ValueError(_check.unknown("option", option, FILE_OPTIONS))
+            raise ValueError(checks.unknown("option", option, FILE_OPTIONS))
         if value is not None and name in DATASETS:
             raise ValueError(f"{option} is for files, not for {name}")
     takers = [source.name for source in DATASETS.values() if source.takes_directory]

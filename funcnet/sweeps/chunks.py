@@ -25,8 +25,7 @@ from funcnet.sweeps.programs import (
 from funcnet.sweeps.search import member_key
 from funcnet.sweeps.table import Member
 from funcnet.train import History, as_history, history_row, training_sample
-
-Tree = Any
+from funcnet.tree import Tree
 
 
 class Chunk(NamedTuple):

@@ -21,26 +21,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from funcnet._files import naming, write_atomically
 from funcnet.checkpoint import load_tensors, nest, save_trees
+from funcnet.config import stored_config
+from funcnet.files import naming, write_atomically
+from funcnet.layer import Layer
 from funcnet.model import BestModel
-from funcnet.net import Layer
 from funcnet.plots import plot_sweep
 from funcnet.preprocess import Preprocess
-from funcnet.runs import check_free, read_config, write_config, write_csv
+from funcnet.runs import Record, check_free, facts_of, read_config, write_csv, write_record
 from funcnet.step import TrainState
 from funcnet.sweeps.search import member_key
-from funcnet.sweeps.table import RESULTS, Member, new_member, sweep_table
+from funcnet.sweeps.table import RESULTS, STATUSES, Member, new_member, sweep_table
 from funcnet.train import History
 from funcnet.tree import FrozenDict
-
-FORMAT = "funcnet sweep 1"
-MEMBER_FORMAT = "funcnet member 1"
-STATUSES = ("unfinished", "finished", "diverged", "stopped")
+from funcnet.versions import lift, stamp, version_of
 
 
-def create_sweep(path: str | os.PathLike[str], config: dict[str, Any]) -> Path:
-    """Make the directory of a sweep, and write its configuration, "settings" in it.
+def create_sweep(path: str | os.PathLike[str], record: Record) -> Path:
+    """Make the directory of a sweep, and write its configuration, its facts have "settings".
 
     Raises:
       FileExistsError: the directory holds something. OSError: it cannot be written.
@@ -49,22 +47,34 @@ def create_sweep(path: str | os.PathLike[str], config: dict[str, Any]) -> Path:
     check_free(path)
     with naming(path):
         (path / "members").mkdir(parents=True, exist_ok=True)
-    write_config(path, FORMAT, {**config, "status": "running"})
+    write_record(path, "sweep", record.having(status="running"))
     return path
 
 
-def load_sweep_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The config.json of the directory of a sweep; "settings" are dicts as they were.
+def load_sweep_record(path: str | os.PathLike[str]) -> Record:
+    """What the config.json of the directory of a sweep holds, of any version.
+
+    Its Config is that of the first member; "settings" of its facts are dicts as they were.
 
     Raises:
-      FileNotFoundError: there is none. ValueError: it is damaged or of something else.
+      FileNotFoundError: there is none. ValueError: it is damaged, of a newer version or of
+        something else.
     """
-    config = read_config(path, FORMAT, "sweep")
-    settings = config.get("settings")
+    file, content = read_config(path, "sweep")
+    content = lift("sweep", _sweep_version(file, content), content, file)
+    settings = content.get("settings")
     if not isinstance(settings, list) or not settings or not all(map(_is_dict, settings)):
-        raise ValueError(f"{path}/config.json is damaged: it has no settings")
-    config["settings"] = [_with_tuples(each) for each in settings]
-    return config
+        raise ValueError(f"{file} is damaged: it has no settings")
+    config = stored_config("sweep", {**content, **stamp("sweep"), **settings[0]}, file)
+    facts = facts_of(content)
+    return Record(config, {**facts, "settings": [_with_tuples(each) for each in settings]})
+
+
+def _sweep_version(file: Path, content: Mapping[str, Any]) -> int:
+    version = version_of("sweep", content)
+    if version is None:
+        raise ValueError(f"{file} is not the configuration of a funcnet sweep")
+    return version
 
 
 def save_members(path: Path, members: Sequence[Member], saved: dict[int, int]) -> dict[int, int]:
@@ -120,7 +130,7 @@ def load_members(
     return tuple(members)
 
 
-def save_sweep(path: Path, config: dict[str, Any], members: Sequence[Member]) -> None:
+def save_sweep(path: Path, record: Record, members: Sequence[Member]) -> None:
     """Write table, histories and picture of a sweep that is finished; config.json last."""
     rows = sweep_table(members)
     save_table(path, rows)
@@ -133,9 +143,9 @@ def save_sweep(path: Path, config: dict[str, Any], members: Sequence[Member]) ->
     write_csv(path / "histories.csv", ("member", *columns), lines)
     if any(row["val_accuracy"] is not None for row in rows):
         picture = io.BytesIO()
-        plot_sweep(rows, title=config.get("title")).savefig(picture, format="png", dpi=120)
+        plot_sweep(rows, title=record.facts.get("title")).savefig(picture, format="png", dpi=120)
         write_atomically(path / "sweep.png", picture.getvalue())
-    write_config(path, FORMAT, config)
+    write_record(path, "sweep", record)
 
 
 def save_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -152,7 +162,8 @@ def load_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises:
       FileNotFoundError: the sweep did not finish. ValueError: the file is damaged.
     """
-    load_sweep_config(path)
+    load_sweep_record(path)
+    version = _sweep_version(*read_config(path, "sweep"))
     file = Path(path) / "table.json"
     if not file.is_file():
         raise FileNotFoundError(
@@ -165,7 +176,7 @@ def load_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     whole = isinstance(rows, list) and rows and all(map(_is_dict, rows))
     if not whole or not all(set(RESULTS) <= set(row) for row in rows):
         raise ValueError(f"{file} is damaged: it is no table of a sweep")
-    return [_with_tuples(row) for row in rows]
+    return [_with_tuples(row) for row in lift("table", version, rows, file)]
 
 
 def _save_member(file: Path, member: Member) -> None:
@@ -179,13 +190,13 @@ def _save_member(file: Path, member: Member) -> None:
         trees["run"] = {
             name: getattr(state, name) for name in ("params", "state", "opt_state", "step", "epoch")
         }
-    save_trees(file, trees, format=MEMBER_FORMAT)
+    save_trees(file, trees, kind="member")
 
 
 def _load_member(
     file: Path, settings: Mapping[str, Any], net: Layer, preprocess: Preprocess
 ) -> Member:
-    tensors, _ = load_tensors(file, format=MEMBER_FORMAT)
+    tensors, _ = load_tensors(file, kind="member")
     try:
         history = History(**{name: tensors[f"history/{name}"] for name in History._fields})
         epochs = int(tensors["numbers/epochs"])

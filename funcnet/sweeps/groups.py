@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import _check
-from funcnet._options import defaults
+from funcnet import checks
 from funcnet.datasets import Dataset
-from funcnet.net import Layer
+from funcnet.layer import Layer
 from funcnet.preprocess import Preprocess
+from funcnet.signature import defaults
 from funcnet.step import (
     EVALUATION_BATCH,
     Numbers,
@@ -260,7 +260,7 @@ def check_names(experiment: Experiment, settings: Mapping[str, Any]) -> None:
     parameters = inspect.signature(experiment).parameters
     for name in settings:
         if name != "seed" and not _takes(experiment, name):
-            raise ValueError(_check.unknown("setting of experiment", name, parameters))
+            raise ValueError(checks.unknown("setting of experiment", name, parameters))
     for name, parameter in parameters.items():
         variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
         if not variable and parameter.default is parameter.empty and name not in settings:
@@ -273,7 +273,7 @@ def check_options(whose: str, options: Any) -> dict[str, Any]:
         raise TypeError(f"the options of {whose} must be a dict, got {options!r}")
     for name in options:
         if name not in OPTIONS:
-            raise ValueError(_check.unknown(f"option of {whose}", name, OPTIONS))
+            raise ValueError(checks.unknown(f"option of {whose}", name, OPTIONS))
     options = dict(options)
     if whose == "sweep":  # options that are compiled into programs: numbers are Python's
         for name, value in options.items():

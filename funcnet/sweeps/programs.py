@@ -19,8 +19,7 @@ from funcnet.step import (
     run_step,
 )
 from funcnet.sweeps.groups import Plan, make_program
-
-Tree = Any
+from funcnet.tree import Tree
 
 HALVED = 8  # members; on the CPU, so many or more are faster as two halves, see `_parts`
 

@@ -17,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import _check
+from funcnet import checks
+
+__all__ = ["grid", "integers", "log_uniform", "member_key", "random_search", "uniform"]
 
 Settings = dict[str, Any]
-SEED = _check.Count(at_least=0, at_most=2**32 - 1)
+SEED = checks.Count(at_least=0, at_most=2**32 - 1)
 
 
 class Uniform(NamedTuple):
@@ -71,15 +73,15 @@ def log_uniform(low: float, high: float) -> LogUniform:
 
     What is known by its order of magnitude, such as a learning rate, is drawn like this.
     """
-    _check.POSITIVE.check("low of log_uniform", low)
+    checks.POSITIVE.check("low of log_uniform", low)
     _check_range("log_uniform", low, high)
     return LogUniform(float(low), float(high))
 
 
 def integers(low: int, high: int) -> Integers:
     """The integers from low to high, both included, all equally likely, for `random_search`."""
-    _check.Count(at_least=-(2**63)).check("low of integers", low)
-    _check.Count(at_least=low, at_most=2**63 - 1).check("high of integers", high)
+    checks.Count(at_least=-(2**63)).check("low of integers", low)
+    checks.Count(at_least=low, at_most=2**63 - 1).check("high of integers", high)
     return Integers(int(low), int(high))
 
 
@@ -116,14 +118,14 @@ def random_search(
     Raises:
       ValueError: an axis is empty, or there are not so many different settings.
     """
-    count = _check.COUNT.check("count", count)
+    count = checks.COUNT.check("count", count)
     if not axes:
         raise ValueError("random_search needs at least one axis, such as keep_prob=uniform(0.5, 1)")
     known = {
         name: axis if isinstance(axis, Distribution) else _axis(name, axis)
         for name, axis in axes.items()
     }
-    rng = np.random.default_rng(np.asarray(_key_data(_check.key(key))).ravel())
+    rng = np.random.default_rng(np.asarray(_key_data(checks.key(key))).ravel())
     drawn: dict[Any, Settings] = {}
     for _ in range(100 * count):  # enough, unless all but every setting there is has been drawn
         one = {
@@ -222,7 +224,7 @@ def _plain(name: str, value: Any) -> Any:
     if name == "seed":
         return SEED.check("seed", value)
     if isinstance(value, float):
-        _check.FINITE.check(name, value)
+        checks.FINITE.check(name, value)
     try:
         hash(value)
     except TypeError:
@@ -233,8 +235,8 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _check_range(name: str, low: Any, high: Any) -> None:
-    _check.FINITE.check(f"low of {name}", low)
-    _check.Range(at_least=float(low)).check(f"high of {name}", high)
+    checks.FINITE.check(f"low of {name}", low)
+    checks.Range(at_least=float(low)).check(f"high of {name}", high)
 
 
 def _key_data(key: jax.Array) -> jax.Array:
@@ -254,7 +256,7 @@ def member_key(key: jax.Array | None, settings: Mapping[str, Any]) -> jax.Array:
         if "seed" not in settings:
             raise ValueError("give a key, such as jax.random.key(0), or settings with a seed")
         return jax.random.key(settings["seed"])
-    key = _check.key(key)
+    key = checks.key(key)
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
     return jax.random.fold_in(key, settings["seed"]) if "seed" in settings else key

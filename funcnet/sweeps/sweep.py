@@ -19,15 +19,17 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import numpy as np
 
-from funcnet import _check
-from funcnet._options import takes
+from funcnet import checks
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.model import BestModel, Evaluation, evaluate, merit
+from funcnet.signature import takes
 from funcnet.sweeps.chunks import Chunk, advance, begin, make_chunks, with_chunk
 from funcnet.sweeps.groups import Experiment, check_names, check_options, make_groups
 from funcnet.sweeps.search import Settings, check_settings, member_key
 from funcnet.sweeps.table import Member, best_member, new_member, sweep_table
 from funcnet.train import FitOptions
+
+__all__ = ["SweepResult", "sweep"]
 
 
 class SweepResult(NamedTuple):
@@ -111,15 +113,15 @@ def sweep(
       ValueError, TypeError: an argument, a setting or what the experiment makes of it is wrong;
         before anything is compiled.
     """
-    _check.function("experiment", experiment)
+    checks.function("experiment", experiment)
     if callback is not None:
-        _check.function("callback", callback)
+        checks.function("callback", callback)
     dataset = check_dataset(dataset)
-    epochs = _check.COUNT.check("epochs", epochs)
+    epochs = checks.COUNT.check("epochs", epochs)
     if eval_every is not None:
-        eval_every = _check.COUNT.check("eval_every", eval_every)
+        eval_every = checks.COUNT.check("eval_every", eval_every)
     if chunk_size is not None:
-        chunk_size = _check.COUNT.check("chunk_size", chunk_size)
+        chunk_size = checks.COUNT.check("chunk_size", chunk_size)
     halve_at = _check_halving(halve_at, epochs, eval_every, dataset)
     checked = check_settings(settings)
     check_names(experiment, checked[0])
@@ -227,7 +229,7 @@ def _check_halving(
     if isinstance(halve_at, str) or not isinstance(halve_at, Iterable):
         raise TypeError(f"halve_at must be a list of epochs, such as [5, 10], got {halve_at!r}")
     checked = tuple(
-        _check.Count(at_least=1, at_most=epochs - 1).check("every epoch of halve_at", epoch)
+        checks.Count(at_least=1, at_most=epochs - 1).check("every epoch of halve_at", epoch)
         for epoch in halve_at
     )
     if any(a >= b for a, b in itertools.pairwise(checked)):

@@ -10,6 +10,8 @@ from funcnet.step import TrainState
 from funcnet.sweeps.search import Settings, identity
 from funcnet.train import History
 
+__all__ = ["Member", "mean_over_seeds", "sweep_table"]
+
 STATUSES = ("unfinished", "finished", "diverged", "stopped")
 RESULTS = (
     "val_accuracy",

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, NamedTuple
 
-from funcnet import _check
-from funcnet._steps import Step, parse_step
+from funcnet import checks
+from funcnet.named import Step, parse_step
 
 
 class Option(NamedTuple):
@@ -30,7 +30,7 @@ class Option(NamedTuple):
     help: str
     group: str
     metavar: str | None = None
-    range: _check.Range | _check.Count | None = None
+    range: checks.Range | checks.Count | None = None
     choices: Mapping[str, Any] | None = None
     steps: Mapping[str, Step] | None = None
     several: bool = False
@@ -62,7 +62,7 @@ class Option(NamedTuple):
                 raise TypeError(f"every step of {option(name)} must be a string, got {value!r}")
             parse_step(option(name), value, self.steps)
         elif self.choices is not None and (isinstance(value, str) or self.range is None):
-            _check.choose(name, value, self.choices)
+            checks.choose(name, value, self.choices)
         elif self.range is not None:
             self.range.check(shown, value)
         elif not isinstance(value, bool if self.metavar is None else str):

@@ -16,6 +16,7 @@ class Bound:
         self.options = options
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """The function of its given arguments and of these."""
         return self.function(*args, **self.options, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:

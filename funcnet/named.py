@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from funcnet import _check
-from funcnet._bind import bind
+from funcnet import checks
+from funcnet.bind import bind
 
 
 class Step(NamedTuple):
@@ -34,7 +34,7 @@ def parse_step(option: str, text: str, steps: Mapping[str, Step]) -> Callable[..
       ValueError: there is no such step, or its value is none.
     """
     name, equals, value = text.partition("=")
-    step = _check.choose(f"step of {option}", name, steps)
+    step = checks.choose(f"step of {option}", name, steps)
     given: Any = {}
     if equals:
         if step.argument is None:

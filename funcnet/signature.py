@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
-from funcnet import _check
+from funcnet import checks
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,7 +33,7 @@ def complete(record: Any, options: Mapping[str, Any], whose: str) -> dict[str, A
     known = defaults(record)
     for name in options:
         if name not in known:
-            raise TypeError(_check.unknown(f"option of {whose}", name, known))
+            raise TypeError(checks.unknown(f"option of {whose}", name, known))
     return {**known, **options}
 
 
