@@ -16,6 +16,7 @@ from funcnet.layer import Layer
 from funcnet.layers import promote
 from funcnet.losses import LossFn, softmax_loss
 from funcnet.net import as_input, loss, loss_and_grads
+from funcnet.text import aligned
 from funcnet.tree import Tree, named_leaves, structure_of
 
 __all__ = [
@@ -273,17 +274,12 @@ class GradientCheck(NamedTuple):
             checked = f"{row.checked:,}" + (f" ({row.kinks:,} on kinks)" if row.kinks else "")
             errors = [f"{e:.1e}" for e in (row.autodiff, row.numerical, row.relative)]
             table.append((row.name, shape, *errors, f"[{worst}]", checked))
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in table
-        ]
         verdict = "all gradients agree" if self.passed else "GRADIENTS DISAGREE"
         tolerances = (
             f"{verdict} (tolerance {self.tol_autodiff:.0e} against autodiff, "
             f"{self.tol_numerical:.0e} beyond rounding against numerical; loss {self.loss:.6g})"
         )
-        return "\n".join([*lines, tolerances, *self.failures])
+        return "\n".join([*aligned(table), tolerances, *self.failures])
 
 
 def check_gradients(
