@@ -434,7 +434,7 @@ def test_optimizers_in_strict_modes(kind, dtypes):
     for cast in casts(dtypes).values():
         numbers = {name: cast(value) for name, value in kind.numbers.items()}
         # In rates and in weight decay numbers meet one another, whatever dtype each has.
-        for rate in (cast(0.03), 0.03, fn.constant(0.03)):
+        for rate in (cast(0.03), 0.03, lambda step, cast=cast: cast(0.03)):
             made = []
             for mode in (jax.numpy_dtype_promotion("standard"), Strict()):
                 with mode:
@@ -482,6 +482,16 @@ def test_schedules_in_strict_modes(maker, dtypes):
                 made.append(one + all_of_them)
         assert_the_same(made)
         assert {rate.dtype for rate in made[0]} == {jnp.zeros(()).dtype}
+
+
+def test_warmup_of_functions_of_others_in_strict_modes(dtypes):
+    for cast in casts(dtypes).values():
+        made = []
+        for mode in (jax.numpy_dtype_promotion("standard"), Strict()):
+            with mode:
+                schedule = fn.warmup(lambda step, cast=cast: cast(0.03), 3)
+                made.append([schedule(step) for step in range(4)])
+        assert_the_same(made)
 
 
 @every_maker
