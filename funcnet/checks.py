@@ -121,6 +121,7 @@ PROBABILITY = Range(above=0, at_most=1)  # of what must happen now and then
 DECAY = Range(at_least=0, below=1)
 COUNT = Count()
 NATURAL = Count(at_least=0)
+SEED = Count(at_least=0, at_most=2**32 - 1)
 
 
 def function(name: str, value: Any) -> None:

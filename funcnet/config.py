@@ -25,7 +25,6 @@ from funcnet.versions import lift, version_of
 __all__ = ["Config"]
 
 BATCH_SIZE = 50  # unless it is given, or the data are fewer
-SEED = checks.Count(at_least=0, at_most=2**32 - 1)
 MATMUL_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
@@ -218,7 +217,7 @@ class Config(Mapping[str, Any]):
         "seed of everything random",
         "most used",
         "N",
-        range=SEED,
+        range=checks.SEED,
         sweep="one",
         gradcheck=True,
     )

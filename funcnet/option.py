@@ -19,7 +19,7 @@ class Option(NamedTuple):
       choices: the names that it may be, and what they stand for.
       steps: functions that it names, several of them in turn.
       several: whether it is several numbers.
-      least: of several or of steps, how many there must be.
+      least: how many values the command line wants after it, of several or of steps.
       optional: whether it may be None, which is as if it had not been given.
       sweep: "several" if a sweep may vary it, "one" if all its members share it, "" if it has none.
       gradcheck: whether a gradient check takes it.
@@ -49,8 +49,6 @@ class Option(NamedTuple):
         if self.several or self.steps is not None:
             if not isinstance(value, (list, tuple)):
                 raise TypeError(f"{shown} must be a list, got {value!r}")
-            if len(value) < self.least:
-                raise ValueError(f"{shown} must be given at least one value")
             for each in value:
                 self._check_one(name, f"every size in {shown}", each)
         else:

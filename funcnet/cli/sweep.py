@@ -31,7 +31,7 @@ from funcnet.cli.options import (
 )
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import check_data, load_data, make_record, run_name, with_data
-from funcnet.config import OPTIONS, SEED, Config, replaced
+from funcnet.config import OPTIONS, Config, replaced
 from funcnet.datasets.dataset import first
 from funcnet.option import option
 from funcnet.runs import Record
@@ -301,7 +301,7 @@ def _settings(args: argparse.Namespace) -> tuple[Config, list[dict[str, Any]], s
             "there is nothing to sweep: give an option several values, such as "
             "--learning-rate 1e-3 1e-2, or --seeds"
         )
-    seed = SEED.check("--seed", given.get("seed", args.base.seed))
+    seed = checks.SEED.check("--seed", given.get("seed", args.base.seed))
     if args.samples is not None:
         drawn = fn.random_search(jax.random.key(seed), args.samples, **axes)
     else:

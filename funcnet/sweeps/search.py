@@ -22,7 +22,6 @@ from funcnet import checks
 __all__ = ["grid", "integers", "log_uniform", "member_key", "random_search", "uniform"]
 
 Settings = dict[str, Any]
-SEED = checks.Count(at_least=0, at_most=2**32 - 1)
 
 
 class Uniform(NamedTuple):
@@ -222,7 +221,7 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, list):
         value = tuple(value)
     if name == "seed":
-        return SEED.check("seed", value)
+        return checks.SEED.check("seed", value)
     if isinstance(value, float):
         checks.FINITE.check(name, value)
     try:
