@@ -11,7 +11,7 @@ from funcnet.bind import bind
 from funcnet.layers import Backward, Forward
 from funcnet.tree import FrozenDict, Tree, restructure, structure_of
 
-__all__ = ["Layer", "make_layer"]
+__all__ = ["Layer", "make_layer", "make_stateful_layer"]
 
 Shape = tuple[int, ...]
 Initial = tuple[Tree, Tree, Shape]  # params, state, out_shape

@@ -357,8 +357,9 @@ def test_two_views_without_shifts(rng):
 
 
 def test_views_are_the_same_functions_each_time():
-    assert fn.flips_and_shifts() is fn.flips_and_shifts(2) is fn.flips_and_shifts(max_shift=2)
-    assert fn.flips_and_shifts(1) is not fn.flips_and_shifts(2)
+    assert fn.flips_and_shifts() == fn.flips_and_shifts(2) == fn.flips_and_shifts(max_shift=2)
+    assert hash(fn.flips_and_shifts()) == hash(fn.flips_and_shifts(2))
+    assert not set(fn.flips_and_shifts(1)) & set(fn.flips_and_shifts(2))
 
 
 # Wrong input

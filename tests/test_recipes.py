@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command import run
+from marks import slow_but
 
 import funcnet as fn
 from funcnet import optim, recipes
@@ -414,7 +415,9 @@ def small_images():
 
 
 @pytest.mark.usefixtures("small_images", "unoptimized")
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "digits"])
+@pytest.mark.parametrize(
+    "name", slow_but([name for name in NAMES if name != "digits"], "cifar10-cpu")
+)
 def test_a_recipe_runs(name):
     recipe = fn.list_recipes()[name].options
     assert recipe["dataset"] == "cifar10"

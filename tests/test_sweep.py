@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 import funcnet as fn
 
@@ -118,7 +119,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    slow_but(CASES, "everything traced", "nine seeds, in two halves", "seeds, many settings"),
+)
 def test_a_member_is_the_run_done_alone(name, small, x64):
     """After 100 steps in float64: matrix products are summed in another order, nothing else."""
     experiment, settings = CASES[name]
@@ -142,6 +146,7 @@ def test_a_member_is_the_run_done_alone(name, small, x64):
         assert member.state is None
 
 
+@pytest.mark.slow
 def test_a_member_is_the_run_done_alone_in_float32(small):
     result = run(small)
     lone = alone(small, GRID[4], two_numbers, epochs=3, batch_size=50)
@@ -325,6 +330,7 @@ def test_members_that_cannot_go_on_are_refused(ended, small):
         run(small, settings, epochs=4, members=[1])
 
 
+@pytest.mark.slow
 def test_a_setting_that_is_none_or_a_number(small):
     def experiment(keep_prob):
         return fn.mlp([5], 10, keep_prob=keep_prob), fn.adam(1e-2)
@@ -335,6 +341,7 @@ def test_a_setting_that_is_none_or_a_number(small):
         close(member.history.loss, lone.history.loss, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_experiment_may_choose_options_that_are_structural(small):
     def experiment(size, scaled):
         preprocess = fn.standardize if scaled else fn.subtract_mean
@@ -349,7 +356,7 @@ def test_the_experiment_may_choose_options_that_are_structural(small):
         close(member.history.loss, lone.history.loss, rtol=1e-4)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 4, 100])
+@pytest.mark.parametrize("chunk_size", slow_but([1, 4, 100], 4))
 def test_results_do_not_depend_on_the_chunks(chunk_size, small, x64):
     seeds = [{**s, "seed": seed} for s in GRID for seed in (0, 1)]
     whole = run(small, seeds)
@@ -503,7 +510,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("calls", [1, 3, 4, 7])
+@pytest.mark.parametrize("calls", slow_but([1, 3, 4, 7], 3))
 @pytest.mark.parametrize("options", [{}, {"halve_at": [1]}], ids=["all", "halving"])
 def test_an_interrupted_sweep_goes_on_exactly(calls, options, small):
     settings = [{**s, "seed": seed} for s in GRID[:4] for seed in (0, 1)]
@@ -670,6 +677,7 @@ def test_wrong_sweeps(name, small, compiled):
     assert "jit(init_states)" not in compiled()
 
 
+@pytest.mark.slow
 def test_the_settings_of_a_member_may_be_jax_numbers(small):
     a = run(small, [{"learning_rate": jnp.float32(0.5), "weight_scale": np.float64(0.1)}], epochs=1)
     assert a.members[0].settings == {"learning_rate": 0.5, "weight_scale": pytest.approx(0.1)}

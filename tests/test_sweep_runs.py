@@ -142,6 +142,7 @@ def test_the_best_run_has_its_last_model_too(tmp_path):
         assert f"val accuracy {100 * float(best[column]):.2f} %" in printed
 
 
+@pytest.mark.slow
 def test_structural_options_and_a_random_search(tmp_path):
     words = ("--optimizer", "adam", "sgd", "--learning-rate", "log:1e-3..1e-1")
     words += ("--batch-size", "20..60", "--hidden", 4, 3, "--samples", 5, "--halve-at", 1)
@@ -164,7 +165,7 @@ def test_a_recipe_may_be_swept(tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     recipe = fn.load_recipe("digits")
     assert config["recipe"] == "digits"
-    assert config["hidden_dims"] == recipe["hidden_dims"]
+    assert tuple(config["hidden_dims"]) == recipe["hidden_dims"]
     assert config["keep_prob"] == recipe["keep_prob"]
     assert [row["reg"] for row in table(tmp_path / "run")] == ["0.0", "0.1"]
 
