@@ -310,6 +310,7 @@ def test_mixup_with_a_tiny_alpha_is_finite(rng):
     np.testing.assert_array_equal(x, targets)
 
 
+@pytest.mark.slow
 def test_mixup_of_a_traced_alpha(rng):
     x, targets = np.eye(6, dtype=np.float32), np.eye(6, dtype=np.float32)
     alphas = np.array([0.2, 3.0])

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 import funcnet as fn
 from funcnet import gradcheck, layers, losses, net, tree
@@ -138,7 +139,7 @@ def check(function, *args):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", slow_but(DTYPES, "float32"))
 @pytest.mark.parametrize("name", CALLS)
 def test_arrays(name, dtype):
     make, function = CALLS[name]
@@ -167,7 +168,7 @@ def first_and_last(layer, dtype):
     return whole, cast(params), cast(state)
 
 
-@pytest.mark.parametrize("dtype", DTYPES[:2])
+@pytest.mark.parametrize("dtype", slow_but(DTYPES[:2], "float32"))
 @pytest.mark.parametrize("name", NETS)
 def test_nets(name, dtype):
     whole, params, state = first_and_last(NETS[name](), dtype)
@@ -224,6 +225,7 @@ def test_a_residual_of_pixels():
     check(both, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "loss_fn"), [("mlp", fn.softmax_loss), ("serial", fn.svm_loss)])
 def test_check_gradients(name, loss_fn):
     whole, params, state = first_and_last(NETS[name](), "float32")

@@ -121,7 +121,7 @@ CASES = {
 
 @pytest.mark.parametrize(
     "name",
-    slow_but(CASES, "everything traced", "nine seeds, in two halves", "seeds, many settings"),
+    slow_but(CASES, "everything traced"),
 )
 def test_a_member_is_the_run_done_alone(name, small, x64):
     """After 100 steps in float64: matrix products are summed in another order, nothing else."""
