@@ -1,0 +1,75 @@
+"""The order of the house: files one can read through, imports that point one way."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "funcnet"
+FILES = {
+    ".".join(("funcnet", *path.relative_to(PACKAGE).with_suffix("").parts)): path
+    for path in PACKAGE.rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py")
+}
+# From the bottom up: none imports one further up. What is not there may stand beside any of them.
+STOREYS = (
+    ("funcnet.tree", "funcnet.checks", "funcnet.bind", "funcnet.versions"),
+    ("funcnet.layers", "funcnet.schedules"),
+    ("funcnet.losses", "funcnet.layer", "funcnet.optimizer"),
+    ("funcnet.net", "funcnet.optim"),
+    ("funcnet.step",),
+    ("funcnet.model",),
+    ("funcnet.train",),
+    ("funcnet.config", "funcnet.sweeps.table"),
+    ("funcnet.recipes", "funcnet.plots", "funcnet.sweeps.groups"),
+    ("funcnet.runs", "funcnet.sweeps.chunks"),
+    ("funcnet.sweeps.sweep", "funcnet.sweeps.directory"),
+    ("funcnet.cli.train", "funcnet.cli.sweep", "funcnet.cli.evaluate"),
+)
+
+
+@cache
+def imports(name):
+    """The modules of funcnet that a module imports, and the names that it takes from each."""
+    found = {}
+    for node in ast.walk(ast.parse(FILES[name].read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("funcnet"):
+            for alias in node.names:
+                module = f"{node.module}.{alias.name}"
+                where, what = (module, None) if module in FILES else (node.module, alias.name)
+                found.setdefault(where, set()).add(what)
+    return found
+
+
+@cache
+def everything_below(name):
+    """All modules that one imports, or those import; a circle has no end."""
+    direct = [module for module in imports(name) if module in FILES]
+    return frozenset(direct).union(*map(everything_below, direct))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_short(name):
+    assert len(FILES[name].read_text().splitlines()) <= 600
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_take_no_private_name_of_another_package(name):
+    package = name.rpartition(".")[0]
+    for module, names in imports(name).items():
+        private = [n for n in (*module.split("."), *filter(None, names)) if n.startswith("_")]
+        assert not private or module == package or module.startswith(f"{package}."), (name, module)
+
+
+def test_imports_point_one_way():
+    above = set()
+    for storey in reversed(STOREYS):
+        for name in storey:
+            assert not everything_below(name) & above, name
+        above |= set(storey)
+
+
+def test_pictures_need_the_table_of_a_sweep_alone():
+    sweeps = {name for name in everything_below("funcnet.plots") if ".sweeps." in name}
+    assert sweeps == {"funcnet.sweeps.table", "funcnet.sweeps.search"}
