@@ -383,6 +383,7 @@ def test_tolerances_are_kept():
     assert (report.tol_autodiff, report.tol_numerical) == (1e-12, 1e-9)
 
 
+@pytest.mark.slow
 def test_rounding_of_a_large_loss_is_no_disagreement(rng):
     """The penalty dwarfs the gradient with respect to x, which drowns in its rounding."""
     net = fn.mlp([20, 30], 10, weight_scale=2e-2)

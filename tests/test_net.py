@@ -588,6 +588,7 @@ def test_a_net_of_mixed_precision_trains_in_float32(rng):
 # Loss and gradients
 
 
+@pytest.mark.slow
 def test_the_initial_loss_of_the_assignment(x64):
     np.random.seed(231)
     x = np.random.randn(2, 15)

@@ -99,6 +99,7 @@ def test_what_is_not_there_says_how_to_get_it(name, tmp_path):
             load()
 
 
+@pytest.mark.slow
 def test_cifar10_of_a_directory(cifar10, monkeypatch):
     source = DATASETS["cifar10"]
     expected = load_cifar10(cifar10)

@@ -154,6 +154,7 @@ def test_a_member_is_the_run_done_alone_in_float32(small):
     assert result.members[4].model.params["affine1"]["w"].dtype == np.float32
 
 
+@pytest.mark.slow
 def test_one_example_more_than_batches_take(small):
     data = small._replace(x_train=small.x_train[:103], y_train=small.y_train[:103])
     result = run(data, epochs=2)
@@ -184,6 +185,7 @@ def test_without_a_key_the_seed_is_all_that_is_random(small):
     close(member.history.loss, lone.history.loss, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_experiment_may_take_the_seed(small):
     def experiment(learning_rate, seed):
         return fn.mlp([], 10, weight_scale=0.1 * seed), fn.sgd(learning_rate)
@@ -220,6 +222,7 @@ def test_members_that_differ_in_numbers_are_one_program(chunk_size, small, compi
     assert compiled().count("jit(init_states)") == 1
 
 
+@pytest.mark.slow
 def test_models_that_differ_in_the_seed_are_evaluated_by_one_program(small, compiled):
     result = run(small, [{**GRID[0], "seed": seed} for seed in range(3)], epochs=1)
     before = len(compiled())
@@ -264,6 +267,7 @@ def test_what_the_experiment_reads_besides_its_settings_may_change(small):
     close(member.history.loss, lone.history.loss, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_mixup_of_0_among_others_is_none(small):
     def experiment(mixup):
         return fn.mlp([5], 10), fn.sgd(1e-3), {"mixup_alpha": mixup}
@@ -384,6 +388,7 @@ def test_a_member_that_diverges_harms_no_other(small):
     assert row["epochs"] == 3
 
 
+@pytest.mark.slow
 def test_if_all_diverge_there_is_no_best(small):
     def plain(learning_rate):
         return fn.mlp([7], 10), fn.sgd(learning_rate)
@@ -484,6 +489,7 @@ def test_halving_stops_the_worse_half(small):
         assert {i for i in left if epochs[i] > epoch} == set(order[:kept])
 
 
+@pytest.mark.slow
 def test_halving_stops_what_diverged(small):
     def plain(learning_rate):
         return fn.mlp([7], 10), fn.sgd(learning_rate)

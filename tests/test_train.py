@@ -366,6 +366,7 @@ def test_no_random_key_is_used_twice(monkeypatch, unoptimized):
     assert len(set(keys)) == len(keys) == 4 * 12 * 21
 
 
+@pytest.mark.slow
 def test_preprocessing_that_narrows_is_the_same_done_once():
     """Without augmentation it is applied before training; with one, in every step."""
 
@@ -617,6 +618,7 @@ def test_predict_and_evaluate_in_batches(batch_size):
     assert result.accuracy == np.mean(labels == y)
 
 
+@pytest.mark.slow
 def test_pixels_may_be_uint8_or_float():
     digits = fn.load_digits()
     net = fn.mlp([10], 10, weight_scale=0.02)
