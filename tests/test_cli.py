@@ -122,6 +122,7 @@ def test_the_command_does_what_fit_does():
     assert fn.load_model("r/last.safetensors", net).params == result.model.params
 
 
+@pytest.mark.slow
 def test_the_command_does_what_fit_does_with_all_that_it_has():
     code, _, err = run(
         *("train", *SMALL, "--batch-size", 64, "--out", "r", "--preprocess", "contrast=5"),

@@ -430,6 +430,7 @@ def casts(dtypes):
 
 
 @every
+@pytest.mark.slow
 def test_optimizers_in_strict_modes(kind, dtypes):
     for cast in casts(dtypes).values():
         numbers = {name: cast(value) for name, value in kind.numbers.items()}

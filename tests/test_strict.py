@@ -168,6 +168,7 @@ def first_and_last(layer, dtype):
     return whole, cast(params), cast(state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", slow_but(DTYPES[:2], "float32"))
 @pytest.mark.parametrize("name", NETS)
 def test_nets(name, dtype):

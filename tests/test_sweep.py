@@ -537,6 +537,7 @@ def test_an_interrupted_sweep_goes_on_exactly(calls, options, small):
     assert rest.test == whole.test
 
 
+@pytest.mark.slow
 def test_an_unfinished_member_goes_on_in_fit(small, x64):
     first = run(small, callback=Interrupt(2), epochs=6)
     member = first.members[3]
@@ -547,6 +548,7 @@ def test_an_unfinished_member_goes_on_in_fit(small, x64):
     close(more.model.params, lone.model.params, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_callback_counts_epochs_and_gives_members(small):
     seen = []
 

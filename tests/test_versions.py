@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import run
+from marks import slow_but
 from safetensors.numpy import load_file, save_file
 
 import funcnet as fn
@@ -64,7 +65,7 @@ def test_a_run_evaluates_and_predicts(name):
         assert float(a["probability"]) == pytest.approx(float(b["probability"]), rel=1e-3)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", slow_but(RUNS, "run-1"))
 def test_a_run_is_an_experiment_of_today(name):
     """Trained anew, it comes to what it came to."""
     content = config_of(STORED / name)
@@ -93,7 +94,7 @@ def test_a_sweep_shows_its_table_and_its_best_run_evaluates(name):
     assert f"test accuracy {100 * config_of(path)['results']['test_accuracy']:.2f} %" in out
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("name", slow_but(SWEEPS, "sweep-1"))
 def test_an_interrupted_sweep_resumes(name, copy):
     path = copy(f"{name}-interrupted")
     assert config_of(path)["status"] == "running"
