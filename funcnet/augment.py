@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from funcnet import checks
 from funcnet.bind import bind
-from funcnet.layers import Array
 from funcnet.named import Step
+from funcnet.tree import Array
 
 __all__ = [
     "cutout",

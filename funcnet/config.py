@@ -16,7 +16,7 @@ from funcnet import checks, layers, losses, net, optim, schedules, step, train
 from funcnet.augment import AUGMENTATIONS
 from funcnet.datasets import load_arrays
 from funcnet.datasets.arrays import TEST_FRACTION, VAL_FRACTION
-from funcnet.datasets.registry import DATASETS, FILE_OPTIONS, is_file
+from funcnet.datasets.registry import DATASETS, check_source
 from funcnet.named import describe_steps
 from funcnet.option import Option, option, option_field
 from funcnet.preprocess import PREPROCESSINGS
@@ -358,7 +358,6 @@ class Config(Mapping[str, Any]):
 
 
 OPTIONS: dict[str, Option] = {each.name: each.metadata["option"] for each in fields(Config)}
-DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(Config)}
 ALIASES = {alias: name for name, known in OPTIONS.items() for alias in known.aliases}
 
 
@@ -379,7 +378,7 @@ def as_config(options: Mapping[str, Any]) -> Config:
     if isinstance(options, Config):
         return options
     if version_of("run", options) is not None:
-        return stored_config("run", options, "config")
+        return stored_config(lifted("run", options, "config"), "config")
     return replaced(Config(), options)
 
 
@@ -391,20 +390,24 @@ def replaced(config: Config, changes: Mapping[str, Any]) -> Config:
     return replace(config, **{canonical(name): value for name, value in changes.items()})
 
 
-def stored_config(kind: str, content: Mapping[str, Any], where: object) -> Config:
-    """The Config in the config.json of a run or a sweep, of any version.
+def lifted(kind: str, content: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """What the config.json of a run or a sweep holds, of any version, as this version has it.
 
-    Args:
-      kind: "run" or "sweep".
-      content: what the file holds; what is no option is not looked at.
-      where: the file, for errors.
     Raises:
-      ValueError: it is damaged, of a newer version or of something else.
+      ValueError: it is of a newer version or of something else.
     """
     version = version_of(kind, content)
     if version is None:
         raise ValueError(f"{where} is not the configuration of a funcnet {kind}")
-    content = lift(kind, version, content, where)
+    return lift(kind, version, content, where)
+
+
+def stored_config(content: Mapping[str, Any], where: object) -> Config:
+    """The Config in what `lifted` gives; what is no option is not looked at.
+
+    Raises:
+      ValueError: it is damaged.
+    """
     for name, known in OPTIONS.items():
         if name not in content:
             if known.needed:
@@ -429,18 +432,7 @@ def _check_rules(config: Config) -> None:
 
 
 def _check_data(config: Config) -> None:
-    if is_file(config.dataset):
-        kept: tuple[str, ...] = ()
-    elif config.dataset in DATASETS:
-        kept = FILE_OPTIONS
-    else:
-        raise ValueError(checks.unknown("dataset", config.dataset, DATASETS))
-    for name in kept:
-        if getattr(config, name) is not None:
-            raise ValueError(f"{option(name)} is for files, not for {config.dataset}")
-    downloaded = [name for name, source in DATASETS.items() if source.takes_directory]
-    if config.data_dir is not None and config.dataset not in downloaded:
-        raise ValueError(f"--data-dir is for {_names(downloaded)}, not for {config.dataset}")
+    check_source(config.dataset, config, shown=option)
 
 
 def _check_targets(config: Config) -> None:
@@ -469,17 +461,14 @@ def hyper_parameters(config: Config) -> dict[str, Any]:
 
 def _check_schedule(config: Config) -> None:
     name = schedule_name(config)
-    takes = {schedule: _parameters(make) for schedule, make in schedules.SCHEDULES.items()}
+    other = "" if config.schedule is None else f", not for {name}"
     for given, parameter, shown in (
         (config.learning_rate_decay is not None, "decay", "--learning-rate-decay"),
         (config.decay_every != 1, "decay_every", "--decay-every"),
     ):
-        users = [schedule for schedule in takes if parameter in takes[schedule]]
-        if given and name not in users:
-            plural = "schedule" if len(users) == 1 else "schedules"
-            other = "" if config.schedule is None else f", not for {name}"
-            raise ValueError(f"{shown} is for the {plural} {' and '.join(users)}{other}")
-    if config.learning_rate_decay is None and "decay" in takes[name]:
+        if given and not schedules.takes(name, parameter):
+            raise ValueError(f"{shown} is for {schedules.takers(parameter)}{other}")
+    if config.learning_rate_decay is None and schedules.takes(name, "decay"):
         raise ValueError(f"--schedule {name} needs --learning-rate-decay")
 
 

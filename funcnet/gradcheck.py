@@ -14,10 +14,10 @@ import numpy as np
 from funcnet import checks
 from funcnet.layer import Layer
 from funcnet.layers import promote
-from funcnet.losses import LossFn, softmax_loss
+from funcnet.losses import softmax_loss
 from funcnet.net import as_input, loss, loss_and_grads
 from funcnet.text import aligned
-from funcnet.tree import Tree, named_leaves, structure_of
+from funcnet.tree import LossFn, Tree, named_leaves, structure_of
 
 __all__ = [
     "GradientCheck",

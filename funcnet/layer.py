@@ -8,8 +8,7 @@ import jax
 
 from funcnet import checks
 from funcnet.bind import bind
-from funcnet.layers import Backward, Forward
-from funcnet.tree import FrozenDict, Tree, restructure, structure_of
+from funcnet.tree import Backward, Forward, FrozenDict, Tree, restructure, structure_of
 
 __all__ = ["Layer", "make_layer", "make_stateful_layer"]
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import checks
-from funcnet.tree import Array, Tree, restructure, structure_of
+from funcnet.tree import Array, Backward, Forward, Tree, restructure, structure_of
 
 __all__ = [
     "affine_backward",
@@ -42,8 +42,6 @@ __all__ = [
     "with_custom_vjp",
 ]
 
-Forward = Callable[..., tuple[Any, Any]]  # forward(*inputs) -> (out, cache)
-Backward = Callable[[Any, Any], Any]  # backward(dout, cache) -> the gradient of each input
 KEEP_PROB = checks.PROBABILITY
 
 

@@ -3,7 +3,6 @@
 The losses are means over the batch, summed in at least float32.
 """
 
-from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -17,7 +16,6 @@ from funcnet.tree import Array, Tree, path_name
 
 __all__ = ["l2_penalty", "smooth_labels", "softmax_loss", "svm_loss"]
 
-LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]  # loss_fn(scores, y) -> (loss, dscores)
 REG = checks.NON_NEGATIVE
 LABEL_SMOOTHING = checks.FRACTION
 

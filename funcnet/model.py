@@ -12,10 +12,10 @@ import numpy as np
 from funcnet import checks
 from funcnet.layer import Layer
 from funcnet.losses import softmax_loss
-from funcnet.net import LossFn, as_input
+from funcnet.net import as_input
 from funcnet.preprocess import Preprocess
 from funcnet.step import num_scores, slices
-from funcnet.tree import Tree
+from funcnet.tree import LossFn, Tree
 
 __all__ = ["BestModel", "Evaluation", "Model", "evaluate", "predict", "predict_scores"]
 

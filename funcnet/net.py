@@ -26,8 +26,8 @@ from funcnet.layer import (
     make_stateful_layer,
 )
 from funcnet.layers import add, common_dtype
-from funcnet.losses import LossFn, is_zero, l2_penalty, softmax_loss
-from funcnet.tree import FrozenDict, Tree, restructure, structure_of
+from funcnet.losses import is_zero, l2_penalty, softmax_loss
+from funcnet.tree import FrozenDict, LossFn, Tree, restructure, structure_of
 
 __all__ = [
     "affine",

@@ -14,7 +14,7 @@ class Option(NamedTuple):
     Attributes:
       help: what it is, in words.
       group: under which heading help shows it.
-      metavar: what stands for its value in help.
+      metavar: what stands for its value in help; None is a flag, True or False.
       range: the numbers that it may be, or each of several: Range or Count.
       choices: the names that it may be, and what they stand for.
       steps: functions that it names, several of them in turn.

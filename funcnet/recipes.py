@@ -18,7 +18,7 @@ from funcnet import checks
 from funcnet.augment import AUGMENTATIONS, Augmentation
 from funcnet.config import (
     BATCH_SIZE,
-    DEFAULTS,
+    OPTIONS,
     Config,
     as_config,
     canonical,
@@ -144,20 +144,20 @@ def build(config: Config, dataset: Dataset) -> tuple[Layer, Optimizer, dict[str,
         batch_size = min(BATCH_SIZE, count)
     net = build_net(config, len(dataset.class_names))
     optimizer = build_optimizer(config, math.ceil(count / batch_size))
-    options = {name: config[name] for name in defaults(FitOptions) if name in DEFAULTS}
-    options |= {
+    named = [name for name in defaults(FitOptions) if name in OPTIONS and not OPTIONS[name].steps]
+    options = {
+        **{name: config[name] for name in named},
         "batch_size": batch_size,
         "loss_fn": config.meaning("loss"),
         "augment": build_augment(config),
     }
-    del options["preprocess"]
     return net, optimizer, options
 
 
 def build_net(config: Config, num_classes: int) -> Layer:
     """The network of a configuration: the options that `mlp` takes, by their names."""
     takes = inspect.signature(mlp).parameters
-    options = {name: config.meaning(name) for name in DEFAULTS if name in takes}
+    options = {name: config.meaning(name) for name in config if name in takes}
     return mlp(num_classes=num_classes, **options)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from funcnet.checkpoint import load_model, save_model
-from funcnet.config import ALIASES, Config, stored_config
+from funcnet.config import ALIASES, Config, lifted, stored_config
 from funcnet.files import naming, write_atomically
 from funcnet.layer import Layer
 from funcnet.model import Model
@@ -153,7 +153,7 @@ def load_record(path: str | os.PathLike[str]) -> Record:
       FileNotFoundError: there is none. ValueError: it is damaged, of a newer version or no run's.
     """
     file, content = read_config(path, "run")
-    config = stored_config("run", content, file)
+    config = stored_config(lifted("run", content, file), file)
     facts = facts_of(content)
     known = {*config, *ALIASES, *facts, *stamp("run")}
     record = Record(config, facts, tuple(name for name in content if name not in known))

@@ -268,26 +268,27 @@ def named_schedule(
         "total_steps": total_steps,
         "warmup": warmup,
     }
-    takes = _takes(make)
     for option, missing in (("decay", decay is None), ("decay_every", decay_every == 1)):
-        if not missing and option not in takes:
-            raise ValueError(f"{option} is for {_users(option)}, not for {name}")
-    if decay is None and "decay" in takes:
-        raise ValueError(f"decay must be given for {_users('decay')}")
+        if not missing and not takes(name, option):
+            raise ValueError(f"{option} is for {takers(option)}, not for {name}")
+    if decay is None and takes(name, "decay"):
+        raise ValueError(f"decay must be given for {takers('decay')}")
     if warmup is not None:
         WARMUP.check("warmup", warmup)
-    schedule = make(**{option: value for option, value in run.items() if option in takes})
-    return schedule if "warmup" in takes else _with_start(schedule, warmup, total_steps)
+    schedule = make(**{option: value for option, value in run.items() if takes(name, option)})
+    return schedule if takes(name, "warmup") else _with_start(schedule, warmup, total_steps)
 
 
 def _with_start(schedule: Any, share: Any, total_steps: int) -> Any:
     return warmup(schedule, math.ceil(share * total_steps)) if share else schedule
 
 
-def _takes(make: Callable[..., Any]) -> set[str]:
-    return set(inspect.signature(make).parameters)
+def takes(name: str, option: str) -> bool:
+    """Whether the schedule of this name takes an option."""
+    return option in inspect.signature(SCHEDULES[name]).parameters
 
 
-def _users(option: str) -> str:
-    names = [name for name, make in SCHEDULES.items() if option in _takes(make)]
+def takers(option: str) -> str:
+    """The schedules that take an option, in words."""
+    names = [name for name in SCHEDULES if takes(name, option)]
     return f"the schedule{'s' * (len(names) > 1)} {' and '.join(names)}"

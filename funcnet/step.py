@@ -12,7 +12,7 @@ from funcnet.augment import Augmentation, in_turn, mixup
 from funcnet.datasets import Dataset
 from funcnet.layer import Layer
 from funcnet.losses import LABEL_SMOOTHING, REG, is_zero, smooth_labels, softmax_loss
-from funcnet.net import LossFn, as_input, loss_and_grads
+from funcnet.net import as_input, loss_and_grads
 from funcnet.optim import (
     Optimizer,
     apply_updates,
@@ -22,7 +22,7 @@ from funcnet.optim import (
 )
 from funcnet.preprocess import Preprocess, no_preprocess
 from funcnet.signature import complete, takes
-from funcnet.tree import Tree
+from funcnet.tree import LossFn, Tree
 
 __all__ = ["TrainState", "init_train_state", "make_train_step"]
 

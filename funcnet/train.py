@@ -10,7 +10,6 @@ from funcnet import checks
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.layer import Layer
 from funcnet.model import BestModel, Evaluation, Model, is_better, measure
-from funcnet.net import LossFn
 from funcnet.optim import Optimizer
 from funcnet.preprocess import Preprocess, subtract_mean
 from funcnet.signature import complete, takes
@@ -29,7 +28,7 @@ from funcnet.step import (
     run_epoch,
     training_arrays,
 )
-from funcnet.tree import Tree
+from funcnet.tree import LossFn, Tree
 
 __all__ = ["FitResult", "History", "fit"]
 

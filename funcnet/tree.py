@@ -1,7 +1,15 @@
 """FrozenDict, an immutable nested dict that JAX treats as a tree of arrays, and type aliases."""
 
 import copy
-from collections.abc import Hashable, ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import (
+    Callable,
+    Hashable,
+    ItemsView,
+    Iterator,
+    KeysView,
+    Mapping,
+    ValuesView,
+)
 from typing import Any, NoReturn
 
 import jax
@@ -12,6 +20,9 @@ __all__ = ["FrozenDict", "freeze", "unfreeze"]
 
 Array = jax.Array | np.ndarray
 Tree = Any  # a pytree of arrays: nested dicts, FrozenDicts or a mix of both
+Forward = Callable[..., tuple[Any, Any]]  # forward(*inputs) -> (out, cache)
+Backward = Callable[[Any, Any], Any]  # backward(dout, cache) -> the gradient of each input
+LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]  # loss_fn(scores, y) -> (loss, dscores)
 
 
 @jax.tree_util.register_pytree_with_keys_class

@@ -169,7 +169,7 @@ def first_and_last(layer, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", slow_but(DTYPES[:2], "float32"))
+@pytest.mark.parametrize("dtype", DTYPES[:2])
 @pytest.mark.parametrize("name", NETS)
 def test_nets(name, dtype):
     whole, params, state = first_and_last(NETS[name](), dtype)

@@ -17,7 +17,7 @@ from marks import slow_but
 from safetensors.numpy import load_file, save_file
 
 import funcnet as fn
-from funcnet.config import stored_config
+from funcnet.config import as_config, lifted, stored_config
 from funcnet.versions import LIFTS, VERSIONS
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
@@ -175,11 +175,11 @@ def test_a_newer_version_is_refused_by_name(case, copy):
 def test_a_field_that_is_missing_has_its_default_but_those_that_never_lack():
     content = config_of(STORED / "run-1")
     plain = {k: v for k, v in content.items() if k not in ("reg", "optimizer", "tta", "warmup")}
-    assert stored_config("run", plain, "here") == stored_config("run", content, "here")
+    assert as_config(plain) == as_config(content)
     for name in ("dataset", "hidden", "loss", "weight_scale"):
         less = {k: v for k, v in content.items() if k != name}
         with pytest.raises(ValueError, match=r"here is damaged: (hidden_dims|\w+) is missing"):
-            stored_config("run", less, "here")
+            stored_config(lifted("run", less, "here"), "here")
 
 
 def test_a_field_that_is_not_known_is_said(copy):

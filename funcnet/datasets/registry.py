@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,26 @@ def is_file(name: str) -> bool:
     return name.endswith((".npz", ".csv")) or os.sep in name or Path(name).is_file()
 
 
+def check_source(
+    name: str, options: Mapping[str, Any], *, shown: Callable[[str], str] = str
+) -> None:
+    """Raise unless `load_dataset` knows the name, and takes the options with it that are given.
+
+    Args:
+      name: a name in `DATASETS`, or the path of a file.
+      options: `FILE_OPTIONS` and data_dir, those that there are; None is as if not given.
+      shown: how an error writes the name of an option.
+    """
+    if name not in DATASETS and not is_file(name):
+        raise ValueError(checks.unknown("dataset", name, DATASETS))
+    for option in FILE_OPTIONS:
+        if options.get(option) is not None and name in DATASETS:
+            raise ValueError(f"{shown(option)} is for files, not for {name}")
+    takers = [source.name for source in DATASETS.values() if source.takes_directory]
+    if options.get("data_dir") is not None and name not in takers:
+        raise ValueError(f"{shown('data_dir')} is for {' and '.join(takers)}, not for {name}")
+
+
 def load_dataset(
     name: str | PathLike[str],
     *,
@@ -48,16 +69,10 @@ def load_dataset(
       FileNotFoundError: it is not there; of a dataset, the error says how to get it.
     """
     name = os.fspath(name)
-    if name not in DATASETS and not is_file(name):
-        raise ValueError(checks.unknown("dataset", name, DATASETS))
-    for option, value in file_options.items():
+    for option in file_options:
         if option not in FILE_OPTIONS:
             raise ValueError(checks.unknown("option", option, FILE_OPTIONS))
-        if value is not None and name in DATASETS:
-            raise ValueError(f"{option} is for files, not for {name}")
-    takers = [source.name for source in DATASETS.values() if source.takes_directory]
-    if data_dir is not None and name not in takers:
-        raise ValueError(f"data_dir is for {' and '.join(takers)}, not for {name}")
+    check_source(name, {**file_options, "data_dir": data_dir})
     if name in DATASETS:
         return DATASETS[name].load(data_dir)
     given = {option: value for option, value in file_options.items() if value is not None}

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from funcnet.checkpoint import load_tensors, nest, save_trees
-from funcnet.config import stored_config
+from funcnet.config import lifted, stored_config
 from funcnet.files import naming, write_atomically
 from funcnet.layer import Layer
 from funcnet.model import BestModel
@@ -34,7 +34,7 @@ from funcnet.sweeps.search import member_key
 from funcnet.sweeps.table import RESULTS, STATUSES, Member, new_member, sweep_table
 from funcnet.train import History
 from funcnet.tree import FrozenDict
-from funcnet.versions import lift, stamp, version_of
+from funcnet.versions import lift, version_of
 
 
 def create_sweep(path: str | os.PathLike[str], record: Record) -> Path:
@@ -60,21 +60,17 @@ def load_sweep_record(path: str | os.PathLike[str]) -> Record:
       FileNotFoundError: there is none. ValueError: it is damaged, of a newer version or of
         something else.
     """
-    file, content = read_config(path, "sweep")
-    content = lift("sweep", _sweep_version(file, content), content, file)
+    return _record(*read_config(path, "sweep"))
+
+
+def _record(file: Path, content: Mapping[str, Any]) -> Record:
+    content = lifted("sweep", content, file)
     settings = content.get("settings")
     if not isinstance(settings, list) or not settings or not all(map(_is_dict, settings)):
         raise ValueError(f"{file} is damaged: it has no settings")
-    config = stored_config("sweep", {**content, **stamp("sweep"), **settings[0]}, file)
+    config = stored_config({**content, **settings[0]}, file)
     facts = facts_of(content)
     return Record(config, {**facts, "settings": [_with_tuples(each) for each in settings]})
-
-
-def _sweep_version(file: Path, content: Mapping[str, Any]) -> int:
-    version = version_of("sweep", content)
-    if version is None:
-        raise ValueError(f"{file} is not the configuration of a funcnet sweep")
-    return version
 
 
 def save_members(path: Path, members: Sequence[Member], saved: dict[int, int]) -> dict[int, int]:
@@ -162,8 +158,10 @@ def load_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises:
       FileNotFoundError: the sweep did not finish. ValueError: the file is damaged.
     """
-    load_sweep_record(path)
-    version = _sweep_version(*read_config(path, "sweep"))
+    config_file, content = read_config(path, "sweep")
+    _record(config_file, content)  # it is sound
+    version = version_of("sweep", content)
+    assert version is not None
     file = Path(path) / "table.json"
     if not file.is_file():
         raise FileNotFoundError(
