@@ -206,6 +206,64 @@ def labels(
     return y.astype(np.int32)
 
 
+def is_wide(x: Any) -> bool:
+    """Whether x holds numbers that float32 may round: float64, or integers of 32 bits and more.
+
+    What is traced is not: it is on the device already.
+    """
+    if not concrete(x):
+        return False
+    dtype = np.dtype(getattr(x, "dtype", None) or np.asarray(x).dtype)
+    return (dtype.kind == "f" and dtype.itemsize > 4) or (dtype.kind in "iu" and dtype.itemsize > 2)
+
+
+def array(x: Any) -> jax.Array:
+    """x as a JAX array of the same values.
+
+    Without x64, JAX would keep the low 32 bits of a 64-bit integer: those that 32 bits cannot hold
+    become floating point numbers here.
+    """
+    if isinstance(x, jax.Array):
+        return x
+    x = _native(np.asarray(x))
+    return jax.numpy.asarray(x, None if _held(x) else float)
+
+
+def narrowed(x: Any, name: str, purpose: str) -> jax.Array:
+    """x as a JAX array, for what is done on the device to raw inputs, if that loses nothing.
+
+    Args:
+      x: [N, ...] numbers.
+      name: what to call it in errors.
+      purpose: what it is for, such as "to be augmented".
+    Raises:
+      ValueError: rounded to the dtypes that JAX has, elements would move by more than a thousandth
+        of the standard deviation: of their feature, or of all pixels.
+    """
+    if not concrete(x) or not is_wide(x):
+        return array(x)
+    x = _native(np.asarray(x))
+    if x.dtype.kind != "f" and _held(x):
+        return jax.numpy.asarray(x)
+    rounded = x.astype(jax.dtypes.canonicalize_dtype(float))
+    axes = 0 if x.ndim < 3 else None  # the pixels of images have one unit
+    error = np.abs(rounded - x.astype(np.float64)).max(axis=axes)
+    if ((error > 1e-3 * x.std(axis=axes, dtype=np.float64)) & (np.ptp(x, axis=axes) > 0)).any():
+        raise ValueError(
+            f"{name} is {x.dtype}, and {purpose} it would be {rounded.dtype}, in which its values "
+            f"run together: subtract an offset such as {name}.mean() first"
+        )
+    return jax.numpy.asarray(rounded)
+
+
+def _held(x: np.ndarray) -> bool:
+    """Whether JAX has a dtype of integers for the integers in x; others are held or rounded."""
+    if x.dtype.kind not in "iu" or x.size == 0:
+        return True
+    limits = np.iinfo(jax.dtypes.canonicalize_dtype(x.dtype))
+    return bool(limits.min <= x.min() and x.max() <= limits.max)
+
+
 def _native(x: Any) -> Any:
     """A NumPy array as JAX can take it: in the byte order and a precision of this machine."""
     if isinstance(x, jax.Array):
