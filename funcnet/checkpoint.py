@@ -30,12 +30,20 @@ DTYPES = {
     "F32": np.float32,
     "F16": np.float16,
     "BF16": jnp.bfloat16,
+    "F8_E4M3": jnp.float8_e4m3fn,
+    "F8_E5M2": jnp.float8_e5m2,
+    "C64": np.complex64,
     "I64": np.int64,
     "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
     "U32": np.uint32,
+    "U16": np.uint16,
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
+_STORED = {np.dtype(dtype) for dtype in DTYPES.values()}
 
 
 def save_model(path: str | os.PathLike[str], model: Model) -> None:
@@ -48,6 +56,7 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
       model: the model; the keys of its trees are strings without "/".
     Raises:
       OSError: the file cannot be written; an older one is left as it was.
+      TypeError: a leaf is of a dtype that cannot be saved; it is named by its path.
       ImportError: safetensors is not installed.
     """
     trees = {"params": model.params, "state": model.state, "preprocess": model.preprocess.stats}
@@ -62,7 +71,7 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
       net: the network that the parameters are for; layers of other sizes are noticed when
         the model is used.
     Returns:
-      The Model; its leaves are JAX arrays.
+      The Model; its leaves are JAX arrays, or NumPy arrays where JAX would round them.
     Raises:
       ValueError: the file is not of this kind, is damaged or truncated.
       OSError: it cannot be read.
@@ -72,8 +81,8 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
     trees = nest(tensors)
     kind = metadata.get("preprocess", "")
     check_kind(kind)
-    params, state, stats = (trees.get(k, FrozenDict()) for k in ("params", "state", "preprocess"))
-    return Model(net, params, state, Preprocess(kind, stats))
+    params, state = (trees.get(k, FrozenDict()) for k in ("params", "state"))
+    return Model(net, params, state, Preprocess(kind, trees.get("preprocess", FrozenDict())))
 
 
 def save_trees(
@@ -93,13 +102,29 @@ def save_trees(
     for name, depth in zip(leaves, depths, strict=True):
         if name.count("/") != depth - 1:
             raise ValueError(f"keys must be strings without '/', got the path {name}")
-    tensors = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
+    tensors = {name: _storable(name, leaf) for name, leaf in leaves.items()}
     metadata = {
         **{name: str(value) for name, value in stamp(kind).items()},
         "preprocess": preprocess,
         "sha256": _digest(preprocess, tensors),
     }
-    write_atomically(path, safetensors.numpy.save(tensors, metadata=metadata))
+    try:
+        data = safetensors.numpy.save(tensors, metadata=metadata)
+    except Exception as error:  # of an older safetensors, which knows fewer dtypes
+        raise ValueError(f"{path} cannot be saved: {error}") from None
+    write_atomically(path, data)
+
+
+def _storable(name: str, leaf: Any) -> np.ndarray:
+    """A leaf as a file can hold it, of the same dtype and values."""
+    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"{name} is a random key: keep jax.random.key_data of it")
+    array = np.asarray(leaf, order="C")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype not in _STORED:
+        known = ", ".join(sorted(dtype.name for dtype in _STORED))
+        raise TypeError(f"{name} is {array.dtype}, which cannot be saved; what can: {known}")
+    return array
 
 
 def load_tensors(
@@ -131,7 +156,11 @@ def _array(view: dict[str, Any]) -> np.ndarray:
 
 
 def nest(tensors: Mapping[str, np.ndarray]) -> FrozenDict:
-    """The trees whose leaves `load_tensors` gives by path, as JAX arrays."""
+    """The trees whose leaves `load_tensors` gives by path.
+
+    Leaves are JAX arrays; those of 64 bits, which JAX would round unless x64 is enabled, stay NumPy
+    arrays, read-only.
+    """
     nested: dict[str, Any] = {}
     for name, tensor in tensors.items():
         *parents, last = name.split("/")
@@ -139,7 +168,14 @@ def nest(tensors: Mapping[str, np.ndarray]) -> FrozenDict:
         for parent in parents:
             place = place.setdefault(parent, {})
         place[last] = tensor
-    return freeze(nested)
+    return _frozen(nested)
+
+
+def _frozen(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return FrozenDict.shallow({key: _frozen(value) for key, value in tree.items()})
+    held = jax.dtypes.canonicalize_dtype(tree.dtype) == tree.dtype
+    return freeze(tree) if held else tree
 
 
 def _digest(kind: str, tensors: dict[str, np.ndarray]) -> str:

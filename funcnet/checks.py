@@ -142,6 +142,7 @@ def inputs(x: Any, *, name: str = "x", shape: tuple[int, ...] | None = None) -> 
     Raises:
       ValueError: it says what is wrong with which argument.
     """
+    unmasked(x, name)
     x = x if isinstance(x, jax.Array) else np.asarray(x)
     if not (jax.numpy.issubdtype(x.dtype, jax.numpy.number) or x.dtype == bool):
         raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
@@ -184,6 +185,7 @@ def labels(
     Raises:
       ValueError: it names the first label that is wrong.
     """
+    unmasked(y, name)
     y = np.asarray(y)
     if y.shape != (num_examples,):
         raise ValueError(
@@ -206,6 +208,18 @@ def labels(
     return y.astype(np.int32)
 
 
+def unmasked(x: Any, name: str) -> None:
+    """Raise if x is a masked array with an element that is masked: it is missing."""
+    if not isinstance(x, np.ma.MaskedArray) or not np.ma.is_masked(x):
+        return
+    missing = np.argwhere(np.ma.getmaskarray(x))
+    where = ", ".join(map(str, missing[0]))
+    raise ValueError(
+        f"{name}[{where}] is masked, missing ({plural(len(missing), 'such element')}): leave such "
+        f"examples out, or fill them in, as {name}.filled(value) does"
+    )
+
+
 def is_wide(x: Any) -> bool:
     """Whether x holds numbers that float32 may round: float64, or integers of 32 bits and more.
 
@@ -226,7 +240,7 @@ def array(x: Any) -> jax.Array:
     if isinstance(x, jax.Array):
         return x
     x = _native(np.asarray(x))
-    return jax.numpy.asarray(x, None if _held(x) else float)
+    return jax.numpy.asarray(x, None if held(x) else float)
 
 
 def narrowed(x: Any, name: str, purpose: str) -> jax.Array:
@@ -243,7 +257,7 @@ def narrowed(x: Any, name: str, purpose: str) -> jax.Array:
     if not concrete(x) or not is_wide(x):
         return array(x)
     x = _native(np.asarray(x))
-    if x.dtype.kind != "f" and _held(x):
+    if x.dtype.kind != "f" and held(x):
         return jax.numpy.asarray(x)
     rounded = x.astype(jax.dtypes.canonicalize_dtype(float))
     axes = 0 if x.ndim < 3 else None  # the pixels of images have one unit
@@ -256,7 +270,7 @@ def narrowed(x: Any, name: str, purpose: str) -> jax.Array:
     return jax.numpy.asarray(rounded)
 
 
-def _held(x: np.ndarray) -> bool:
+def held(x: np.ndarray) -> bool:
     """Whether JAX has a dtype of integers for the integers in x; others are held or rounded."""
     if x.dtype.kind not in "iu" or x.size == 0:
         return True
@@ -277,7 +291,7 @@ def key(value: Any) -> jax.Array:
     """`value` if it is a random key, else a TypeError that says how to make one."""
     dtype = getattr(value, "dtype", None)
     typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
-    raw = dtype == np.uint32 and np.shape(value) == (2,)
+    raw = dtype == np.uint32 and np.shape(value) == jax.random.PRNGKey(0).shape
     if not (typed and np.shape(value) == ()) and not raw:
         raise TypeError(f"key must be a random key, such as jax.random.key(0), got {value!r}")
     return value

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcnet import checks
+
 __all__ = ["FrozenDict", "freeze", "unfreeze"]
 
 Array = jax.Array | np.ndarray
@@ -227,6 +229,9 @@ def freeze(tree: Any) -> Any:
     """A tree with every dict a FrozenDict, every list a tuple and every NumPy array a JAX array.
 
     Nothing in the result can be changed in place. Other leaves stay as they are.
+
+    Raises:
+      ValueError: an integer does not fit into the 32 bits that JAX has for it, unless x64 is on.
     """
     if isinstance(tree, Mapping):
         return FrozenDict(tree)
@@ -235,6 +240,11 @@ def freeze(tree: Any) -> Any:
     if isinstance(tree, (list, tuple)):
         return tuple(map(freeze, tree))
     if isinstance(tree, (np.ndarray, np.generic)):
+        if not checks.held(np.asarray(tree)):
+            raise ValueError(
+                f"an array of {tree.dtype} holds {tree.max()} and {tree.min()}, more than the 32 "
+                "bits that JAX keeps of it unless jax_enable_x64 is set: make it floating point"
+            )
         return jnp.asarray(np.array(tree))  # of a copy made now: jnp.array may copy later
     return tree
 

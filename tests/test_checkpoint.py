@@ -5,6 +5,7 @@ import os
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -166,3 +167,54 @@ def test_files_get_the_usual_permissions(saved):
     plain = saved.with_name("plain")
     plain.touch()
     assert saved.stat().st_mode == plain.stat().st_mode
+
+
+STORED = (
+    *("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64"),
+    *("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"),
+)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", STORED)
+def test_leaves_of_every_dtype_come_back(tmp_path, dtype, order):
+    leaf = np.array([[0, 1, 2], [3, 4, 100]]).astype(jnp.dtype(dtype))
+    if dtype in ("int64", "uint64"):
+        leaf = leaf + 2**40
+    if order == ">" and leaf.dtype.kind != "V":
+        leaf = leaf.astype(leaf.dtype.newbyteorder(">"))
+    net = fn.mlp([], 2)
+    state = fn.FrozenDict.shallow({"own": fn.FrozenDict.shallow({"leaf": leaf.T})})
+    params, _, _ = net.init(jax.random.key(0), (3,))
+    model = fn.Model(net, params, state, fn.no_preprocess(None))
+    fn.save_model(tmp_path / "m.safetensors", model)
+    got = fn.load_model(tmp_path / "m.safetensors", net).state["own"]["leaf"]
+    assert got.dtype == jnp.dtype(dtype)
+    np.testing.assert_array_equal(np.asarray(got), leaf.T)
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [np.zeros(2, np.complex128), np.zeros(2, jnp.int4), np.array(["a"]), np.array([{}], object)],
+    ids=["complex128", "int4", "str", "object"],
+)
+def test_what_cannot_be_loaded_is_refused_when_it_is_saved(tmp_path, leaf):
+    net = fn.mlp([], 2)
+    params, _, _ = net.init(jax.random.key(0), (3,))
+    state = fn.FrozenDict.shallow({"own": leaf})
+    with pytest.raises(TypeError, match=r"state/own is .* which cannot be saved"):
+        fn.save_model(
+            tmp_path / "m.safetensors", fn.Model(net, params, state, fn.no_preprocess(None))
+        )
+    assert not list(tmp_path.iterdir())
+    state = fn.FrozenDict.shallow({"own": jax.random.key(0)})
+    with pytest.raises(TypeError, match="state/own is a random key"):
+        fn.save_model(
+            tmp_path / "m.safetensors", fn.Model(net, params, state, fn.no_preprocess(None))
+        )
+
+
+def test_freeze_refuses_what_would_wrap():
+    assert fn.freeze(np.array([2**31 - 1])).tolist() == [2**31 - 1]
+    with pytest.raises(ValueError, match="holds 1099511627776"):
+        fn.freeze({"count": np.array([2**40])})
