@@ -71,7 +71,7 @@ def affine_forward(
     Raises:
       ValueError: shapes do not fit. TypeError: dtypes do not.
     """
-    x, w, b = jnp.asarray(x), jnp.asarray(w), jnp.asarray(b)
+    x, w, b = checks.array(x), jnp.asarray(w), jnp.asarray(b)
     if x.ndim < 2:
         raise ValueError(f"affine: x must be [N, ...], a batch of examples, got {list(x.shape)}")
     if w.ndim != 2 or math.prod(x.shape[1:]) != w.shape[0]:
@@ -114,7 +114,7 @@ def relu_forward(x: Array) -> tuple[jax.Array, Any]:
     Returns:
       out, of the shape and dtype of x, and the cache for `relu_backward`.
     """
-    x = jnp.asarray(x)
+    x = checks.array(x)
     # jnp.maximum would give autodiff a gradient of 0.5 at 0, where(x > 0, x, 0) swallow a NaN.
     return jnp.where(x <= 0, jnp.zeros_like(x), x), x
 

@@ -14,7 +14,7 @@ from funcnet.layer import Layer
 from funcnet.losses import softmax_loss
 from funcnet.net import as_input
 from funcnet.preprocess import Preprocess
-from funcnet.step import num_scores, slices
+from funcnet.step import num_scores, on_device, slices
 from funcnet.tree import LossFn, Tree
 
 __all__ = ["BestModel", "Evaluation", "Model", "evaluate", "predict", "predict_scores"]
@@ -103,9 +103,20 @@ def predict(
     Returns:
       [N] int32 labels.
     Raises:
-      ValueError: x is empty, not finite, or its examples have the wrong shape.
+      ValueError: x is empty, not finite, or its examples have the wrong shape; or scores are NaN,
+        which make no class: the error says of which example.
     """
-    scores = predict_scores(model, x, batch_size=batch_size, views=views)
+    return answers(predict_scores(model, x, batch_size=batch_size, views=views))
+
+
+def answers(scores: np.ndarray) -> np.ndarray:
+    """The class of each row of scores [N, C], int32; a ValueError if a row holds a NaN."""
+    bad = np.flatnonzero(np.isnan(scores).any(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"the scores of example {bad[0]} are NaN ({checks.plural(len(bad), 'such example')} of "
+            f"{len(scores):,}): it has no class; has the training of the model diverged?"
+        )
     return scores.argmax(axis=1).astype(np.int32)
 
 
@@ -116,10 +127,8 @@ def predict_scores(
     _check_model(model)
     x, views = checks.inputs(x), _check_views(views)
     batch_size = checks.COUNT.check("batch_size", batch_size)
-    model = _plain(model)
-    return np.concatenate(
-        [np.asarray(_scores(model, x[b], views=views)) for b in slices(len(x), batch_size)]
-    )
+    parts = (_on_device(model, x[b], views) for b in slices(len(x), batch_size))
+    return np.concatenate([np.asarray(_scores(*part, views=views)) for part in parts])
 
 
 def evaluate(
@@ -189,15 +198,22 @@ def measure(
     views: tuple[View, ...] = (),
 ) -> Evaluation:
     """What `evaluate` does, with arguments that were checked."""
-    model, batches = _plain(model), slices(len(x), batch_size)
-    pairs = [_sums(model, x[b], y[b], loss_fn=loss_fn, views=views) for b in batches]
+    pairs = [
+        _sums(*_on_device(model, x[b], views), y[b], loss_fn=loss_fn, views=views)
+        for b in slices(len(x), batch_size)
+    ]
     total, right = sum(float(value) for value, _ in pairs), sum(int(count) for _, count in pairs)
     return Evaluation(total / len(x), right / len(x), max(1, len(views)))
 
 
-def _plain(model: Model) -> Model:
-    """A Model, also of a BestModel: one compiled program serves both."""
-    return Model(model.net, model.params, model.state, model.preprocess)
+def _on_device(model: Model, x: Any, views: tuple[View, ...]) -> tuple[Model, Any]:
+    """The model and a batch as compiled programs take them; a BestModel as a Model, too."""
+    preprocess = model.preprocess
+    if views:
+        x = checks.narrowed(x, "x", "to be looked at in several views")
+    else:
+        x, preprocess = on_device(x, preprocess)
+    return Model(model.net, model.params, model.state, preprocess), x
 
 
 def _num_classes(model: Model, x: Any) -> int:

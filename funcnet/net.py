@@ -440,7 +440,7 @@ def as_input(x: Any, params: Tree) -> jax.Array:
     """x in the dtype in which the network computes, that of its parameters."""
     dtypes = {jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
     floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
-    return jnp.asarray(x, common_dtype(*floating)) if floating else jnp.asarray(x)
+    return jnp.asarray(x, common_dtype(*floating)) if floating else checks.array(x)
 
 
 def _check_scale(weight_scale: Any) -> None:

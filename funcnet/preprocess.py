@@ -33,7 +33,7 @@ class Preprocess:
 
     Attributes:
       kind: what it does, a name in `KINDS`, or several joined by "+".
-      stats: the arrays that were fitted.
+      stats: the arrays that were fitted, NumPy arrays; means and scales are float64.
     """
 
     kind: str
@@ -41,6 +41,10 @@ class Preprocess:
 
     def __call__(self, x: Any) -> jax.Array:
         """Preprocess a batch.
+
+        What float32 may round, float64 and integers of 32 bits or more, is centred in float64 on
+        the host and cast after that; narrower dtypes, such as pixels, and what is traced are
+        computed with where they are.
 
         Args:
           x: [N, ...] raw inputs, of the shape that it was fitted on.
@@ -51,10 +55,22 @@ class Preprocess:
         Raises:
           ValueError: the examples have another shape.
         """
-        x = jnp.asarray(x)
+        checks.unmasked(x, "x")
+        parts = _parts_of(self)
+        if checks.is_wide(x) and any(KINDS[part.kind].computes for part in parts):
+            rows = [self.on_host(some) for some in _parts(np.asarray(x))]
+            return jnp.asarray(np.concatenate(rows).astype(_default_float()))
+        out = checks.array(x)
+        for part in parts:
+            out = KINDS[part.kind].apply(jax.tree.map(jnp.asarray, part.stats), out)
+        return out
+
+    def on_host(self, x: Any) -> np.ndarray:
+        """The same in NumPy and in float64."""
+        out = np.asarray(x).astype(np.float64)
         for part in _parts_of(self):
-            x = KINDS[part.kind].apply(part.stats, x)
-        return x
+            out = np.asarray(KINDS[part.kind].apply(jax.tree.map(np.asarray, part.stats), out))
+        return out
 
 
 def subtract_mean(x: Any) -> Preprocess:
@@ -64,14 +80,14 @@ def subtract_mean(x: Any) -> Preprocess:
       x: [N, ...] training inputs.
 
     Returns:
-      A Preprocess with `stats["mean"]`, [...] of JAX's default float type.
+      A Preprocess with `stats["mean"]`, [...] float64.
     """
     x = checks.inputs(x)
     mean = np.asarray(x).mean(axis=0, dtype=np.float64)
-    return Preprocess("subtract_mean", freeze({"mean": mean}))
+    return Preprocess("subtract_mean", _stats(mean=mean))
 
 
-def _apply_subtract_mean(stats: Any, x: jax.Array) -> jax.Array:
+def _apply_subtract_mean(stats: Any, x: Any) -> Any:
     return _centred(stats["mean"], x)
 
 
@@ -80,21 +96,22 @@ def no_preprocess(x: Any) -> Preprocess:
     return Preprocess("no_preprocess", FrozenDict())
 
 
-def _apply_nothing(stats: Any, x: jax.Array) -> jax.Array:
+def _apply_nothing(stats: Any, x: Any) -> Any:
     return x
 
 
-def standardize(x: Any, *, epsilon: float = 1e-6) -> Preprocess:
-    """Subtract the mean of each feature and divide by its standard deviation.
+def standardize(x: Any, *, epsilon: float = 0.0) -> Preprocess:
+    """Subtract the mean of each feature and divide by its own standard deviation.
 
         (x - mean) / (std + epsilon * max(std)),   features that never vary give 0
 
     Args:
       x: [N, ...] training inputs.
-      epsilon: 0 or more, a fraction of the largest standard deviation.
+      epsilon: 0 or more, a fraction of the largest standard deviation; for features of one unit,
+        such as pixels, a little of it keeps those small that hardly ever vary.
 
     Returns:
-      A Preprocess with `stats["mean"]` and `stats["scale"]`, the factors, [...] each.
+      A Preprocess with `stats["mean"]` and `stats["scale"]`, the factors, [...] float64 each.
     """
     checks.NON_NEGATIVE.check("epsilon", epsilon)
     x = np.asarray(checks.inputs(x))
@@ -104,11 +121,12 @@ def standardize(x: Any, *, epsilon: float = 1e-6) -> Preprocess:
         squares += np.square(part - mean).sum(axis=0)
     std = np.sqrt(squares / len(x))
     divisor = std + epsilon * std.max()
-    scale = np.divide(1, divisor, out=np.zeros_like(std), where=std > 0)
-    return Preprocess("standardize", freeze({"mean": mean, "scale": scale}))
+    least = 0 if checks.is_wide(x) else 4 * np.finfo(np.float32).tiny  # whose inverse float32 has
+    scale = np.divide(1, divisor, out=np.zeros_like(std), where=std > least)
+    return Preprocess("standardize", _stats(mean=mean, scale=scale))
 
 
-def _apply_standardize(stats: Any, x: jax.Array) -> jax.Array:
+def _apply_standardize(stats: Any, x: Any) -> Any:
     return _centred(stats["mean"], x) * stats["scale"][None]
 
 
@@ -128,19 +146,19 @@ def normalize_contrast(x: Any, *, epsilon: float = 10.0) -> Preprocess:
     """
     checks.NON_NEGATIVE.check("epsilon", epsilon)
     checks.inputs(x)
-    return Preprocess("normalize_contrast", freeze({"epsilon": np.float64(epsilon)}))
+    return Preprocess("normalize_contrast", _stats(epsilon=epsilon))
 
 
-def _apply_normalize_contrast(stats: Any, x: jax.Array) -> jax.Array:
-    epsilon = stats["epsilon"]
+def _apply_normalize_contrast(stats: Any, x: Any) -> Any:
+    xp, epsilon = x.__array_namespace__(), stats["epsilon"]
     if x.ndim < 2:
         raise ValueError(f"x must be [N, ...], a batch of examples, got shape {list(x.shape)}")
     features = tuple(range(1, x.ndim))
-    wide = x.astype(jnp.promote_types(epsilon.dtype, jnp.float32))
+    wide = x.astype(xp.promote_types(epsilon.dtype, np.float32))
     centred = wide - wide.mean(axis=features, keepdims=True)
-    variance = jnp.square(centred).mean(axis=features, keepdims=True)
-    divisor = jnp.sqrt(variance + epsilon)
-    return jnp.where(divisor > 0, centred / jnp.where(divisor > 0, divisor, 1), 0)
+    variance = xp.square(centred).mean(axis=features, keepdims=True)
+    divisor = xp.sqrt(variance + epsilon)
+    return xp.where(divisor > 0, centred / xp.where(divisor > 0, divisor, 1), 0)
 
 
 def whiten(x: Any, *, dim: int | None = None, epsilon: float = 1e-3) -> Preprocess:
@@ -174,10 +192,10 @@ def whiten(x: Any, *, dim: int | None = None, epsilon: float = 1e-3) -> Preproce
     kept = variances > rounding
     scale = np.zeros_like(variances)
     scale[kept] = 1 / np.sqrt(variances[kept] + epsilon)
-    return Preprocess("whiten", freeze({"mean": mean, "matrix": directions * scale}))
+    return Preprocess("whiten", _stats(mean=mean, matrix=directions * scale))
 
 
-def _apply_whiten(stats: Any, x: jax.Array) -> jax.Array:
+def _apply_whiten(stats: Any, x: Any) -> Any:
     centred = _centred(stats["mean"], x)
     return centred.reshape(len(centred), -1) @ stats["matrix"]
 
@@ -201,7 +219,7 @@ def shuffle_features(x: Any, *, seed: int = 0) -> Preprocess:
     return Preprocess("shuffle_features", freeze({"order": order.astype(np.int32)}))
 
 
-def _apply_shuffle_features(stats: Any, x: jax.Array) -> jax.Array:
+def _apply_shuffle_features(stats: Any, x: Any) -> Any:
     order = stats["order"]
     if math.prod(x.shape[1:]) != len(order):
         raise ValueError(
@@ -216,12 +234,14 @@ class Kind(NamedTuple):
     Attributes:
       name: how options name it.
       step: the fitter, with its argument and what it does, in words.
-      apply: `apply(stats, x)`, x a JAX array [N, ...].
+      apply: `apply(stats, x)`, of JAX arrays or of NumPy arrays in float64, x [N, ...].
+      computes: whether it computes with the inputs, so that how they are rounded before matters.
     """
 
     name: str
     step: Step
-    apply: Callable[[Any, jax.Array], jax.Array]
+    apply: Callable[[Any, Any], Any]
+    computes: bool = True
 
 
 # The only list: to add a preprocessing, write the fitter, what applies it beside it, and a row.
@@ -231,7 +251,7 @@ KINDS = {
         Step(subtract_mean, "subtract the mean of the training data"),
         _apply_subtract_mean,
     ),
-    "no_preprocess": Kind("none", Step(no_preprocess, "nothing"), _apply_nothing),
+    "no_preprocess": Kind("none", Step(no_preprocess, "nothing"), _apply_nothing, False),
     "standardize": Kind(
         "standardize",
         Step(standardize, "divide by the standard deviation, too"),
@@ -251,6 +271,7 @@ KINDS = {
         "shuffle",
         Step(shuffle_features, "the features in another order", "seed"),
         _apply_shuffle_features,
+        False,
     ),
 }
 PREPROCESSINGS = {kind.name: kind.step for kind in KINDS.values()}  # for options
@@ -276,13 +297,14 @@ def chain(*fitters: Callable[[Any], Preprocess]) -> Callable[[Any], Preprocess]:
         for fit in fitters:
             parts.append(fit(x))
             if len(parts) < len(fitters):
-                x = np.concatenate([np.asarray(parts[-1](part)) for part in _parts(x)])
+                given = parts[-1].on_host if checks.is_wide(x) else parts[-1]
+                x = np.concatenate([np.asarray(given(part)) for part in _parts(x)])
         parts = [part for several in parts for part in _parts_of(several)]  # chains may be nested
         kind = "+".join(part.kind for part in parts) or "no_preprocess"
         if len(parts) == 1:
             return parts[0]
         stats = {str(i): part.stats for i, part in enumerate(parts, start=1) if part.stats}
-        return Preprocess(kind, freeze(stats))
+        return Preprocess(kind, FrozenDict.shallow(stats))
 
     return fit_all
 
@@ -293,13 +315,26 @@ def check_kind(kind: str) -> None:
         checks.choose("preprocessing", part, KINDS)
 
 
-def _centred(mean: jax.Array, x: jax.Array) -> jax.Array:
+def _stats(**values: Any) -> FrozenDict:
+    """Statistics as they are kept: NumPy arrays of float64, which JAX might round, read-only."""
+    arrays = {name: np.array(value, np.float64) for name, value in values.items()}
+    for each in arrays.values():
+        each.flags.writeable = False
+    return FrozenDict.shallow(arrays)
+
+
+def _default_float() -> Any:
+    """JAX's default float type: float32, unless x64 is enabled."""
+    return jax.dtypes.canonicalize_dtype(np.float64)
+
+
+def _centred(mean: Any, x: Any) -> Any:
     if x.shape[1:] != mean.shape:
         raise ValueError(
             f"x has examples of shape {list(x.shape[1:])}, but the mean that is "
             f"subtracted has {list(mean.shape)}"
         )
-    dtype = jnp.promote_types(mean.dtype, jnp.float32)
+    dtype = x.__array_namespace__().promote_types(mean.dtype, np.float32)
     return x.astype(dtype) - mean.astype(dtype)[None]
 
 

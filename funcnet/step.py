@@ -101,12 +101,21 @@ def make_train_step(
     program, numbers = as_program(net, optimizer, given), as_numbers(given)
 
     @jax.jit
+    def compiled(
+        train_state: TrainState, x: Any, y: Any, left: Preprocess
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        train_state, value = run_step(program, numbers, left, train_state, x, y)
+        return train_state, {"loss": value}
+
     def train_step(
         train_state: TrainState, x: Any, y: Any
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         fitted = preprocess or no_preprocess(x)
-        train_state, value = run_step(program, numbers, fitted, train_state, x, y)
-        return train_state, {"loss": value}
+        if program.augment is None:
+            x, fitted = on_device(x, fitted)
+        else:
+            x = checks.narrowed(x, "x", "to be augmented")
+        return compiled(train_state, x, y, fitted)
 
     return train_step
 
@@ -253,12 +262,30 @@ class TrainingArrays(NamedTuple):
 
 def training_arrays(dataset: Dataset, preprocess: Preprocess, *, augments: bool) -> TrainingArrays:
     """The training data as an epoch takes them."""
-    x, y = jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train)
-    if augments or not _narrows(preprocess, x):
-        return TrainingArrays(x, y, preprocess)
+    y = jnp.asarray(dataset.y_train)
+    if augments:
+        return TrainingArrays(_augmentable(dataset.x_train), y, preprocess)
+    x, left = on_device(dataset.x_train, preprocess)
+    x = jnp.asarray(x)
+    if not _narrows(left, x):
+        return TrainingArrays(x, y, left)
     # Once is enough, and takes less memory.
-    x = jnp.concatenate([_preprocess(preprocess, x[b]) for b in slices(len(x), EVALUATION_BATCH)])
+    x = jnp.concatenate([_preprocess(left, x[b]) for b in slices(len(x), EVALUATION_BATCH)])
     return TrainingArrays(x, y, no_preprocess(x))
+
+
+def on_device(x: Any, preprocess: Preprocess) -> tuple[Any, Preprocess]:
+    """Raw inputs as a compiled program may take them, and the preprocessing left for it to do.
+
+    What the program would round before it is centred is preprocessed now, on the host.
+    """
+    if checks.is_wide(x):
+        return preprocess(x), no_preprocess(x)
+    return x, preprocess
+
+
+def _augmentable(x: Any) -> jax.Array:
+    return checks.narrowed(x, "x_train", "to be augmented")
 
 
 def slices(count: int, batch_size: int) -> Iterator[slice]:
@@ -308,6 +335,12 @@ def num_scores(net: Layer, params: Tree, state: Tree, preprocess: Preprocess, x:
 
 
 def _check_classes(classes: int, dataset: Dataset) -> None:
+    if classes > 1 and (dataset.y_train == dataset.y_train[0]).all():
+        name = dataset.class_names[dataset.y_train[0]] if dataset.class_names else "0"
+        raise ValueError(
+            f"all {checks.plural(len(dataset.y_train), 'training example')} are of class {name!r}: "
+            "there is nothing to tell apart; training needs examples of two classes or more"
+        )
     for name, y in (("y_train", dataset.y_train), ("y_val", dataset.y_val)):
         checks.labels(y, num_examples=len(y), num_classes=classes, name=name)
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import funcnet as fn
 
@@ -295,3 +297,143 @@ def test_epsilon_and_dim():
         fn.shuffle_features(x, seed=-1)
     with pytest.raises(TypeError, match="every preprocessing must be a function"):
         fn.chain(fn.whiten, "standardize")
+
+
+# Numbers that float32 may round.
+
+WIDE = [np.int32, np.uint32, np.int64, np.uint64, np.float64]
+
+
+def reference(kind, x):
+    """In float64 NumPy, columns of [N, D]."""
+    x = x.astype(np.float64)
+    centred = x - x.mean(axis=0)
+    if kind is fn.subtract_mean:
+        return centred
+    return centred / x.std(axis=0)
+
+
+def test_64_bit_integers_do_not_wrap():
+    x = np.array([[0], [2**32]])
+    assert np.asarray(fn.standardize(x)(x)).ravel().tolist() == [-1, 1]
+    assert np.asarray(fn.no_preprocess(x)(x)).ravel().tolist() == [0, 2.0**32]
+
+
+@pytest.mark.parametrize("dtype", WIDE)
+@pytest.mark.parametrize("kind", [fn.subtract_mean, fn.standardize, fn.whiten])
+def test_an_offset_is_subtracted_before_it_can_round(kind, dtype):
+    x = (10**9 + np.array([[0], [10], [20], [30]])).astype(dtype)
+    expected = np.array([-15, -5, 5, 15])
+    if kind is not fn.subtract_mean:
+        expected = expected / np.sqrt(125)
+    got = np.asarray(kind(x)(x)).ravel()
+    if kind is fn.whiten:  # whose directions have no sign
+        got = got * np.sign(got[-1])
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_every_column_has_a_deviation_of_its_own():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 3)) * [1e9, 1e-3, 1] + [0, 5, 0]
+    for dtype in (np.float64, np.float32):
+        wide = x.astype(dtype)
+        got = np.asarray(fn.standardize(wide)(wide))
+        np.testing.assert_allclose(got, reference(fn.standardize, wide), atol=1e-3)
+        np.testing.assert_allclose(got.std(axis=0), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [fn.subtract_mean, fn.standardize])
+@settings(max_examples=30, deadline=None)
+@given(
+    dtype=st.sampled_from([*WIDE, np.uint8, np.int16, np.float32]),
+    offset=st.integers(0, 2**30),
+    scale=st.integers(1, 2**20),
+    seed=st.integers(0, 100),
+)
+def test_centred_as_in_float64(kind, dtype, offset, scale, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 100, size=(6, 3))
+    x[:2] = [[0] * 3, [99] * 3]  # every column varies
+    if np.dtype(dtype).itemsize > 2 and dtype != np.float32:
+        x = offset + x * scale
+        x = np.minimum(x, 2**31 - 1)  # int32 holds it
+    x = x.astype(dtype)
+    expected = reference(kind, x)
+    np.testing.assert_allclose(
+        np.asarray(kind(x)(x)), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
+    )
+
+
+def test_statistics_are_float64_in_memory_and_in_the_file(tmp_path):
+    x = 1e9 + np.arange(12.0).reshape(4, 3)
+    fitted = fn.standardize(x)
+    assert fitted.stats["mean"].dtype == np.float64
+    net = fn.mlp([], 2)
+    params, state, _ = net.init(jax.random.key(0), (3,))
+    fn.save_model(tmp_path / "m.safetensors", fn.Model(net, params, state, fitted))
+    loaded = fn.load_model(tmp_path / "m.safetensors", net).preprocess
+    for name in ("mean", "scale"):
+        assert loaded.stats[name].dtype == np.float64
+        np.testing.assert_array_equal(loaded.stats[name], fitted.stats[name])
+    np.testing.assert_array_equal(loaded(x), fitted(x))
+
+
+def test_chained_offsets_are_subtracted_on_the_host():
+    x = 1e9 + np.random.default_rng(0).normal(size=(40, 4)) * 10
+    plain = np.asarray(fn.chain(fn.shuffle_features, fn.standardize)(x)(x))
+    np.testing.assert_allclose(plain.std(axis=0), 1, rtol=1e-4)
+
+
+def seconds(count=200, dtype=np.int64):
+    """Seconds since 1970 as a feature that decides the class."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, count)
+    x = (1_700_000_000 + 20 * y + rng.integers(0, 10, count)).astype(dtype)[:, None]
+    return x, y
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_seconds_are_learned_in_fit_evaluate_predict_and_sweep(dtype):
+    x, y = seconds(dtype=dtype)
+    data = fn.Dataset(x[:120], y[:120], x[120:160], y[120:160], x[160:], y[160:], ("a", "b"))
+    options = {"epochs": 5, "batch_size": 10, "preprocess": fn.standardize}
+    result = fn.fit(fn.mlp([8], 2), fn.adam(3e-2), data, key=jax.random.key(0), **options)
+    assert result.best.accuracy == 1.0
+    assert fn.evaluate(result.best, data.x_test, data.y_test).accuracy == 1.0
+    np.testing.assert_array_equal(fn.predict(result.best, data.x_test), data.y_test)
+    as_jax = jnp.asarray(data.x_test.astype(np.int32))
+    np.testing.assert_array_equal(fn.predict(result.best, as_jax), data.y_test)
+
+    def experiment(learning_rate):
+        return fn.mlp([8], 2), fn.adam(learning_rate)
+
+    sweep = fn.sweep(experiment, data, [{"learning_rate": 3e-2, "seed": 0}], **options)
+    assert sweep.best.accuracy == 1.0
+    assert sweep.test.accuracy == 1.0
+
+
+def test_a_step_takes_what_fit_takes():
+    x, y = seconds()
+    net, optimizer = fn.mlp([8], 2), fn.adam(3e-2)
+    fitted = fn.standardize(x)
+    state = fn.init_train_state(net, optimizer, (1,), key=jax.random.key(0))
+    step = fn.make_train_step(net, optimizer, preprocess=fitted)
+    for _ in range(60):
+        state, _ = step(state, x, y)
+    assert fn.evaluate(fn.Model(net, state.params, state.state, fitted), x, y).accuracy == 1.0
+
+
+def test_wide_images_are_augmented_where_nothing_is_lost_and_refused_where_it_is():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((20, 6, 6)), np.arange(20) % 2
+    options = {"key": jax.random.key(0), "epochs": 1, "batch_size": 10, "augment": fn.random_flip}
+
+    def fit(x):
+        data = fn.Dataset(x, y, x[:4], y[:4], [], [], ("a", "b"))
+        return fn.fit(fn.mlp([], 2), fn.adam(1e-3), data, **options)
+
+    assert np.isfinite(fit(x).history.loss).all()
+    with pytest.raises(ValueError, match=r"x_train is float64.*run together.*offset"):
+        fit(1e9 + x)
+    with pytest.raises(ValueError, match=r"x is float64.*several views.*run together"):
+        fn.predict(fit(x).model, 1e9 + x, views=fn.flips_and_shifts(1))

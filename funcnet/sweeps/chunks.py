@@ -11,7 +11,7 @@ import numpy as np
 
 from funcnet.datasets import Dataset
 from funcnet.model import BestModel, Model, is_better
-from funcnet.step import EVALUATION_BATCH, TrainState, slices
+from funcnet.step import EVALUATION_BATCH, TrainState, on_device, slices
 from funcnet.sweeps.groups import Group
 from funcnet.sweeps.programs import (
     init_states,
@@ -194,11 +194,12 @@ def _measure(chunk: Chunk, x: np.ndarray, y: np.ndarray) -> _Measured:
     """The loss and the accuracy of each member, arrays."""
     total, right = np.zeros(()), np.zeros((), int)
     for b in slices(len(x), EVALUATION_BATCH):
+        inputs, preprocess = on_device(x[b], chunk.group.preprocess)
         losses, counts = sums_of_members(
             chunk.state,
             chunk.numbers,
-            chunk.group.preprocess,
-            x[b],
+            preprocess,
+            inputs,
             y[b],
             plan=chunk.group.plan,
         )
