@@ -380,7 +380,8 @@ def global_norm(tree: Tree) -> jax.Array:
     top = jnp.max(jnp.stack([jnp.zeros((), dtype), *largest]))
     unit = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
     squares = sum((jnp.sum(jnp.square(w / unit)) for w in wide), start=jnp.zeros((), dtype))
-    return unit * jnp.sqrt(squares)
+    some = squares > 0  # or NaN, or 0, at which the root has no derivative
+    return unit * jnp.where(some, jnp.sqrt(jnp.where(some, squares, 1)), squares)
 
 
 def with_average(optimizer: Optimizer, decay: Any) -> Optimizer:

@@ -12,6 +12,7 @@ from funcnet.cli.options import VIEWS, add_run_options
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import load_run
 from funcnet.config import Config
+from funcnet.model import answers
 
 
 def add(commands: Any, base: Config) -> Any:
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     x = fn.read_inputs(args.file, label=args.label)
     views = VIEWS if args.tta else None
     scores = fn.predict_scores(model, x, views=views).astype(np.float64)
-    labels = scores.argmax(axis=1)
+    labels = answers(scores)
     value = "score"
     if record.config.loss == "softmax":
         value = "probability"
