@@ -3,15 +3,21 @@
     augment = (random_flip, partial(random_shift, max_shift=4))
     fit(..., augment=augment)
 
-Images are [N, ..., H, W], pixels of any dtype, which they keep; each example draws for
-itself. `fit` applies them to the raw pixels, inside the compiled epoch.
+Images are [N, H, W], [N, C, H, W] or [N, H, W, C], pixels of any dtype, which they keep; each
+example draws for itself. `fit` applies them to the raw pixels, inside the compiled epoch.
+
+Which axes are H and W the `layout` says: "CHW" (and any [N, ..., H, W]) or "HWC"; with three axes
+there is one. With None it is HWC if the last axis alone has the size of channels, 1 to 4, and CHW
+if it has not; where the axis after N is as short as that, too, an error asks for it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from funcnet import checks
 from funcnet.bind import bind
@@ -27,24 +33,32 @@ __all__ = [
     "random_shift",
 ]
 
+LAYOUTS = ("CHW", "HWC")
+MOST_CHANNELS = 4
+
 Augmentation = Callable[[Any, Any], jax.Array]
 
 
-def random_flip(key: Any, images: Array) -> jax.Array:
+def random_flip(key: Any, images: Array, *, layout: str | None = None) -> jax.Array:
     """Each image as it is or mirrored left to right, with equal probability.
 
     Args:
       key: a random key.
-      images: [N, ..., H, W].
+      images: as above.
+      layout: of the images, see above.
     Returns:
       Images of the same shape and dtype.
+    Raises:
+      ValueError: the layout cannot be told from the shape.
     """
-    images = _images("random_flip", images)
+    images, back = _images("random_flip", images, layout)
     flipped = jax.random.bernoulli(key, shape=(len(images),))
-    return jnp.where(_to_rank(flipped, images.ndim), images[..., ::-1], images)
+    return back(jnp.where(_to_rank(flipped, images.ndim), images[..., ::-1], images))
 
 
-def random_shift(key: Any, images: Array, *, max_shift: int = 4) -> jax.Array:
+def random_shift(
+    key: Any, images: Array, *, max_shift: int = 4, layout: str | None = None
+) -> jax.Array:
     """Each image moved by -max_shift to max_shift pixels, up or down and left or right.
 
     What comes in at an edge is the reflection of the image there, without the edge itself
@@ -52,12 +66,13 @@ def random_shift(key: Any, images: Array, *, max_shift: int = 4) -> jax.Array:
 
     Args:
       key: a random key.
-      images: [N, ..., H, W], of more than max_shift pixels in both directions.
+      images: as above, of more than max_shift pixels in both directions.
       max_shift: the largest shift in pixels, 0 or more.
+      layout: of the images, see above.
     Returns:
       Images of the same shape and dtype.
     """
-    images = _images("random_shift", images)
+    images, back = _images("random_shift", images, layout)
     padded = _reflected("random_shift", images, max_shift)
     rows, columns = jax.random.randint(key, (2, len(images)), 0, 2 * max_shift + 1)
 
@@ -65,11 +80,16 @@ def random_shift(key: Any, images: Array, *, max_shift: int = 4) -> jax.Array:
         starts = [jnp.zeros_like(row)] * (image.ndim - 2) + [row, column]
         return jax.lax.dynamic_slice(image, starts, images.shape[1:])
 
-    return jax.vmap(window)(padded, rows, columns)
+    return back(jax.vmap(window)(padded, rows, columns))
 
 
 def random_resized_crop(
-    key: Any, images: Array, *, min_area: Any = 0.5, max_aspect: Any = 4 / 3
+    key: Any,
+    images: Array,
+    *,
+    min_area: Any = 0.5,
+    max_aspect: Any = 4 / 3,
+    layout: str | None = None,
 ) -> jax.Array:
     """A rectangle out of each image, stretched to the size of the image (Szegedy et al. 2015).
 
@@ -79,13 +99,17 @@ def random_resized_crop(
 
     Args:
       key: a random key.
-      images: [N, ..., H, W].
+      images: as above.
       min_area: above 0, at most 1; may be traced.
       max_aspect: 1 or more; may be traced.
+      layout: of the images, see above.
     Returns:
-      Images of the same shape and dtype; integers are rounded.
+      Images of the same shape and dtype; integers are rounded, of bools the nearer one is taken.
+    Raises:
+      TypeError: integers of 32 bits that float32 may not hold; what is traced counts as such.
     """
-    images = _images("random_resized_crop", images)
+    images, back = _images("random_resized_crop", images, layout)
+    _check_computable("random_resized_crop", images)
     checks.PROBABILITY.check("min_area", min_area)
     checks.Range(at_least=1).check("max_aspect", max_aspect)
     area_key, aspect_key, row_key, column_key = jax.random.split(key, 4)
@@ -101,13 +125,10 @@ def random_resized_crop(
     columns = _resize_matrix(left, width, images.shape[-1])  # [N, W, W]
     flat = images.astype(rows.dtype).reshape(len(images), -1, *images.shape[-2:])
     out = jnp.einsum("nih,nchw,njw->ncij", rows, flat, columns).reshape(images.shape)
-    if jnp.issubdtype(images.dtype, jnp.integer):
-        limits = jnp.iinfo(images.dtype)
-        out = jnp.clip(jnp.round(out), limits.min, limits.max)
-    return out.astype(images.dtype)
+    return back(_as_pixels(out, images.dtype))
 
 
-def cutout(key: Any, images: Array, *, size: int = 8) -> jax.Array:
+def cutout(key: Any, images: Array, *, size: int = 8, layout: str | None = None) -> jax.Array:
     """A square of each image painted over with the image's mean (after DeVries and Taylor 2017).
 
     The centre of the square is any pixel, so that at the edges part of it is outside
@@ -115,12 +136,16 @@ def cutout(key: Any, images: Array, *, size: int = 8) -> jax.Array:
 
     Args:
       key: a random key.
-      images: [N, ..., H, W].
+      images: as above.
       size: the side of the square in pixels, 1 or more.
+      layout: of the images, see above.
     Returns:
       Images of the same shape and dtype.
+    Raises:
+      TypeError: as for `random_resized_crop`.
     """
-    images = _images("cutout", images)
+    images, back = _images("cutout", images, layout)
+    _check_computable("cutout", images)
     size = checks.COUNT.check("size", size)
     height, width = images.shape[-2:]
     row_key, column_key = jax.random.split(key)
@@ -132,9 +157,7 @@ def cutout(key: Any, images: Array, *, size: int = 8) -> jax.Array:
     inside = in_rows[:, :, None] & in_columns[:, None, :]  # [N, H, W]
     inside = inside.reshape(len(images), *(1,) * (images.ndim - 3), height, width)
     mean = images.mean(axis=(-2, -1), keepdims=True, dtype=jnp.float32)
-    if jnp.issubdtype(images.dtype, jnp.integer):
-        mean = jnp.round(mean)
-    return jnp.where(inside, mean.astype(images.dtype), images)
+    return back(jnp.where(inside, _as_pixels(mean, images.dtype), images))
 
 
 # The only list of what options name: to add an augmentation, write the function, and a row.
@@ -182,7 +205,9 @@ def mixup(key: Any, x: Array, targets: Array, alpha: Any) -> tuple[jax.Array, ja
     return mixed(x), mixed(targets)
 
 
-def flips_and_shifts(max_shift: int = 2) -> tuple[Callable[[Array], jax.Array], ...]:
+def flips_and_shifts(
+    max_shift: int = 2, *, layout: str | None = None
+) -> tuple[Callable[[Array], jax.Array], ...]:
     """Ten views of images to average predictions over: `evaluate(model, x, y, views=...)`.
 
     As it is, and moved by max_shift pixels up, down, left and right with reflection; each of
@@ -190,27 +215,31 @@ def flips_and_shifts(max_shift: int = 2) -> tuple[Callable[[Array], jax.Array], 
 
     Args:
       max_shift: in pixels.
+      layout: of the images, see above.
     Returns:
-      Functions of images [N, ..., H, W].
+      Functions of images.
     """
+    check_layout(layout)
     max_shift = checks.NATURAL.check("max_shift", max_shift)
     moves: list[tuple[int, int]] = [(0, 0)]
     if max_shift:
         moves += [(-max_shift, 0), (max_shift, 0), (0, -max_shift), (0, max_shift)]
     return tuple(
-        bind(_view, margin=max_shift, down=down, right=right, flip=flip)
+        bind(_view, margin=max_shift, down=down, right=right, flip=flip, layout=layout)
         for down, right in moves
         for flip in (False, True)
     )
 
 
-def _view(images: Array, *, margin: int, down: int, right: int, flip: bool) -> jax.Array:
-    images = _images("flips_and_shifts", images)
+def _view(
+    images: Array, *, margin: int, down: int, right: int, flip: bool, layout: str | None
+) -> jax.Array:
+    images, back = _images("flips_and_shifts", images, layout)
     padded = _reflected("flips_and_shifts", images, margin)
     top, left = margin - down, margin - right
     height, width = images.shape[-2:]
     moved = padded[..., top : top + height, left : left + width]
-    return moved[..., ::-1] if flip else moved
+    return back(moved[..., ::-1] if flip else moved)
 
 
 def in_turn(augmentations: Augmentation | Sequence[Augmentation]) -> Augmentation:
@@ -229,11 +258,64 @@ def _in_turn(key: Any, images: Any, *, functions: tuple[Augmentation, ...]) -> j
     return images
 
 
-def _images(name: str, images: Array) -> jax.Array:
-    images = jnp.asarray(images)
+def check_layout(layout: object) -> None:
+    """Raise a ValueError unless `layout` is a name in `LAYOUTS`, or None."""
+    if layout is not None:
+        checks.choose("layout", str(layout), {name: name for name in LAYOUTS})
+
+
+def _images(
+    name: str, images: Array, layout: str | None
+) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    """Images as [N, ..., H, W], and the function that puts such images back into their layout."""
+    check_layout(layout)
+    images = checks.narrowed(images, "images", "to be augmented")
     if images.ndim < 3:
-        raise ValueError(f"{name}: images must be [N, ..., H, W], got {list(images.shape)}")
-    return images
+        raise ValueError(
+            f"{name}: images must be [N, H, W], [N, C, H, W] or [N, H, W, C], "
+            f"got {list(images.shape)}"
+        )
+    if images.ndim == 3:
+        return images, lambda out: out
+    if (layout or _layout_of(name, images.shape)) == "CHW":
+        return images, lambda out: out
+    return jnp.moveaxis(images, -1, 1), lambda out: jnp.moveaxis(out, 1, -1)
+
+
+def _layout_of(name: str, shape: tuple[int, ...]) -> str:
+    """The layout that a shape shows plainly."""
+    if shape[-1] > MOST_CHANNELS:
+        return "CHW"
+    if len(shape) == 4 and shape[1] > MOST_CHANNELS:
+        return "HWC"
+    raise ValueError(
+        f"{name}: which axes of images {list(shape)} are height and width? say it by "
+        '--layout CHW or HWC, layout="CHW" or "HWC" in Python, for [N, C, H, W] or [N, H, W, C]'
+    )
+
+
+def _check_computable(name: str, images: jax.Array) -> None:
+    """Raise if float32, in which new pixels are computed, rounds the integers that there are."""
+    if not jnp.issubdtype(images.dtype, jnp.integer) or images.dtype.itemsize <= 2:
+        return
+    largest = math.inf
+    if checks.concrete(images):
+        largest = np.abs(np.asarray(images, np.float64)).max(initial=0)
+    if largest > 2**24:
+        raise TypeError(
+            f"{name}: pixels of {images.dtype} may be rounded: make them uint8, uint16 or float32"
+        )
+
+
+def _as_pixels(values: jax.Array, dtype: Any) -> jax.Array:
+    """Floating point values as pixels of a dtype: integers rounded, bools by which is nearer."""
+    if jnp.issubdtype(dtype, jnp.bool_):
+        return values >= 0.5
+    if jnp.issubdtype(dtype, jnp.integer):
+        values = jnp.round(values)
+        if dtype.itemsize <= 2:  # others do not come near their limits
+            values = jnp.clip(values, jnp.iinfo(dtype).min, jnp.iinfo(dtype).max)
+    return values.astype(dtype)
 
 
 def _reflected(name: str, images: jax.Array, margin: int) -> jax.Array:

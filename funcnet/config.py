@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from funcnet import checks, layers, losses, net, optim, schedules, step, train
-from funcnet.augment import AUGMENTATIONS
+from funcnet.augment import AUGMENTATIONS, LAYOUTS
 from funcnet.datasets import load_arrays
 from funcnet.datasets.arrays import TEST_FRACTION, VAL_FRACTION
 from funcnet.datasets.registry import DATASETS, check_source
@@ -146,6 +146,15 @@ class Config(Mapping[str, Any]):
         "data",
         "STEP",
         steps=AUGMENTATIONS,
+        sweep="one",
+    )
+    layout: str | None = option_field(
+        None,
+        f"of images, for --augment and --tta: {_names(LAYOUTS)}; found from their shape if not "
+        "given, or asked for",
+        "data",
+        "NAME",
+        choices={name: name for name in LAYOUTS},
         sweep="one",
     )
     hidden_dims: tuple[int, ...] = option_field(

@@ -59,8 +59,10 @@ def describe_steps(steps: Mapping[str, Step]) -> str:
     )
 
 
-def _named(*inputs: Any, function: Any, where: str, given: tuple[tuple[str, Any], ...]) -> Any:
+def _named(
+    *inputs: Any, function: Any, where: str, given: tuple[tuple[str, Any], ...], **others: Any
+) -> Any:
     try:
-        return function(*inputs, **dict(given))
+        return function(*inputs, **dict(given), **others)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None

@@ -16,6 +16,7 @@ import jax
 
 from funcnet import checks
 from funcnet.augment import AUGMENTATIONS, Augmentation
+from funcnet.bind import bind
 from funcnet.config import (
     BATCH_SIZE,
     OPTIONS,
@@ -199,8 +200,14 @@ def build_preprocess(config: Config) -> Callable[[Any], Preprocess]:
 
 def build_augment(config: Config) -> tuple[Augmentation, ...] | None:
     """The augmentation of a configuration."""
-    steps = tuple(parse_step("--augment", text, AUGMENTATIONS) for text in config.augment)
-    return steps or None
+    steps = (parse_step("--augment", text, AUGMENTATIONS) for text in config.augment)
+    if config.layout is None:
+        return tuple(steps) or None
+    return tuple(bind(_laid_out, step=step, layout=config.layout) for step in steps) or None
+
+
+def _laid_out(key: Any, images: Any, *, step: Augmentation, layout: str) -> jax.Array:
+    return step(key, images, layout=layout)  # type: ignore[call-arg]  # ours all take it
 
 
 @cache

@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from funcnet import checks
 from funcnet.augment import Augmentation, in_turn, mixup
@@ -114,7 +115,7 @@ def make_train_step(
         if program.augment is None:
             x, fitted = on_device(x, fitted)
         else:
-            x = checks.narrowed(x, "x", "to be augmented")
+            x = _augmentable(x)
         return compiled(train_state, x, y, fitted)
 
     return train_step
@@ -285,6 +286,11 @@ def on_device(x: Any, preprocess: Preprocess) -> tuple[Any, Preprocess]:
 
 
 def _augmentable(x: Any) -> jax.Array:
+    """Raw inputs as augmentations take them: integers that float32 holds exactly are float32."""
+    if checks.is_wide(x) and np.issubdtype(x.dtype, np.integer):
+        x = np.asarray(x)
+        if max(-int(x.min()), int(x.max())) <= 2**24:
+            return jnp.asarray(x, jnp.float32)
     return checks.narrowed(x, "x_train", "to be augmented")
 
 
@@ -370,6 +376,7 @@ def check_step(
 
     def trace(count: int) -> None:
         x, y = dataset.x_train[:count], dataset.y_train[:count]
+        x = x if program.augment is None else _augmentable(x)
         jax.eval_shape(partial(run_step, program, numbers, preprocess), train_state, x, y)
 
     trace(batch_size)

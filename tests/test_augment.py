@@ -120,7 +120,7 @@ def test_constant_images_stay_constant(name):
 
 
 def test_flip_mirrors_half_of_the_images(rng):
-    images = pixels(rng, 1000, 2, 3, 4)
+    images = pixels(rng, 1000, 2, 3, 5)
     out = JITTED["flip"](KEY, images)
     kept, mirrored = same(out, images), same(out, images[..., ::-1])
     assert (kept ^ mirrored).all()
@@ -413,3 +413,91 @@ def test_errors(case):
     with pytest.raises((ValueError, TypeError), match=re.escape(text)) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+# Layouts and dtypes.
+
+IMAGE_FUNCTIONS = {
+    "flip": fn.random_flip,
+    "shift": partial(fn.random_shift, max_shift=2),
+    "crop": fn.random_resized_crop,
+    "cutout": partial(fn.cutout, size=3),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("name", IMAGE_FUNCTIONS)
+def test_channels_last_is_channels_first_moved(name, channels):
+    function, key = IMAGE_FUNCTIONS[name], jax.random.key(3)
+    images = np.random.default_rng(0).integers(0, 256, (6, channels, 8, 7)).astype(np.uint8)
+    expected = np.moveaxis(np.asarray(function(key, images)), 1, -1)
+    assert (expected != np.moveaxis(images, 1, -1)).any()
+    last = np.moveaxis(images, 1, -1)
+    for given in ({}, {"layout": "HWC"}):
+        np.testing.assert_array_equal(function(key, last, **given), expected)
+    np.testing.assert_array_equal(function(key, images, layout="CHW"), function(key, images))
+
+
+def test_views_of_channels_last():
+    images = np.random.default_rng(0).random((2, 8, 7, 3)).astype(np.float32)
+    for last, first in zip(
+        fn.flips_and_shifts(1), fn.flips_and_shifts(1, layout="CHW"), strict=True
+    ):
+        expected = np.moveaxis(np.asarray(first(np.moveaxis(images, -1, 1))), 1, -1)
+        np.testing.assert_array_equal(last(images), expected)
+
+
+@pytest.mark.parametrize("name", IMAGE_FUNCTIONS)
+def test_a_layout_that_no_shape_shows_is_asked_for(name):
+    with pytest.raises(ValueError, match=r"\[2, 3, 4, 4\] are height and width\? .*--layout"):
+        IMAGE_FUNCTIONS[name](jax.random.key(0), np.zeros((2, 3, 4, 4)))
+    with pytest.raises(ValueError, match="unknown layout 'HCW'"):
+        IMAGE_FUNCTIONS[name](jax.random.key(0), np.zeros((2, 3, 8, 8)), layout="HCW")
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32"]
+)
+@pytest.mark.parametrize("name", IMAGE_FUNCTIONS)
+def test_pixels_of_every_dtype(name, dtype):
+    images = np.random.default_rng(1).random((8, 9, 9))
+    if dtype == "bool":
+        images = images > 0.3
+    elif np.dtype(dtype).kind != "f":
+        limits = np.iinfo(dtype)
+        low, high = max(limits.min, -(2**24)), min(limits.max, 2**24)
+        images = np.where(images > 0.5, high, low).astype(dtype)
+    images, key = images.astype(dtype), jax.random.key(5)
+    got = IMAGE_FUNCTIONS[name](key, images)
+    exact = np.asarray(IMAGE_FUNCTIONS[name](key, images.astype(np.float32)))
+    assert got.dtype == dtype
+    if dtype == "bool":
+        np.testing.assert_array_equal(got, exact >= 0.5)
+        assert not np.asarray(IMAGE_FUNCTIONS[name](key, np.zeros_like(images))).any()
+    elif np.dtype(dtype).kind == "f":
+        np.testing.assert_allclose(got, exact, rtol=2e-3)
+    else:
+        np.testing.assert_allclose(np.asarray(got, np.float64), exact, rtol=1e-6, atol=0.51)
+
+
+@pytest.mark.parametrize("name", ["crop", "cutout"])
+def test_pixels_that_float32_rounds_are_refused(name):
+    images = np.full((4, 8, 8), 2**32 - 1, np.uint32)
+    with pytest.raises(TypeError, match="pixels of uint32 may be rounded"):
+        IMAGE_FUNCTIONS[name](jax.random.key(0), images)
+    np.testing.assert_array_equal(fn.random_flip(jax.random.key(0), images), images)
+
+
+def test_training_takes_int64_pixels():
+    x = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3))
+    y = np.arange(20) % 2
+    options = {"epochs": 1, "batch_size": 10, "augment": fn.random_resized_crop}
+
+    def losses(x):
+        data = fn.Dataset(x, y, x[:4], y[:4], [], [], ("a", "b"))
+        result = fn.fit(
+            fn.mlp([], 2, weight_scale=1e-3), fn.sgd(1e-3), data, key=jax.random.key(0), **options
+        )
+        return result.history.loss
+
+    np.testing.assert_allclose(losses(x), losses(x.astype(np.float32)), rtol=1e-6)

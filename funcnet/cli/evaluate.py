@@ -6,7 +6,7 @@ from typing import Any
 
 import funcnet as fn
 from funcnet import checks
-from funcnet.cli.options import SPLITS, VIEWS, add_run_options, listed, name_among
+from funcnet.cli.options import SPLITS, add_run_options, listed, name_among, views
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import check_data, load_data, load_run
 from funcnet.config import Config
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     x, y = getattr(dataset, f"x_{args.split}"), getattr(dataset, f"y_{args.split}")
     if not len(x):
         raise ValueError(f"the {args.split} split of {config.dataset} is empty")
-    views = VIEWS if args.tta else None
-    result = fn.evaluate(model, x, y, loss_fn=config.meaning("loss"), views=views)
+    averaged_over = views(record.config) if args.tta else None
+    result = fn.evaluate(model, x, y, loss_fn=config.meaning("loss"), views=averaged_over)
     averaged = f", averaged over {result.views} views" if args.tta else ""
     print(
         f"{args.split} accuracy {100 * result.accuracy:.2f} %{averaged}, loss {result.loss:.4f} "

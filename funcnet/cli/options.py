@@ -12,7 +12,11 @@ from funcnet.option import Option, option
 from funcnet.sweeps.search import Distribution
 
 SPLITS = ("train", "val", "test")
-VIEWS = fn.flips_and_shifts()  # what --tta averages over
+
+
+def views(config: Config) -> Any:
+    """What --tta averages over."""
+    return fn.flips_and_shifts(layout=config.layout)
 
 
 def add_config_options(

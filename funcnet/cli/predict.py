@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import funcnet as fn
-from funcnet.cli.options import VIEWS, add_run_options
+from funcnet.cli.options import add_run_options, views
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import load_run
 from funcnet.config import Config
@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     record, model = load_run(args.run_directory, args.model)
     x = fn.read_inputs(args.file, label=args.label)
-    views = VIEWS if args.tta else None
-    scores = fn.predict_scores(model, x, views=views).astype(np.float64)
+    averaged_over = views(record.config) if args.tta else None
+    scores = fn.predict_scores(model, x, views=averaged_over).astype(np.float64)
     labels = answers(scores)
     value = "score"
     if record.config.loss == "softmax":

@@ -14,7 +14,7 @@ import numpy as np
 import funcnet as fn
 from funcnet import checks, runs
 from funcnet.cli.console import ignore_interrupts, one_interrupt, say
-from funcnet.cli.options import VIEWS, add_config_options, add_recipe_option
+from funcnet.cli.options import add_config_options, add_recipe_option, views
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import load_data, make_config, make_record, run_name, with_data
 from funcnet.config import Config
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     batch_size = options["batch_size"]
     record = record._replace(config=dataclasses.replace(record.config, batch_size=batch_size))
     if config.tta:  # better known before than after training
-        jax.eval_shape(lambda x: [view(x) for view in VIEWS], dataset.x_train[:1])
+        jax.eval_shape(lambda x: [view(x) for view in views(config)], dataset.x_train[:1])
     claimed = False
     bar = tqdm(total=config.epochs, unit="epoch", disable=True if args.quiet else None)
 
@@ -142,7 +142,7 @@ def _summary(
         lines.append(f"test accuracy of {name} {100 * plain.accuracy:.2f} % ({count})")
         results |= {"test_accuracy": plain.accuracy, "test_loss": plain.loss}
         if config.tta:
-            averaged = test(views=VIEWS)
+            averaged = test(views=views(config))
             lines.append(f"averaged over {averaged.views} views {100 * averaged.accuracy:.2f} %")
             results |= {"tta_views": averaged.views, "tta_test_accuracy": averaged.accuracy}
     for split in ("val", "test"):
