@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from funcnet import checks, layers, losses, net, optim, schedules, step, train
 from funcnet.augment import AUGMENTATIONS, LAYOUTS
 from funcnet.datasets import load_arrays
-from funcnet.datasets.arrays import TEST_FRACTION, VAL_FRACTION
+from funcnet.datasets.arrays import HEADER, TEST_FRACTION, VAL_FRACTION
 from funcnet.datasets.registry import DATASETS, check_source
 from funcnet.named import describe_steps
 from funcnet.option import Option, option, option_field
@@ -98,6 +98,15 @@ class Config(Mapping[str, Any]):
         sweep="one",
         gradcheck=True,
         needed=True,
+    )
+    header: str | None = option_field(
+        None,
+        "whether the first row of a .csv names the columns: yes, no; found if not given",
+        "data",
+        "WHICH",
+        choices={name: name for name in HEADER},
+        sweep="one",
+        gradcheck=True,
     )
     val_fraction: float | None = option_field(
         None,

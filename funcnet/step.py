@@ -12,7 +12,7 @@ from funcnet import checks
 from funcnet.augment import Augmentation, in_turn, mixup
 from funcnet.datasets import Dataset
 from funcnet.layer import Layer
-from funcnet.losses import LABEL_SMOOTHING, REG, is_zero, smooth_labels, softmax_loss
+from funcnet.losses import LABEL_SMOOTHING, LOSSES, REG, is_zero, smooth_labels, softmax_loss
 from funcnet.net import as_input, loss_and_grads
 from funcnet.optim import (
     Optimizer,
@@ -340,8 +340,9 @@ def num_scores(net: Layer, params: Tree, state: Tree, preprocess: Preprocess, x:
     return jax.eval_shape(scores, params, state, preprocess, x[:1]).shape[-1]
 
 
-def _check_classes(classes: int, dataset: Dataset) -> None:
-    if classes > 1 and (dataset.y_train == dataset.y_train[0]).all():
+def _check_classes(classes: int, dataset: Dataset, loss_fn: LossFn) -> None:
+    # To a loss of one's own labels may be something else.
+    if classes > 1 and loss_fn in LOSSES.values() and (dataset.y_train == dataset.y_train[0]).all():
         name = dataset.class_names[dataset.y_train[0]] if dataset.class_names else "0"
         raise ValueError(
             f"all {checks.plural(len(dataset.y_train), 'training example')} are of class {name!r}: "
@@ -372,11 +373,14 @@ def check_step(
 ) -> None:
     """Trace a step, so that whatever does not fit is known before anything is compiled."""
     net, (params, state, *_) = program.net, train_state
-    _check_classes(num_scores(net, params, state, preprocess, dataset.x_train), dataset)
+    classes = num_scores(net, params, state, preprocess, dataset.x_train)
+    _check_classes(classes, dataset, program.loss_fn)
 
     def trace(count: int) -> None:
-        x, y = dataset.x_train[:count], dataset.y_train[:count]
-        x = x if program.augment is None else _augmentable(x)
+        x: Any = dataset.x_train[:count]
+        y = dataset.y_train[:count]
+        if program.augment is not None:
+            x = _augmentable(x)
         jax.eval_shape(partial(run_step, program, numbers, preprocess), train_state, x, y)
 
     trace(batch_size)

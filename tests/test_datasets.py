@@ -146,9 +146,9 @@ def test_npz_keeps_dtype_shape_and_every_example_once(tmp_path):
         check_dataset(data)
 
 
-def test_classes_without_examples_are_counted(tmp_path):
+def test_classes_are_the_labels_that_occur(tmp_path):
     path = save(tmp_path / "data.npz", x=np.zeros((4, 2)), y=np.array([0, 0, 3, 3]))
-    assert load_arrays(path).class_names == ("0", "1", "2", "3")
+    assert load_arrays(path).class_names == ("0", "3")
 
 
 def test_npz_whole_number_floats_are_labels(tmp_path):
@@ -174,13 +174,8 @@ def object_array():
         ({}, "no array 'x', the arrays in it: none"),
         ({"x": object_array(), "y": [0, 1]}, "Python objects, which would need unpickling"),
         ({"x": np.zeros((2, 2)), "y": object_array()}, "Python objects"),
-        ({"x": np.zeros((2, 2)), "y": [0, -1]}, r"labels 0 or more, but y\[1\] is -1"),
-        ({"x": np.zeros((2, 2)), "y": [0.5, 1]}, r"whole numbers, but y\[0\] is 0.5"),
-        ({"x": np.zeros((2, 2)), "y": [0, np.nan]}, r"whole numbers, but y\[1\] is nan"),
         ({"x": np.zeros((2, 2)), "y": [0, 1, 1]}, "one label per example"),
         ({"x": np.zeros((2, 2)), "y": [[0, 1]]}, "one label per example"),
-        ({"x": np.zeros((2, 2)), "y": ["a", "b"]}, "integer class labels"),
-        ({"x": np.zeros((2, 2)), "y": [0, 2_000_000_000]}, "label 2000000000 would make"),
         ({"x": np.zeros(2), "y": [0, 1]}, "a batch of examples"),
         ({"x": np.zeros((0, 2)), "y": []}, "x is empty"),
         ({"x": [[np.inf, 0.0], [0, 0]], "y": [0, 1]}, "x must be finite"),
@@ -391,8 +386,8 @@ def test_csv_without_header(tmp_path):
     x, y, names = all_to_train(write(tmp_path / "a.csv", "1,2.5,0\n3,-4e1,2\n"))
     assert x.dtype == np.float32
     np.testing.assert_array_equal(x, [[1, 2.5], [3, -40]])
-    np.testing.assert_array_equal(y, [0, 2])
-    assert names == ("0", "1", "2")
+    np.testing.assert_array_equal(y, [0, 1])
+    assert names == ("0", "2")
 
 
 @pytest.mark.parametrize(
@@ -455,12 +450,7 @@ def test_csv_split_and_upper_case_suffix(tmp_path):
         ("1,2,0\n1,nan,1\n", "line 2, column 2: nan is not finite"),
         ("1,2,0\ninf,2,1\n", "line 2, column 1: inf is not finite"),
         ("1,2,0\n1e39,2,1\n", "line 2, column 1: 1e39 is not finite in float32"),
-        ("1,2,0\n1,2,\n", "line 2, column 3: the label is empty"),
-        ("a,b,c\n1,2,0\n1,2,-1\n", "line 3, column 'c': labels must be whole .*got -1"),
-        ("1,2,0\n1,2,1.5\n", "line 2, column 3: labels must be whole .*got 1.5"),
-        ("1,2,0\n1,2,nan\n", "line 2, column 3: labels must be whole .*got nan"),
-        ("1,2,0\n1,2,inf\n", "line 2, column 3: labels must be whole .*got inf"),
-        ("1,2,0\n1,2,70000\n", "label 70000 would make more than 65,536 classes"),
+        ("1,2,0\n1,2,inf\n", r"column 3 must hold labels, but column 3\[1\] is inf"),
         ("y,b,y\n1,2,0\n", "2 columns 'y': which is the label"),
         ("1;2;0\n3;4;1\n", "has one column"),
         ('1,2,"0\n', "line 1: unexpected end of data"),

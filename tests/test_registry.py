@@ -116,7 +116,7 @@ def test_cifar10_of_a_directory(cifar10, monkeypatch):
 
 
 def test_file_options_are_of_load_arrays():
-    assert FILE_OPTIONS == ("label", "val_fraction", "test_fraction")
+    assert FILE_OPTIONS == ("label", "header", "val_fraction", "test_fraction")
 
 
 def test_load_dataset_of_a_file(table):

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 import funcnet as fn
-from funcnet.cli.options import add_run_options, views
+from funcnet.cli.options import add_run_options, name_among, views
 from funcnet.cli.parser import add_command
-from funcnet.cli.records import load_run
+from funcnet.cli.records import load_run, noted
 from funcnet.config import Config
+from funcnet.datasets.arrays import HEADER
 from funcnet.model import answers
 
 
@@ -32,13 +33,20 @@ def add(commands: Any, base: Config) -> Any:
         "file", metavar="FILE", help="raw inputs: .npy, .npz with x, or .csv of features"
     )
     parser.add_argument("--label", metavar="COLUMN", help="column of a .csv to leave out")
+    parser.add_argument(
+        "--header",
+        type=name_among("header", HEADER),
+        metavar="WHICH",
+        help="whether the first row of a .csv names the columns: yes, no; found if not given",
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     record, model = load_run(args.run_directory, args.model)
-    x = fn.read_inputs(args.file, label=args.label)
+    with noted():
+        x = fn.read_inputs(args.file, label=args.label, header=args.header)
     averaged_over = views(record.config) if args.tta else None
     scores = fn.predict_scores(model, x, views=averaged_over).astype(np.float64)
     labels = answers(scores)

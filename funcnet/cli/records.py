@@ -1,8 +1,11 @@
 """From the options of a command to the record of a run, and from a run directory to its model."""
 
 import argparse
+import contextlib
 import dataclasses
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -12,7 +15,7 @@ from funcnet import recipes, runs
 from funcnet.cli.options import given_options, listed
 from funcnet.config import Config, replaced
 from funcnet.datasets import load_dataset
-from funcnet.datasets.dataset import fingerprint
+from funcnet.datasets.dataset import DataWarning, fingerprint
 from funcnet.datasets.registry import FILE_OPTIONS, is_file
 from funcnet.runs import Record
 
@@ -42,7 +45,18 @@ def run_name(config: Config, recipe: str | None) -> str:
 def load_data(config: Config) -> fn.Dataset:
     """The dataset of a Config, whole."""
     options = {name: config[name] for name in FILE_OPTIONS}
-    return load_dataset(config.dataset, data_dir=config.data_dir, **options)
+    with noted():
+        return load_dataset(config.dataset, data_dir=config.data_dir, **options)
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[None]:
+    """Print what a loader left out or guessed as lines on stderr."""
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", DataWarning)
+        yield
+    for note in notes:
+        print(f"note: {note.message}", file=sys.stderr)
 
 
 def with_data(record: Record, dataset: fn.Dataset) -> Record:

@@ -5,28 +5,29 @@ Nothing is ever unpickled.
 
 import contextlib
 import csv
-import itertools
+import warnings
 import zipfile
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from funcnet import checks
-from funcnet.datasets.dataset import Dataset
+from funcnet.datasets.classes import MISSING, as_classes, missing_labels, number
+from funcnet.datasets.dataset import Dataset, DataWarning
 
 VAL_FRACTION = checks.Range(at_least=0, below=1)
+HEADER = {"yes": True, "no": False}
 TEST_FRACTION = checks.Range(at_least=0, below=1)
-MAX_CLASSES = 65_536  # a larger label is more likely an identifier than a class
-MISSING = {"", "?", "na", "n/a", "null", "none"}  # say nothing about a row being a header
 
 
 def load_arrays(
     path: str | PathLike[str],
     *,
     label: str | None = None,
+    header: str | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 0,
@@ -34,10 +35,14 @@ def load_arrays(
     """Load examples with class labels from one file and split them.
 
     A `.npz` holds x `[N, ...]` and y `[N]`; x keeps its dtype. A `.csv` (UTF-8, commas) holds
-    one example a row; features become float32. Its first row is a header if no cell of it is
-    a number, or if a feature in it is not. Labels are whole numbers from 0, or in a CSV any
-    strings, which become classes in sorted order. (Numbers that begin at 1 leave a class 0
-    without examples.)
+    one example a row; features become float32, or float64 if that would round them. Its first row
+    is a header if no cell of it is a number, if a feature in it is not, or if its label is one that
+    no other row has; names that count up, 0, 1, 2, are taken for one with a `DataWarning`, and
+    `header` decides. A first row of counts and names, as in scikit-learn's own files, is known.
+
+    Classes are the labels that occur: integers or other numbers in their order, bools, strings in a
+    sorted order, or one-hot rows; see `datasets.classes`. Examples without a label (empty, NA, NaN)
+    are left out, with a `DataWarning` that counts them. A number of many values is refused.
 
     The split is stratified: after a shuffle that depends on `seed` alone, each class gives
     about the same fraction of its examples, and a class too small to give to every split
@@ -47,6 +52,7 @@ def load_arrays(
       path: a `.npz` or `.csv` file.
       label: the name of the label column of a CSV, which then has a header; by default the
         label is the last column.
+      header: whether the first row of a CSV names the columns, "yes" or "no"; found if None.
       val_fraction: the fraction of examples for validation, from 0.
       test_fraction: the fraction for testing, from 0; the rest, which is not nothing, is to
         train.
@@ -67,7 +73,7 @@ def load_arrays(
     seed = checks.NATURAL.check("seed", seed)
     path = Path(path)
     if _suffix(path, label, (".npz", ".csv")) == ".csv":
-        x, y, class_names = _labelled_csv(path, label)
+        x, y, class_names = _labelled_csv(path, label, _header(header))
     else:
         x, y, class_names = _labelled_npz(path)
     num_val, num_test = round(len(y) * val_fraction), round(len(y) * test_fraction)
@@ -77,7 +83,9 @@ def load_arrays(
     return Dataset(x[train], y[train], x[val], y[val], x[test], y[test], class_names)
 
 
-def read_inputs(path: str | PathLike[str], *, label: str | None = None) -> np.ndarray:
+def read_inputs(
+    path: str | PathLike[str], *, label: str | None = None, header: str | None = None
+) -> np.ndarray:
     """Read examples without labels, to predict from.
 
     Args:
@@ -85,6 +93,7 @@ def read_inputs(path: str | PathLike[str], *, label: str | None = None) -> np.nd
         without a header, all columns of which are features, in the order of the training
         data: names in a header are not looked at.
       label: the name of a column of a CSV with a header to leave out.
+      header: as for `load_arrays`.
     Returns:
       x [N, ...], float32 from a CSV, otherwise of the dtype in the file.
     Raises:
@@ -94,7 +103,7 @@ def read_inputs(path: str | PathLike[str], *, label: str | None = None) -> np.nd
     path = Path(path)
     suffix = _suffix(path, label, (".npy", ".npz", ".csv"))
     if suffix == ".csv":
-        return _read_csv(path, label, labelled=label is not None).features
+        return _read_csv(path, label, _header(header), labelled=label is not None).features
     x = _read_npy(path) if suffix == ".npy" else _read_npz(path, ("x",))[0]
     with _naming(path):
         return np.asarray(checks.inputs(x))
@@ -151,8 +160,23 @@ def _labelled_npz(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     x, y = _read_npz(path, ("x", "y"))
     with _naming(path):
         x = np.asarray(checks.inputs(x))
-        y = checks.labels(y, num_examples=len(x))
-        return x, y, _numbered(y)
+        if np.ndim(y) == 0 or len(y) != len(x):
+            raise ValueError(
+                f"y must have one label per example, {len(x)} of them, got {list(np.shape(y))}"
+            )
+        kept = _labelled(path, y)
+        return x[kept], *as_classes(y[kept])
+
+
+def _labelled(path: Path, labels: Any) -> np.ndarray:
+    """Which examples have a label, indices; those that have none are counted in a warning."""
+    missing = missing_labels(labels)
+    if missing.all():
+        raise ValueError("no example has a label")
+    if missing.any():
+        count = checks.plural(int(missing.sum()), "example")
+        warnings.warn(f"{path}: {count} without a label left out", DataWarning, stacklevel=4)
+    return np.flatnonzero(~missing)
 
 
 def _read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
@@ -192,66 +216,57 @@ class _Table(NamedTuple):
     """What a CSV file holds.
 
     Attributes:
-      features: [N, D] float32.
+      features: [N, D] float32, or float64 where that would round them.
       labels: N strings, none if no column is the label.
       lines: N line numbers.
       label_name: what to call the label column in errors.
+      class_names: those that the first row gives, of the labels 0, 1, ...
     """
 
     features: np.ndarray
     labels: list[str]
     lines: list[int]
     label_name: str
+    class_names: tuple[str, ...] = ()
 
 
-def _labelled_csv(path: Path, label: str | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    table = _read_csv(path, label, labelled=True)
-    for cell, line in zip(table.labels, table.lines, strict=True):
-        if not cell:
-            raise ValueError(f"{path}, line {line}, {table.label_name}: the label is empty")
-    if not all(map(_is_number, table.labels)):
-        class_names = tuple(sorted(set(table.labels)))
-        index = {name: i for i, name in enumerate(class_names)}
-        return table.features, np.array([index[c] for c in table.labels], np.int32), class_names
-    y = np.array([float(cell) for cell in table.labels])
-    bad = np.flatnonzero(~(y >= 0) | (y != np.floor(y)) | np.isinf(y))
-    if len(bad):
-        raise ValueError(
-            f"{path}, line {table.lines[bad[0]]}, {table.label_name}: labels must be whole "
-            f"numbers from 0, or names, got {table.labels[bad[0]]}"
-        )
+def _labelled_csv(
+    path: Path, label: str | None, header: bool | None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    table = _read_csv(path, label, header, labelled=True)
     with _naming(path):
-        names = _numbered(y)
-    return table.features, y.astype(np.int32), names
+        kept = _labelled(path, table.labels)
+        labels = np.array(table.labels, object)[kept]
+        y, names = as_classes(labels, name=table.label_name)
+    if names == tuple(map(str, range(len(table.class_names)))):
+        names = table.class_names
+    return table.features[kept], y, names
 
 
-def _numbered(y: np.ndarray) -> tuple[str, ...]:
-    """Names for the classes 0 to max(y): their numbers."""
-    if y.max() >= MAX_CLASSES:
-        raise ValueError(
-            f"label {y.max():.0f} would make more than {MAX_CLASSES:,} classes; number them from 0"
-        )
-    return tuple(map(str, range(int(y.max()) + 1)))
-
-
-def _read_csv(path: Path, label: str | None, *, labelled: bool) -> _Table:
+def _read_csv(path: Path, label: str | None, header: bool | None, *, labelled: bool) -> _Table:
     """Read a CSV, one column of which is the label if `labelled`."""
-    rows = _rows(path)
-    line, first = next(rows, (0, []))
+    rows = list(_rows(path))
+    class_names = _counts(rows) if header is not True and label is None else ()
+    if class_names:
+        rows, header = rows[1:], False
+    line, first = rows[0] if rows else (0, [])
     if not first:
         raise ValueError(f"{path} is empty")
     if labelled and len(first) < 2:
         raise ValueError(
             f"{path} has one column, needs features and a label, with commas in between"
         )
+    if label is not None and header is False:
+        raise ValueError(f"{path}: label={label!r} is a name in a header, but header is no")
     column = _label_column(path, first, label) if labelled else None
     width = len(first)
     names = [f"column {i}" for i in range(1, width + 1)]
-    if label is not None or _is_header(first, column):
+    if header is None:
+        header = label is not None or _is_header(path, rows, column)
+    if header:
         _check_label_unique(path, first, column)
         names = [f"column {name!r}" for name in first]
-    else:
-        rows = itertools.chain([(line, first)], rows)
+        rows = rows[1:]
     label_name = names.pop(column) if column is not None else ""
     features, labels, lines = [], [], []
     for line, cells in rows:
@@ -264,7 +279,26 @@ def _read_csv(path: Path, label: str | None, *, labelled: bool) -> _Table:
         lines.append(line)
     if not features:
         raise ValueError(f"{path} has a header, but no rows")
-    return _Table(np.stack(features), labels, lines, label_name)
+    return _Table(_narrowed(np.stack(features)), labels, lines, label_name, class_names)
+
+
+def _narrowed(x: np.ndarray) -> np.ndarray:
+    """float32, unless it would round a column to its harm: seconds since 1970, say."""
+    error = np.abs(x.astype(np.float32) - x).max(axis=0)
+    return x if (error > 1e-5 * x.std(axis=0)).any() else x.astype(np.float32)
+
+
+def _counts(rows: list[tuple[int, list[str]]]) -> tuple[str, ...]:
+    """The class names of a first row `rows,features,class,names` whose counts fit; else none."""
+    if len(rows) < 2:
+        return ()
+    count, features, *names = [*rows[0][1], ""]
+    fits = count == str(len(rows) - 1) and features == str(len(rows[1][1]) - 1)
+    return tuple(names[:-1]) if fits and len(names) > 2 else ()
+
+
+def _header(header: str | None) -> bool | None:
+    return None if header is None else checks.choose("header", header, HEADER)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -298,33 +332,47 @@ def _check_label_unique(path: Path, header: list[str], column: int | None) -> No
         )
 
 
-def _is_header(first: list[str], column: int | None) -> bool:
+def _is_header(path: Path, rows: list[tuple[int, list[str]]], column: int | None) -> bool:
     """Whether the first row names columns, the label's being `column`, if any."""
+    first = rows[0][1]
     if not any(map(_is_number, first)):
         return True
     features = [cell for i, cell in enumerate(first) if i != column]
-    return not all(_is_number(cell) or cell.lower() in MISSING for cell in features)
-
-
-def _number(cell: str) -> float:
-    if "_" in cell:  # which Python takes, and no one means
-        raise ValueError(cell)
-    return float(cell)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        _number(cell)
-    except ValueError:
+    if not all(_is_number(cell) or cell.lower() in MISSING for cell in features):
+        return True
+    others = [cells[column] for _, cells in rows[1:] if len(cells) == len(first)] if column else []
+    if column is not None and not _is_number(first[column]) and first[column] not in others:
+        repeats = len(set(others)) < len(others)
+        if all(map(_is_number, others)) or repeats:
+            return True
+    counting = len(features) > 1 and features == [str(i) for i in range(len(features))]
+    if not counting or (column is not None and first[column] in others) or len(rows) < 2:
         return False
+    warnings.warn(
+        f"{path}: the first row, {', '.join(first[:3])}, ..., counts up and is taken for a header: "
+        "--header no (header='no') makes it an example",
+        DataWarning,
+        stacklevel=5,
+    )
     return True
 
 
+def _number(cell: str) -> float:
+    value = number(cell)
+    if value is None:
+        raise ValueError(cell)
+    return value
+
+
+def _is_number(cell: str) -> bool:
+    return number(cell) is not None
+
+
 def _floats(where: str, cells: list[str], names: list[str]) -> np.ndarray:
-    """Cells [D] as float32 [D], or an error that names the first that is no finite number."""
+    """Cells [D] as float64 [D], or an error that names the first that is no finite number."""
     with contextlib.suppress(ValueError), np.errstate(over="ignore"):
-        row = np.array([_number(cell) for cell in cells]).astype(np.float32)
-        if np.isfinite(row).all():
+        row = np.array([_number(cell) for cell in cells])
+        if np.isfinite(row.astype(np.float32)).all():
             return row
     for cell, name in zip(cells, names, strict=True):
         if not cell:

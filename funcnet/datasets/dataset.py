@@ -11,6 +11,10 @@ import numpy as np
 from funcnet import checks
 
 
+class DataWarning(UserWarning):
+    """What a loader left out of someone's data, or guessed of them."""
+
+
 class Dataset(NamedTuple):
     """Examples and class labels, split for training, validation and testing.
 

@@ -59,7 +59,7 @@ def load_dataset(
       name: a name in `DATASETS`, or the path of a `.npz` or `.csv` file.
       data_dir: where the dataset is, for one that takes a directory; by default $FUNCNET_DATA,
         then the user's cache directory.
-      file_options: `label`, `val_fraction` and `test_fraction` of `load_arrays`, for a file;
+      file_options: `label`, `header`, `val_fraction` and `test_fraction` of `load_arrays`, for a file;
         None is as if not given.
     Returns:
       The Dataset.

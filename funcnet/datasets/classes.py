@@ -1,0 +1,117 @@
+"""Classes of what people call labels: numbers from anywhere, True and False, strings, one-hot."""
+
+from typing import Any
+
+import numpy as np
+
+MAX_CLASSES = 65_536  # more are identifiers
+FEW = 20  # so many values of a number may always be classes
+MISSING = {"", "?", "na", "n/a", "nan", "null", "none"}  # in any case
+
+
+def missing_labels(labels: Any) -> np.ndarray:
+    """[N] bool, which of the labels say nothing: masked, NaN, None, or a word in `MISSING`."""
+    hidden = np.ma.getmaskarray(labels) if isinstance(labels, np.ma.MaskedArray) else False
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return missing_labels(labels[:, 0]) | np.any(hidden, axis=-1)
+    if labels.ndim != 1:
+        return np.zeros(len(labels), bool)
+    if labels.dtype.kind == "f":
+        return np.isnan(labels) | hidden
+    if labels.dtype.kind in "biu":
+        return np.zeros(len(labels), bool) | hidden
+    words = [_word(label) for label in labels]
+    return np.array([word.lower() in MISSING for word in words], bool) | hidden
+
+
+def as_classes(labels: Any, *, name: str = "y") -> tuple[np.ndarray, tuple[str, ...]]:
+    """The classes of labels, and what they are called.
+
+    Classes are the values that occur: numbers in their order, strings sorted; strings that all are
+    numbers count as such, so that "01" and "1" are one class, unless another label is no number. A
+    one-hot matrix has a class for each column.
+
+    Args:
+      labels: [N] or [N, 1] integers, real numbers, bools or strings, none missing; or one-hot
+        [N, C], C >= 2.
+      name: what to call them in errors.
+    Returns:
+      y [N] int32 from 0 to C - 1, and the C names.
+    Raises:
+      ValueError: they are no classes: another shape, a number of many values.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return _of_one_hot(labels, name)
+    if labels.ndim == 2:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not len(labels):
+        raise ValueError(
+            f"{name} must be [N] labels, or [N, C] one-hot, and not empty, got {list(labels.shape)}"
+        )
+    if labels.dtype.kind == "b":
+        values, y = np.unique(labels, return_inverse=True)
+        return y.astype(np.int32), tuple(map(str, values.tolist()))
+    if labels.dtype.kind not in "iuf":
+        if labels.dtype.kind not in "USOT":
+            raise ValueError(f"{name} must hold labels, numbers or strings, got {labels.dtype}")
+        words = [_word(label) for label in labels]
+        numbers = [number(word) for word in words]
+        if any(n is None for n in numbers):
+            names = sorted(set(words))
+            place = {word: i for i, word in enumerate(names)}
+            _check_count(len(names), name)
+            return np.array([place[word] for word in words], np.int32), tuple(names)
+        whole = all(n.is_integer() and abs(n) >= 2**53 for n in numbers if n is not None)
+        labels = np.array([int(w) for w in words], object) if whole else np.array(numbers, float)
+    return _of_numbers(labels, name)
+
+
+def number(word: str) -> float | None:
+    """The number that a string is, else None; underscores, which Python takes, are in none."""
+    try:
+        return None if "_" in word else float(word)
+    except ValueError:
+        return None
+
+
+def _of_numbers(labels: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        bad = int(np.flatnonzero(~np.isfinite(labels))[0])
+        raise ValueError(f"{name} must hold labels, but {name}[{bad}] is {labels[bad]}")
+    values, y = np.unique(labels, return_inverse=True)
+    _check_count(len(values), name)
+    fractions = labels.dtype.kind == "f" and (values != np.floor(values)).any()
+    if len(values) > FEW and (fractions or len(labels) < 3 * len(values)):
+        raise ValueError(
+            f"{name} is a number of {len(values):,} values in {len(labels):,} examples, no class: "
+            "funcnet tells classes apart; cut it into a few ranges, and give their names as labels"
+        )
+    return y.astype(np.int32), tuple(_shown(value) for value in values.tolist())
+
+
+def _of_one_hot(labels: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    numeric = labels.dtype.kind in "biuf"
+    if not numeric or not (((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()):
+        raise ValueError(
+            f"{name} {list(labels.shape)} is not one-hot, a 1 and zeros in every row: give one "
+            "label per example, [N]"
+        )
+    return labels.argmax(axis=1).astype(np.int32), tuple(map(str, range(labels.shape[1])))
+
+
+def _check_count(count: int, name: str) -> None:
+    if count > MAX_CLASSES:
+        raise ValueError(f"{name} has {count:,} values, more than {MAX_CLASSES:,} classes")
+
+
+def _word(label: Any) -> str:
+    if isinstance(label, bytes):
+        return label.decode("utf-8", "replace").strip()
+    return str(label).strip()
+
+
+def _shown(value: Any) -> str:
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return str(int(value) if whole else value)
