@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
+from funcnet.cli import main
 
 KEY = jax.random.key(5)
 AUGMENTATIONS = {
@@ -501,3 +502,16 @@ def test_training_takes_int64_pixels():
         return result.history.loss
 
     np.testing.assert_allclose(losses(x), losses(x.astype(np.float32)), rtol=1e-6)
+
+
+def test_the_command_asks_for_a_layout(tmp_path, capsys):
+    x = np.random.default_rng(0).integers(0, 256, (40, 3, 4, 4)).astype(np.uint8)
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) % 2)
+    train = ["train", "--dataset", str(tmp_path / "a.npz"), "--epochs", "1", "--hidden-dims", "2"]
+    train += ["--augment", "flip", "--quiet", "--out", str(tmp_path / "run"), "--tta"]
+    assert main(train) == 2
+    assert "--layout CHW or HWC" in capsys.readouterr().err
+    assert main([*train, "--layout", "HWC"]) == 0
+    for command in ("evaluate", "predict"):
+        files = [str(tmp_path / "a.npz")] * (command == "predict")
+        assert main([command, str(tmp_path / "run"), *files, "--tta"]) == 0

@@ -227,7 +227,10 @@ OPTIONS_AND_CASES = {
 
 
 # Options that are for something else than the course of a run on the digits, tested elsewhere.
-ELSEWHERE = {"dataset", "data_dir", "label", "val_fraction", "test_fraction", "eval_every", "tta"}
+ELSEWHERE = {
+    *("dataset", "data_dir", "label", "header", "val_fraction", "test_fraction", "eval_every"),
+    *("tta", "layout"),
+}
 
 
 def test_there_is_a_test_of_every_option():

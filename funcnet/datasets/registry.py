@@ -59,8 +59,8 @@ def load_dataset(
       name: a name in `DATASETS`, or the path of a `.npz` or `.csv` file.
       data_dir: where the dataset is, for one that takes a directory; by default $FUNCNET_DATA,
         then the user's cache directory.
-      file_options: `label`, `header`, `val_fraction` and `test_fraction` of `load_arrays`, for a file;
-        None is as if not given.
+      file_options: those of `load_arrays`, for a file: `label`, `header`, `val_fraction`,
+        `test_fraction`; None is as if not given.
     Returns:
       The Dataset.
     Raises:
