@@ -11,7 +11,6 @@ there is one. With None it is HWC if the last axis alone has the size of channel
 if it has not; where the axis after N is as short as that, too, an error asks for it.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -106,7 +105,8 @@ def random_resized_crop(
     Returns:
       Images of the same shape and dtype; integers are rounded, of bools the nearer one is taken.
     Raises:
-      TypeError: integers of 32 bits that float32 may not hold; what is traced counts as such.
+      TypeError: integers that float32, in which is computed, does not hold; where they are traced
+        they are rounded to its 24 bits.
     """
     images, back = _images("random_resized_crop", images, layout)
     _check_computable("random_resized_crop", images)
@@ -271,10 +271,7 @@ def _images(
     check_layout(layout)
     images = checks.narrowed(images, "images", "to be augmented")
     if images.ndim < 3:
-        raise ValueError(
-            f"{name}: images must be [N, H, W], [N, C, H, W] or [N, H, W, C], "
-            f"got {list(images.shape)}"
-        )
+        raise ValueError(f"{name}: images must be [N, ..., H, W], got {list(images.shape)}")
     if images.ndim == 3:
         return images, lambda out: out
     if (layout or _layout_of(name, images.shape)) == "CHW":
@@ -298,10 +295,7 @@ def _check_computable(name: str, images: jax.Array) -> None:
     """Raise if float32, in which new pixels are computed, rounds the integers that there are."""
     if not jnp.issubdtype(images.dtype, jnp.integer) or images.dtype.itemsize <= 2:
         return
-    largest = math.inf
-    if checks.concrete(images):
-        largest = np.abs(np.asarray(images, np.float64)).max(initial=0)
-    if largest > 2**24:
+    if checks.concrete(images) and np.abs(np.asarray(images, np.float64)).max(initial=0) > 2**24:
         raise TypeError(
             f"{name}: pixels of {images.dtype} may be rounded: make them uint8, uint16 or float32"
         )
@@ -313,8 +307,10 @@ def _as_pixels(values: jax.Array, dtype: Any) -> jax.Array:
         return values >= 0.5
     if jnp.issubdtype(dtype, jnp.integer):
         values = jnp.round(values)
-        if dtype.itemsize <= 2:  # others do not come near their limits
-            values = jnp.clip(values, jnp.iinfo(dtype).min, jnp.iinfo(dtype).max)
+        top = np.float32(jnp.iinfo(dtype).max)
+        if int(top) > jnp.iinfo(dtype).max:  # rounded up, which a cast would wrap
+            top = np.nextafter(top, np.float32(0))
+        values = jnp.clip(values, np.float32(jnp.iinfo(dtype).min), top)
     return values.astype(dtype)
 
 
