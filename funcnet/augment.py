@@ -219,7 +219,7 @@ def flips_and_shifts(
     Returns:
       Functions of images.
     """
-    check_layout(layout)
+    _check_layout(layout)
     max_shift = checks.NATURAL.check("max_shift", max_shift)
     moves: list[tuple[int, int]] = [(0, 0)]
     if max_shift:
@@ -258,18 +258,17 @@ def _in_turn(key: Any, images: Any, *, functions: tuple[Augmentation, ...]) -> j
     return images
 
 
-def check_layout(layout: object) -> None:
-    """Raise a ValueError unless `layout` is a name in `LAYOUTS`, or None."""
-    if layout is not None:
-        checks.choose("layout", str(layout), {name: name for name in LAYOUTS})
+def _check_layout(layout: object) -> None:
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(checks.unknown("layout", layout, LAYOUTS))
 
 
 def _images(
     name: str, images: Array, layout: str | None
 ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
     """Images as [N, ..., H, W], and the function that puts such images back into their layout."""
-    check_layout(layout)
-    images = checks.narrowed(images, "images", "to be augmented")
+    _check_layout(layout)
+    images = _pixels(images)
     if images.ndim < 3:
         raise ValueError(f"{name}: images must be [N, ..., H, W], got {list(images.shape)}")
     if images.ndim == 3:
@@ -277,6 +276,15 @@ def _images(
     if (layout or _layout_of(name, images.shape)) == "CHW":
         return images, lambda out: out
     return jnp.moveaxis(images, -1, 1), lambda out: jnp.moveaxis(out, 1, -1)
+
+
+def _pixels(images: Any) -> jax.Array:
+    """Images as a JAX array; integers that it can hold stay what they are."""
+    if checks.concrete(images):
+        images = np.asarray(images)
+        if images.dtype.kind in "iu" and checks.held(images):
+            return checks.array(images)
+    return checks.narrowed(images, "images", "to be augmented")
 
 
 def _layout_of(name: str, shape: tuple[int, ...]) -> str:

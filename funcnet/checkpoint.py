@@ -81,8 +81,8 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
     trees = nest(tensors)
     kind = metadata.get("preprocess", "")
     check_kind(kind)
-    params, state = (trees.get(k, FrozenDict()) for k in ("params", "state"))
-    return Model(net, params, state, Preprocess(kind, trees.get("preprocess", FrozenDict())))
+    params, state, stats = (trees.get(k, FrozenDict()) for k in ("params", "state", "preprocess"))
+    return Model(net, params, state, Preprocess(kind, stats))
 
 
 def save_trees(

@@ -246,6 +246,8 @@ def array(x: Any) -> jax.Array:
 def narrowed(x: Any, name: str, purpose: str) -> jax.Array:
     """x as a JAX array, for what is done on the device to raw inputs, if that loses nothing.
 
+    What float32 may round, of integers too, becomes JAX's default float type.
+
     Args:
       x: [N, ...] numbers.
       name: what to call it in errors.
@@ -256,18 +258,25 @@ def narrowed(x: Any, name: str, purpose: str) -> jax.Array:
     """
     if not concrete(x) or not is_wide(x):
         return array(x)
-    x = _native(np.asarray(x))
-    if x.dtype.kind != "f" and held(x):
-        return jax.numpy.asarray(x)
-    rounded = x.astype(jax.dtypes.canonicalize_dtype(float))
-    axes = 0 if x.ndim < 3 else None  # the pixels of images have one unit
-    error = np.abs(rounded - x.astype(np.float64)).max(axis=axes)
-    if ((error > 1e-3 * x.std(axis=axes, dtype=np.float64)) & (np.ptp(x, axis=axes) > 0)).any():
+    x, dtype = _native(np.asarray(x)), jax.dtypes.canonicalize_dtype(float)
+    # The pixels of images have one unit.
+    if rounds(x, dtype, tolerance=1e-3, axis=0 if x.ndim < 3 else None):
         raise ValueError(
-            f"{name} is {x.dtype}, and {purpose} it would be {rounded.dtype}, in which its values "
+            f"{name} is {x.dtype}, and {purpose} it would be {dtype}, in which its values "
             f"run together: subtract an offset such as {name}.mean() first"
         )
-    return jax.numpy.asarray(rounded)
+    return jax.numpy.asarray(x, dtype)
+
+
+def rounds(x: np.ndarray, dtype: Any, *, tolerance: float, axis: int | None = 0) -> bool:
+    """Whether a dtype would round x to its harm.
+
+    It does if an element would move by more than `tolerance` of the standard deviation along
+    `axis`, of a feature that varies at all.
+    """
+    error = np.abs(x.astype(dtype) - x.astype(np.float64)).max(axis=axis)
+    varies = x.max(axis=axis) > x.min(axis=axis)
+    return bool((varies & (error > tolerance * x.std(axis=axis, dtype=np.float64))).any())
 
 
 def held(x: np.ndarray) -> bool:

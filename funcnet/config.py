@@ -104,7 +104,7 @@ class Config(Mapping[str, Any]):
         "whether the first row of a .csv names the columns: yes, no; found if not given",
         "data",
         "WHICH",
-        choices={name: name for name in HEADER},
+        choices=HEADER,
         sweep="one",
         gradcheck=True,
     )

@@ -59,7 +59,7 @@ class Preprocess:
         parts = _parts_of(self)
         if checks.is_wide(x) and any(KINDS[part.kind].computes for part in parts):
             rows = [self.on_host(some) for some in _parts(np.asarray(x))]
-            return jnp.asarray(np.concatenate(rows).astype(_default_float()))
+            return jnp.asarray(np.concatenate(rows))
         out = checks.array(x)
         for part in parts:
             out = KINDS[part.kind].apply(jax.tree.map(jnp.asarray, part.stats), out)
@@ -321,11 +321,6 @@ def _stats(**values: Any) -> FrozenDict:
     for each in arrays.values():
         each.flags.writeable = False
     return FrozenDict.shallow(arrays)
-
-
-def _default_float() -> Any:
-    """JAX's default float type: float32, unless x64 is enabled."""
-    return jax.dtypes.canonicalize_dtype(np.float64)
 
 
 def _centred(mean: Any, x: Any) -> Any:

@@ -203,11 +203,7 @@ def build_augment(config: Config) -> tuple[Augmentation, ...] | None:
     steps = (parse_step("--augment", text, AUGMENTATIONS) for text in config.augment)
     if config.layout is None:
         return tuple(steps) or None
-    return tuple(bind(_laid_out, step=step, layout=config.layout) for step in steps) or None
-
-
-def _laid_out(key: Any, images: Any, *, step: Augmentation, layout: str) -> jax.Array:
-    return step(key, images, layout=layout)  # type: ignore[call-arg]  # ours all take it
+    return tuple(bind(step, layout=config.layout) for step in steps) or None
 
 
 @cache

@@ -512,6 +512,15 @@ def test_the_command_asks_for_a_layout(tmp_path, capsys):
     assert main(train) == 2
     assert "--layout CHW or HWC" in capsys.readouterr().err
     assert main([*train, "--layout", "HWC"]) == 0
+    plain = [*train[: train.index("--augment")], "--quiet", "--out", str(tmp_path / "plain")]
+    assert main(plain) == 0
     for command in ("evaluate", "predict"):
         files = [str(tmp_path / "a.npz")] * (command == "predict")
         assert main([command, str(tmp_path / "run"), *files, "--tta"]) == 0
+        unlaid = [command, str(tmp_path / "plain"), *files]
+        capsys.readouterr()
+        assert main([*unlaid, "--tta"]) == 2
+        assert "--layout CHW or HWC" in capsys.readouterr().err
+        assert main([*unlaid, "--tta", "--layout", "HWC"]) == 0
+        assert main([*unlaid, "--layout", "HWC"]) == 2
+        assert "--layout is for --tta" in capsys.readouterr().err

@@ -154,3 +154,14 @@ def test_seconds_in_a_csv_are_not_rounded(tmp_path):
     data = load_arrays(write(tmp_path / "a.csv", rows), **WHOLE)
     assert data.x_train.dtype == np.float64
     assert len(np.unique(data.x_train)) == 20
+
+
+def test_a_constant_column_rounds_nothing(tmp_path):
+    rows = "".join(f"{i},0.1,{i % 2}\n" for i in range(20))
+    assert load_arrays(write(tmp_path / "a.csv", rows), **WHOLE).x_train.dtype == np.float32
+
+
+def test_a_guess_is_said_also_where_it_leads_to_an_error(tmp_path, capsys):
+    path = write(tmp_path / "a.csv", "0,1,2\n3,x,0\n")
+    assert main(["train", "--dataset", str(path)]) == 2
+    assert "counts up" in capsys.readouterr().err

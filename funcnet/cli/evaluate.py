@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     x, y = getattr(dataset, f"x_{args.split}"), getattr(dataset, f"y_{args.split}")
     if not len(x):
         raise ValueError(f"the {args.split} split of {config.dataset} is empty")
-    averaged_over = views(record.config) if args.tta else None
+    averaged_over = views(config, args)
     result = fn.evaluate(model, x, y, loss_fn=config.meaning("loss"), views=averaged_over)
     averaged = f", averaged over {result.views} views" if args.tta else ""
     print(

@@ -7,6 +7,7 @@ from typing import Any
 
 import funcnet as fn
 from funcnet import checks
+from funcnet.augment import LAYOUTS
 from funcnet.config import GROUPS, OPTIONS, Config
 from funcnet.option import Option, option
 from funcnet.sweeps.search import Distribution
@@ -14,9 +15,16 @@ from funcnet.sweeps.search import Distribution
 SPLITS = ("train", "val", "test")
 
 
-def views(config: Config) -> Any:
-    """What --tta averages over."""
-    return fn.flips_and_shifts(layout=config.layout)
+def views(config: Config, args: argparse.Namespace | None = None) -> Any:
+    """What --tta averages over: by the options of a run, and those of a command that uses it.
+
+    None if the command is not given --tta.
+    """
+    if args is None:
+        return fn.flips_and_shifts(layout=config.layout)
+    if args.layout is not None and not args.tta:
+        raise ValueError("--layout is for --tta")
+    return fn.flips_and_shifts(layout=args.layout or config.layout) if args.tta else None
 
 
 def add_config_options(
@@ -142,6 +150,12 @@ def add_run_options(parser: Any) -> None:
         "--tta",
         action="store_true",
         help="average predictions over ten flips and shifts of each image",
+    )
+    parser.add_argument(
+        "--layout",
+        type=name_among("layout", LAYOUTS),
+        metavar="NAME",
+        help=f"of the images, for --tta: {listed(LAYOUTS)}; as in training if not given",
     )
 
 

@@ -11,7 +11,7 @@ import funcnet as fn
 from funcnet.cli.options import add_run_options, name_among, views
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import load_run, noted
-from funcnet.config import Config
+from funcnet.config import OPTIONS, Config
 from funcnet.datasets.arrays import HEADER
 from funcnet.model import answers
 
@@ -33,11 +33,12 @@ def add(commands: Any, base: Config) -> Any:
         "file", metavar="FILE", help="raw inputs: .npy, .npz with x, or .csv of features"
     )
     parser.add_argument("--label", metavar="COLUMN", help="column of a .csv to leave out")
+    known = OPTIONS["header"]
     parser.add_argument(
         "--header",
         type=name_among("header", HEADER),
-        metavar="WHICH",
-        help="whether the first row of a .csv names the columns: yes, no; found if not given",
+        metavar=known.metavar,
+        help=known.help,
     )
     return parser
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     record, model = load_run(args.run_directory, args.model)
     with noted():
         x = fn.read_inputs(args.file, label=args.label, header=args.header)
-    averaged_over = views(record.config) if args.tta else None
+    averaged_over = views(record.config, args)
     scores = fn.predict_scores(model, x, views=averaged_over).astype(np.float64)
     labels = answers(scores)
     value = "score"

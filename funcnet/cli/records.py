@@ -54,9 +54,11 @@ def noted() -> Iterator[None]:
     """Print what a loader left out or guessed as lines on stderr."""
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", DataWarning)
-        yield
-    for note in notes:
-        print(f"note: {note.message}", file=sys.stderr)
+        try:
+            yield
+        finally:  # also where a guess has led to an error
+            for note in notes:
+                print(f"note: {note.message}", file=sys.stderr)
 
 
 def with_data(record: Record, dataset: fn.Dataset) -> Record:

@@ -2,11 +2,12 @@
 
 from funcnet.datasets.arrays import load_arrays, read_inputs
 from funcnet.datasets.cifar10 import download_cifar10, find_cifar10, load_cifar10
-from funcnet.datasets.dataset import Dataset, check_dataset
+from funcnet.datasets.dataset import Dataset, DataWarning, check_dataset
 from funcnet.datasets.digits import load_digits
 from funcnet.datasets.registry import load_dataset
 
 __all__ = [
+    "DataWarning",
     "Dataset",
     "check_dataset",
     "download_cifar10",

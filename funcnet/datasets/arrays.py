@@ -18,8 +18,8 @@ from funcnet import checks
 from funcnet.datasets.classes import MISSING, as_classes, missing_labels, number
 from funcnet.datasets.dataset import Dataset, DataWarning
 
-VAL_FRACTION = checks.Range(at_least=0, below=1)
 HEADER = {"yes": True, "no": False}
+VAL_FRACTION = checks.Range(at_least=0, below=1)
 TEST_FRACTION = checks.Range(at_least=0, below=1)
 
 
@@ -279,22 +279,19 @@ def _read_csv(path: Path, label: str | None, header: bool | None, *, labelled: b
         lines.append(line)
     if not features:
         raise ValueError(f"{path} has a header, but no rows")
-    return _Table(_narrowed(np.stack(features)), labels, lines, label_name, class_names)
-
-
-def _narrowed(x: np.ndarray) -> np.ndarray:
-    """float32, unless it would round a column to its harm: seconds since 1970, say."""
-    error = np.abs(x.astype(np.float32) - x).max(axis=0)
-    return x if (error > 1e-5 * x.std(axis=0)).any() else x.astype(np.float32)
+    x = np.stack(features)
+    if not checks.rounds(x, np.float32, tolerance=1e-5):  # as it would seconds since 1970
+        x = x.astype(np.float32)
+    return _Table(x, labels, lines, label_name, class_names)
 
 
 def _counts(rows: list[tuple[int, list[str]]]) -> tuple[str, ...]:
     """The class names of a first row `rows,features,class,names` whose counts fit; else none."""
     if len(rows) < 2:
         return ()
-    count, features, *names = [*rows[0][1], ""]
-    fits = count == str(len(rows) - 1) and features == str(len(rows[1][1]) - 1)
-    return tuple(names[:-1]) if fits and len(names) > 2 else ()
+    counts, names = rows[0][1][:2], rows[0][1][2:]
+    fits = counts == [str(len(rows) - 1), str(len(rows[1][1]) - 1)]
+    return tuple(names) if fits and len(names) > 1 else ()
 
 
 def _header(header: str | None) -> bool | None:
@@ -340,13 +337,15 @@ def _is_header(path: Path, rows: list[tuple[int, list[str]]], column: int | None
     features = [cell for i, cell in enumerate(first) if i != column]
     if not all(_is_number(cell) or cell.lower() in MISSING for cell in features):
         return True
-    others = [cells[column] for _, cells in rows[1:] if len(cells) == len(first)] if column else []
-    if column is not None and not _is_number(first[column]) and first[column] not in others:
+    if column is not None:
+        others = [cells[column] for _, cells in rows[1:] if len(cells) == len(first)]
+        if first[column] in others:
+            return False
         repeats = len(set(others)) < len(others)
-        if all(map(_is_number, others)) or repeats:
+        if not _is_number(first[column]) and (repeats or all(map(_is_number, others))):
             return True
     counting = len(features) > 1 and features == [str(i) for i in range(len(features))]
-    if not counting or (column is not None and first[column] in others) or len(rows) < 2:
+    if not counting or len(rows) < 2:
         return False
     warnings.warn(
         f"{path}: the first row, {', '.join(first[:3])}, ..., counts up and is taken for a header: "
