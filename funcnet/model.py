@@ -14,7 +14,7 @@ from funcnet.layer import Layer
 from funcnet.losses import softmax_loss
 from funcnet.net import as_input
 from funcnet.preprocess import Preprocess
-from funcnet.step import num_scores, on_device, slices
+from funcnet.step import num_scores, on_device, slices, stats_on_device
 from funcnet.tree import LossFn, Tree
 
 __all__ = ["BestModel", "Evaluation", "Model", "evaluate", "predict", "predict_scores"]
@@ -127,8 +127,10 @@ def predict_scores(
     _check_model(model)
     x, views = checks.inputs(x), _check_views(views)
     batch_size = checks.COUNT.check("batch_size", batch_size)
-    parts = (_on_device(model, x[b], views) for b in slices(len(x), batch_size))
-    return np.concatenate([np.asarray(_scores(*part, views=views)) for part in parts])
+    model, x = _on_device(model, x, views)
+    return np.concatenate(
+        [np.asarray(_scores(model, x[b], views=views)) for b in slices(len(x), batch_size)]
+    )
 
 
 def evaluate(
@@ -198,21 +200,20 @@ def measure(
     views: tuple[View, ...] = (),
 ) -> Evaluation:
     """What `evaluate` does, with arguments that were checked."""
-    pairs = [
-        _sums(*_on_device(model, x[b], views), y[b], loss_fn=loss_fn, views=views)
-        for b in slices(len(x), batch_size)
-    ]
+    (model, x), batches = _on_device(model, x, views), slices(len(x), batch_size)
+    pairs = [_sums(model, x[b], y[b], loss_fn=loss_fn, views=views) for b in batches]
     total, right = sum(float(value) for value, _ in pairs), sum(int(count) for _, count in pairs)
     return Evaluation(total / len(x), right / len(x), max(1, len(views)))
 
 
 def _on_device(model: Model, x: Any, views: tuple[View, ...]) -> tuple[Model, Any]:
-    """The model and a batch as compiled programs take them; a BestModel as a Model, too."""
-    preprocess = model.preprocess
-    if views:
-        x = checks.narrowed(x, "x", "to be looked at in several views")
-    else:
-        x, preprocess = on_device(x, preprocess)
+    """The model and its inputs as compiled programs take them; a BestModel as a Model, too."""
+    if not views:
+        x, preprocess = on_device(x, model.preprocess)
+    else:  # they are of raw inputs, so that the program has to preprocess
+        preprocess = stats_on_device(model.preprocess)
+        if checks.is_wide(x):
+            x = checks.narrowed(x, "x", "to be looked at in several views")
     return Model(model.net, model.params, model.state, preprocess), x
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from funcnet import checks
 from funcnet.augment import Augmentation, in_turn, mixup
@@ -100,6 +99,8 @@ def make_train_step(
     """
     given = complete(StepOptions, options, "make_train_step")
     program, numbers = as_program(net, optimizer, given), as_numbers(given)
+    fitted = preprocess or no_preprocess(None)
+    in_step = stats_on_device(fitted)
 
     @jax.jit
     def compiled(
@@ -111,12 +112,12 @@ def make_train_step(
     def train_step(
         train_state: TrainState, x: Any, y: Any
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        fitted = preprocess or no_preprocess(x)
-        if program.augment is None:
-            x, fitted = on_device(x, fitted)
-        else:
-            x = _augmentable(x)
-        return compiled(train_state, x, y, fitted)
+        left = in_step
+        if program.augment is not None:
+            x = checks.narrowed(x, "x", "to be augmented")
+        elif checks.is_wide(x):
+            x, left = fitted(x), no_preprocess(x)
+        return compiled(train_state, x, y, left)
 
     return train_step
 
@@ -265,7 +266,8 @@ def training_arrays(dataset: Dataset, preprocess: Preprocess, *, augments: bool)
     """The training data as an epoch takes them."""
     y = jnp.asarray(dataset.y_train)
     if augments:
-        return TrainingArrays(_augmentable(dataset.x_train), y, preprocess)
+        x = checks.narrowed(dataset.x_train, "x_train", "to be augmented")
+        return TrainingArrays(x, y, stats_on_device(preprocess))
     x, left = on_device(dataset.x_train, preprocess)
     x = jnp.asarray(x)
     if not _narrows(left, x):
@@ -278,20 +280,17 @@ def training_arrays(dataset: Dataset, preprocess: Preprocess, *, augments: bool)
 def on_device(x: Any, preprocess: Preprocess) -> tuple[Any, Preprocess]:
     """Raw inputs as a compiled program may take them, and the preprocessing left for it to do.
 
-    What the program would round before it is centred is preprocessed now, on the host.
+    What the program would round before it is centred is preprocessed now, on the host. Call it once
+    for all batches.
     """
     if checks.is_wide(x):
         return preprocess(x), no_preprocess(x)
-    return x, preprocess
+    return x, stats_on_device(preprocess)
 
 
-def _augmentable(x: Any) -> jax.Array:
-    """Raw inputs as augmentations take them: integers that float32 holds exactly are float32."""
-    if checks.is_wide(x) and np.issubdtype(x.dtype, np.integer):
-        x = np.asarray(x)
-        if max(-int(x.min()), int(x.max())) <= 2**24:
-            return jnp.asarray(x, jnp.float32)
-    return checks.narrowed(x, "x_train", "to be augmented")
+def stats_on_device(preprocess: Preprocess) -> Preprocess:
+    """The Preprocess with JAX arrays, which programs that run again and again need not convert."""
+    return jax.tree.map(jnp.asarray, preprocess)
 
 
 def slices(count: int, batch_size: int) -> Iterator[slice]:
@@ -377,10 +376,7 @@ def check_step(
     _check_classes(classes, dataset, program.loss_fn)
 
     def trace(count: int) -> None:
-        x: Any = dataset.x_train[:count]
-        y = dataset.y_train[:count]
-        if program.augment is not None:
-            x = _augmentable(x)
+        x, y = dataset.x_train[:count], dataset.y_train[:count]
         jax.eval_shape(partial(run_step, program, numbers, preprocess), train_state, x, y)
 
     trace(batch_size)

@@ -437,3 +437,8 @@ def test_wide_images_are_augmented_where_nothing_is_lost_and_refused_where_it_is
         fit(1e9 + x)
     with pytest.raises(ValueError, match=r"x is float64.*several views.*run together"):
         fn.predict(fit(x).model, 1e9 + x, views=fn.flips_and_shifts(1))
+    for dtype in (np.int32, np.int64):  # which JAX holds, but not the float32 that they become
+        with pytest.raises(ValueError, match=rf"x_train is {np.dtype(dtype)}.*run together"):
+            fit((1e9 + 10 * x).astype(dtype))
+    sorted_by_value = np.sort(np.concatenate([1e6 + x[:10], 2e6 + x[:10]]), axis=0)
+    fit(sorted_by_value)  # though each batch alone hardly varies

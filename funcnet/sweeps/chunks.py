@@ -193,13 +193,13 @@ def _better(old: Best | None, new: Best) -> Best:
 def _measure(chunk: Chunk, x: np.ndarray, y: np.ndarray) -> _Measured:
     """The loss and the accuracy of each member, arrays."""
     total, right = np.zeros(()), np.zeros((), int)
+    x, preprocess = on_device(x, chunk.group.preprocess)
     for b in slices(len(x), EVALUATION_BATCH):
-        inputs, preprocess = on_device(x[b], chunk.group.preprocess)
         losses, counts = sums_of_members(
             chunk.state,
             chunk.numbers,
             preprocess,
-            inputs,
+            x[b],
             y[b],
             plan=chunk.group.plan,
         )
