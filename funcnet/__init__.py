@@ -20,6 +20,7 @@ from funcnet.gradcheck import *
 from funcnet.layer import *
 from funcnet.layers import *
 from funcnet.losses import *
+from funcnet.metrics import *
 from funcnet.model import *
 from funcnet.net import *
 from funcnet.optim import *

@@ -12,7 +12,7 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.layers import accumulator, add
-from funcnet.tree import Array, Tree, path_name
+from funcnet.tree import Array, LossFn, Tree, path_name
 
 __all__ = ["l2_penalty", "smooth_labels", "softmax_loss", "svm_loss"]
 
@@ -115,6 +115,14 @@ def svm_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
 
 
 LOSSES = {"softmax": softmax_loss, "svm": svm_loss}
+
+
+def gives_probabilities(loss_fn: LossFn) -> bool:
+    """Whether the softmax of scores that a loss trains are probabilities: any but `svm_loss`.
+
+    A loss of one's own is taken to be of that kind.
+    """
+    return loss_fn is not svm_loss
 
 
 def l2_penalty(params: Tree, reg: Any) -> tuple[jax.Array, Tree]:

@@ -1,5 +1,6 @@
 """Models: a network with its parameters and its preprocessing, what it predicts and how well."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,15 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import checks
+from funcnet import checks, metrics
 from funcnet.layer import Layer
-from funcnet.losses import softmax_loss
+from funcnet.losses import gives_probabilities, softmax_loss
 from funcnet.net import as_input
 from funcnet.preprocess import Preprocess
 from funcnet.step import num_scores, on_device, slices, stats_on_device
 from funcnet.tree import LossFn, Tree
 
-__all__ = ["BestModel", "Evaluation", "Model", "evaluate", "predict", "predict_scores"]
+__all__ = [
+    "BestModel",
+    "Evaluation",
+    "Model",
+    "evaluate",
+    "predict",
+    "predict_proba",
+    "predict_scores",
+]
 
 View = Callable[[Any], Any]
 
@@ -65,17 +74,32 @@ class BestModel(Model):
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate` measured.
+    """What `evaluate` measured; printed without what is of each class.
 
     Attributes:
       loss: the mean loss, without regularisation.
       accuracy: the share of examples whose largest score is that of their label.
       views: of how many views of each example the scores were averaged; 1 is no averaging.
+      balanced_accuracy: the mean recall of the classes that occur.
+      log_loss: the mean -log softmax probability of the true class; None after `svm_loss`, whose
+        scores make no probabilities.
+      recall: of each of the C classes, the share of its examples that were found; None for a
+        class that has no example.
+      confusion: C rows of C numbers, how many examples of each class were taken for each. An
+        example that has a NaN among its scores is taken for none.
     """
 
     loss: float
     accuracy: float
     views: int = 1
+    balanced_accuracy: float = math.nan
+    log_loss: float | None = None
+    recall: tuple[float | None, ...] = ()  # tuples, so that == is a bool
+    confusion: tuple[tuple[int, ...], ...] = ()
+
+    def __repr__(self) -> str:
+        names = ("loss", "accuracy", "balanced_accuracy", "log_loss", "views")
+        return f"Evaluation({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
 
 def merit(accuracy: Any, loss: Any) -> tuple[Any, Any]:
@@ -133,6 +157,23 @@ def predict_scores(
     )
 
 
+def predict_proba(
+    model: Model, x: Any, *, batch_size: int = 1000, views: Sequence[View] | None = None
+) -> np.ndarray:
+    """The probability that a model gives to each class of each example, softmax of its scores.
+
+    After `svm_loss` they sum to 1 all the same, but mean nothing: use `predict_scores`.
+
+    Args:
+      model, x, batch_size, views: as for `predict`; it is the scores that are averaged.
+    Returns:
+      [N, C] float64, whose rows sum to 1; rows of NaN where a score is NaN or infinite.
+    Raises:
+      ValueError: as for `predict`, but that scores may be NaN.
+    """
+    return metrics.softmax(predict_scores(model, x, batch_size=batch_size, views=views))
+
+
 def evaluate(
     model: Model,
     x: Any,
@@ -142,7 +183,7 @@ def evaluate(
     loss_fn: LossFn = softmax_loss,
     views: Sequence[View] | None = None,
 ) -> Evaluation:
-    """The loss and the accuracy of a model on labelled examples, in evaluation mode.
+    """The loss, the accuracy and more of a model on labelled examples, in evaluation mode.
 
     Args:
       model: the model.
@@ -153,7 +194,8 @@ def evaluate(
       views: average the scores over these views of each example, as for `predict`: test-time
         augmentation. The result says over how many.
     Returns:
-      An Evaluation, `.loss`, `.accuracy` and `.views`.
+      An Evaluation: `.loss`, `.accuracy`, `.views`, `.balanced_accuracy`, `.log_loss`, `.recall`
+      and `.confusion`.
     Raises:
       ValueError: x is empty or not finite, its examples have the wrong shape, or a label
         is none of the model's classes.
@@ -161,9 +203,39 @@ def evaluate(
     _check_model(model)
     checks.function("loss_fn", loss_fn)
     x, views = checks.inputs(x), _check_views(views)
-    y = checks.labels(y, num_examples=len(x), num_classes=_num_classes(model, x))
+    num_classes = _num_classes(model, x)
+    y = checks.labels(y, num_examples=len(x), num_classes=num_classes)
     batch_size = checks.COUNT.check("batch_size", batch_size)
-    return measure(model, x, y, batch_size, loss_fn, views)
+    return _with_metrics(model, x, y, batch_size, loss_fn, views, num_classes)
+
+
+def _with_metrics(
+    model: Model,
+    x: Any,
+    y: np.ndarray,
+    batch_size: int,
+    loss_fn: LossFn,
+    views: tuple[View, ...],
+    num_classes: int,
+) -> Evaluation:
+    """What `measure` does, and all that else there is to an Evaluation, from one forward pass."""
+    total, predicted, surprise = 0.0, np.zeros(len(x), int), np.zeros(len(x))  # of each example
+    model, x = _on_device(model, x, views)
+    for b in slices(len(x), batch_size):
+        loss, values = _loss_and_scores(model, x[b], y[b], loss_fn=loss_fn, views=views)
+        scores, total = np.asarray(values), total + float(loss)
+        predicted[b], surprise[b] = metrics.chosen(scores), metrics.surprise(y[b], scores)
+    recall = metrics.recall(y, predicted, num_classes)
+    confusion = metrics.confusion_matrix(y, predicted, num_classes)
+    return Evaluation(
+        loss=total / len(x),
+        accuracy=metrics.accuracy(y, predicted),
+        views=max(1, len(views)),
+        balanced_accuracy=metrics.balanced_accuracy(y, predicted),
+        log_loss=float(surprise.mean()) if gives_probabilities(loss_fn) else None,
+        recall=tuple(None if math.isnan(each) else each for each in recall.tolist()),
+        confusion=tuple(map(tuple, confusion.tolist())),
+    )
 
 
 def scores(model: Model, x: jax.Array, views: tuple[View, ...] = ()) -> jax.Array:
@@ -178,16 +250,25 @@ def scores(model: Model, x: jax.Array, views: tuple[View, ...] = ()) -> jax.Arra
     return jnp.stack([of_view(view(x)) for view in views]).mean(axis=0)
 
 
+def loss_and_scores(
+    model: Model, x: jax.Array, y: jax.Array, loss_fn: LossFn, views: tuple[View, ...] = ()
+) -> tuple[jax.Array, jax.Array]:
+    """The sum of the losses over a batch, and the scores."""
+    values = scores(model, x, views)
+    return loss_fn(values, y)[0] * len(x), values
+
+
 def sums(
     model: Model, x: jax.Array, y: jax.Array, loss_fn: LossFn, views: tuple[View, ...] = ()
 ) -> tuple[jax.Array, jax.Array]:
     """The sum of the losses over a batch, and the number of right answers."""
-    values = scores(model, x, views)
+    loss, values = loss_and_scores(model, x, y, loss_fn, views)
     right = (values.argmax(axis=1) == y) & ~jnp.isnan(values).any(axis=1)  # a NaN is no answer
-    return loss_fn(values, y)[0] * len(x), right.sum()
+    return loss, right.sum()
 
 
 _scores = jax.jit(scores, static_argnames=("views",))
+_loss_and_scores = jax.jit(loss_and_scores, static_argnames=("loss_fn", "views"))
 _sums = jax.jit(sums, static_argnames=("loss_fn", "views"))
 
 
@@ -199,7 +280,7 @@ def measure(
     loss_fn: LossFn,
     views: tuple[View, ...] = (),
 ) -> Evaluation:
-    """What `evaluate` does, with arguments that were checked."""
+    """The loss, the accuracy and the views of an Evaluation alone, for arguments checked."""
     (model, x), batches = _on_device(model, x, views), slices(len(x), batch_size)
     pairs = [_sums(model, x[b], y[b], loss_fn=loss_fn, views=views) for b in batches]
     total, right = sum(float(value) for value, _ in pairs), sum(int(count) for _, count in pairs)
