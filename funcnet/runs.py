@@ -141,8 +141,8 @@ def save_models(path: Path, record: Record, last: Model, best: Model, history: H
 
 def write_history(path: Path, history: History) -> None:
     """Write history.csv and losses.csv."""
-    rows = zip(*(getattr(history, name) for name in History._fields[1:]), strict=True)
-    write_csv(path / "history.csv", History._fields[1:], rows)
+    columns = history.rows()
+    write_csv(path / "history.csv", list(columns), zip(*columns.values(), strict=True))
     write_csv(path / "losses.csv", ("step", "loss"), enumerate(history.loss, start=1))
 
 

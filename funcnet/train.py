@@ -9,8 +9,9 @@ import numpy as np
 from funcnet import checks
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.layer import Layer
-from funcnet.model import BestModel, Evaluation, Model, is_better, measure
+from funcnet.model import BestModel, Evaluation, Model, is_better, measure, predict_scores
 from funcnet.optim import Optimizer
+from funcnet.own_metrics import Metric, call_metric, check_metrics, columns_of
 from funcnet.preprocess import Preprocess, subtract_mean
 from funcnet.signature import complete, takes
 from funcnet.step import (
@@ -47,6 +48,8 @@ class History(NamedTuple):
       train_accuracy: [rows], the accuracy on the same.
       val_loss: [rows], the loss on the validation set; NaN if it is empty.
       val_accuracy: [rows], the accuracy on the same.
+      metrics: those of one's own, [rows] each: train_NAME on that sample, val_NAME on the
+        validation set, NaN if it is empty.
     """
 
     loss: np.ndarray
@@ -55,6 +58,14 @@ class History(NamedTuple):
     train_accuracy: np.ndarray
     val_loss: np.ndarray
     val_accuracy: np.ndarray
+    metrics: Mapping[str, np.ndarray] = {}
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """What has a row for each measurement, [rows] each, by name: a table's columns."""
+        return {**{name: getattr(self, name) for name in COLUMNS}, **self.metrics}
+
+
+COLUMNS = History._fields[1:-1]  # those that every History has
 
 
 class FitResult(NamedTuple):
@@ -94,6 +105,7 @@ def fit(
     eval_every: int | None = 1,
     train_state: TrainState | None = None,
     callback: Callable[[int, TrainState, dict[str, Any]], None] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
     **options: Unpack[FitOptions],
 ) -> FitResult:
     """Train a network.
@@ -129,8 +141,14 @@ def fit(
       train_state: a TrainState to go on from, in place of a key.
       callback: `callback(epoch, train_state, metrics)` after each epoch, and before the
         first one with epoch 0. metrics has "losses", the losses of the steps of this
-        epoch, and where they were measured "train_loss", "train_accuracy", "val_loss" and
-        "val_accuracy". An exception raised in it ends the run; KeyboardInterrupt as Ctrl-C.
+        epoch, and where they were measured "train_loss", "train_accuracy", "val_loss",
+        "val_accuracy" and those of `metrics`. An exception raised in it ends the run;
+        KeyboardInterrupt as Ctrl-C.
+      metrics: functions of one's own by name, `metric(scores, y)`, NumPy arrays [N, C] and [N]
+        that it must not change, to a number, such as
+        `{"balanced": lambda scores, y: balanced_accuracy(y, scores.argmax(axis=1))}`. They are
+        measured wherever accuracies are, the first time before training, and stand in
+        `History.metrics` as train_NAME and val_NAME. An error in one ends the run, and names it.
     Returns:
       A FitResult: `.state`, `.model`, `.best`, `.history`, `.interrupted`.
     Raises:
@@ -145,6 +163,9 @@ def fit(
     batch_size = check_batch_size(batch_size, dataset)
     if eval_every is not None:
         eval_every = EVAL_EVERY.check("eval_every", eval_every)
+    own = check_metrics(metrics, COLUMNS)
+    if own and eval_every is None:
+        raise ValueError("metrics are measured every eval_every epochs, which is None: never")
     numbers = as_numbers(given)
     if (key is None) == (train_state is None):
         raise ValueError("give either key, for a new run, or train_state, to go on with one")
@@ -166,7 +187,9 @@ def fit(
     def looked_at(epoch: int, run: _Run) -> _Run:
         if eval_every is None or (epoch % eval_every and epoch != epochs and epoch != first):
             return run
-        return _look(model_at(run.train_state), loss_fn, sample, dataset, epoch, run)
+        model = model_at(run.train_state)
+        also = _own_row(own, model, train=sample, val=(dataset.x_val, dataset.y_val))
+        return _look(model, loss_fn, sample, dataset, epoch, run, also)
 
     def report(epoch: int, run: _Run) -> None:
         if callback is not None:
@@ -190,10 +213,8 @@ def fit(
             report(epoch, run)
     except KeyboardInterrupt:
         interrupted = True
-    model = model_at(run.train_state)
-    return FitResult(
-        run.train_state, model, run.best, as_history(run.losses, run.rows), interrupted
-    )
+    model, history = model_at(run.train_state), as_history(run.losses, run.rows, columns_of(own))
+    return FitResult(run.train_state, model, run.best, history, interrupted)
 
 
 _epoch = jax.jit(run_epoch, static_argnames=("program", "batch_size"))
@@ -218,17 +239,31 @@ def _look(
     dataset: Dataset,
     epoch: int,
     run: _Run,
+    also: Mapping[str, float],
 ) -> _Run:
-    """The run with a row for this epoch, and this model if it is the best so far."""
+    """The run with a row for this epoch, `also` in it; and this model if it is the best so far."""
     train = measure(model, *sample, EVALUATION_BATCH, loss_fn)
     val = None
     if len(dataset.x_val):
         val = measure(model, dataset.x_val, dataset.y_val, EVALUATION_BATCH, loss_fn)
-    run = run._replace(rows=(*run.rows, history_row(epoch, train, val)))
+    run = run._replace(rows=(*run.rows, {**history_row(epoch, train, val), **also}))
     if val is not None and (run.best is None or is_better(val, run.best)):
         parts = model.net, model.params, model.state, model.preprocess
         run = run._replace(best=BestModel(*parts, epoch, val.accuracy, val.loss))
     return run
+
+
+def _own_row(
+    metrics: Mapping[str, Metric], model: Model, **splits: tuple[np.ndarray, np.ndarray]
+) -> dict[str, float]:
+    """What one's own metrics say of each split, x and y; NaN of one that is empty."""
+    row = dict.fromkeys(columns_of(metrics), np.nan)
+    for split, (x, y) in splits.items():
+        if metrics and len(x):
+            scores = predict_scores(model, x, batch_size=EVALUATION_BATCH)
+            for name, metric in metrics.items():
+                row[f"{split}_{name}"] = call_metric(name, metric, scores, y)
+    return row
 
 
 def history_row(epoch: int, train: Any, val: Any) -> dict[str, Any]:
@@ -249,13 +284,16 @@ def history_row(epoch: int, train: Any, val: Any) -> dict[str, Any]:
     }
 
 
-def as_history(losses: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> History:
-    """The History of the losses of some epochs and of their rows."""
-    columns = {
-        name: np.array([row[name] for row in rows], int if name == "epoch" else float)
-        for name in History._fields[1:]
-    }
-    return History(np.concatenate([np.zeros(0), *losses]), **columns)
+def as_history(
+    losses: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]], own: Sequence[str] = ()
+) -> History:
+    """The History of the losses of some epochs and of their rows, own columns among them."""
+
+    def column(name: str) -> np.ndarray:
+        return np.array([row[name] for row in rows], int if name == "epoch" else float)
+
+    known, metrics = ({name: column(name) for name in names} for names in (COLUMNS, own))
+    return History(np.concatenate([np.zeros(0), *losses]), **known, metrics=metrics)
 
 
 def training_sample(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,13 @@ FILES = {
 STOREYS = (
     ("funcnet.tree", "funcnet.checks", "funcnet.bind", "funcnet.versions"),
     ("funcnet.layers", "funcnet.schedules"),
-    ("funcnet.losses", "funcnet.layer", "funcnet.optimizer", "funcnet.metrics"),
+    (
+        "funcnet.losses",
+        "funcnet.layer",
+        "funcnet.optimizer",
+        "funcnet.metrics",
+        "funcnet.own_metrics",
+    ),
     ("funcnet.net", "funcnet.optim"),
     ("funcnet.step",),
     ("funcnet.model",),

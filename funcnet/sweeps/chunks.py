@@ -24,7 +24,7 @@ from funcnet.sweeps.programs import (
 )
 from funcnet.sweeps.search import member_key
 from funcnet.sweeps.table import Member
-from funcnet.train import History, as_history, history_row, training_sample
+from funcnet.train import COLUMNS, History, as_history, history_row, training_sample
 from funcnet.tree import Tree
 
 
@@ -247,4 +247,6 @@ def _extended(history: History, chunk: Chunk, place: int) -> History:
         for row in chunk.rows
     ]
     added = as_history([losses[place] for losses in chunk.losses], rows)
-    return History(*(np.concatenate(both) for both in zip(history, added, strict=True)))
+    both = {name: (getattr(history, name), getattr(added, name)) for name in ("loss", *COLUMNS)}
+    columns = {name: np.concatenate(parts) for name, parts in both.items()}
+    return History(**columns, metrics={})

@@ -32,7 +32,7 @@ from funcnet.runs import Record, check_free, facts_of, read_config, write_csv, w
 from funcnet.step import TrainState
 from funcnet.sweeps.search import member_key
 from funcnet.sweeps.table import RESULTS, STATUSES, Member, new_member, sweep_table
-from funcnet.train import History
+from funcnet.train import COLUMNS, History
 from funcnet.tree import FrozenDict
 from funcnet.versions import lift, version_of
 
@@ -130,13 +130,12 @@ def save_sweep(path: Path, record: Record, members: Sequence[Member]) -> None:
     """Write table, histories and picture of a sweep that is finished; config.json last."""
     rows = sweep_table(members)
     save_table(path, rows)
-    columns = History._fields[1:]
     lines = (
         (i, *values)
         for i, member in enumerate(members)
-        for values in zip(*(getattr(member.history, name) for name in columns), strict=True)
+        for values in zip(*member.history.rows().values(), strict=True)
     )
-    write_csv(path / "histories.csv", ("member", *columns), lines)
+    write_csv(path / "histories.csv", ("member", *COLUMNS), lines)
     if any(row["val_accuracy"] is not None for row in rows):
         picture = io.BytesIO()
         plot_sweep(rows, title=record.facts.get("title")).savefig(picture, format="png", dpi=120)
@@ -196,7 +195,8 @@ def _load_member(
 ) -> Member:
     tensors, _ = load_tensors(file, kind="member")
     try:
-        history = History(**{name: tensors[f"history/{name}"] for name in History._fields})
+        columns = {name: tensors[f"history/{name}"] for name in ("loss", *COLUMNS)}
+        history = History(**columns, metrics={})
         epochs = int(tensors["numbers/epochs"])
         status = STATUSES[int(tensors["numbers/status"])]
         trees = nest({k: v for k, v in tensors.items() if k.startswith(("best/", "run/"))})

@@ -272,6 +272,11 @@ def check_options(whose: str, options: Any) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise TypeError(f"the options of {whose} must be a dict, got {options!r}")
     for name in options:
+        if name == "metrics":
+            raise ValueError(
+                "metrics is an option of fit alone: members are measured by accuracy and loss; "
+                "for others use predict_scores of their models"
+            )
         if name not in OPTIONS:
             raise ValueError(checks.unknown(f"option of {whose}", name, OPTIONS))
     options = dict(options)

@@ -8,7 +8,7 @@ import numpy as np
 from funcnet.model import BestModel, Model, is_better
 from funcnet.step import TrainState
 from funcnet.sweeps.search import Settings, identity
-from funcnet.train import History
+from funcnet.train import History, as_history
 
 __all__ = ["Member", "mean_over_seeds", "sweep_table"]
 
@@ -49,8 +49,7 @@ class Member(NamedTuple):
 
 def new_member(settings: Mapping[str, Any]) -> Member:
     """A member that was not begun."""
-    none = History(np.zeros(0), np.zeros(0, int), *(np.zeros(0) for _ in range(4)))
-    return Member(dict(settings), "unfinished", 0, None, None, none, None)
+    return Member(dict(settings), "unfinished", 0, None, None, as_history((), ()), None)
 
 
 def sweep_table(members: Sequence[Member]) -> list[dict[str, Any]]:
