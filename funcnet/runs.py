@@ -15,6 +15,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,8 @@ FILES = (
     "last.safetensors",
     "curves.png",
 )
+# A list of numbers in JSON with indents, for a line of its own; no string has a line break in it.
+NUMBERS = re.compile(r'\[\n([^][{}"]*)\n *\]')
 
 
 class Record(NamedTuple):
@@ -204,6 +207,7 @@ def _is_run(path: Path) -> bool:
 def write_record(path: Path, kind: str, record: Record) -> None:
     """Write the config.json of the directory of a run or a sweep."""
     text = json.dumps({**stamp(kind), **record.config, **record.facts}, indent=2)
+    text = re.sub(NUMBERS, lambda found: f"[{' '.join(found[1].split())}]", text)
     write_atomically(path / "config.json", f"{text}\n".encode())
 
 

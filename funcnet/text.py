@@ -1,6 +1,8 @@
-"""Text for people: tables."""
+"""Text for people, tables; and for programs, what JSON can say."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 
 def aligned(lines: Sequence[Sequence[str]], *, right: bool = False) -> list[str]:
@@ -13,3 +15,8 @@ def aligned(lines: Sequence[Sequence[str]], *, right: bool = False) -> list[str]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     adjust = str.rjust if right else str.ljust
     return ["  ".join(map(adjust, line, widths)).rstrip() for line in lines]
+
+
+def finite(value: Any) -> Any:
+    """The value, None for a number that JSON does not have: NaN, or one that is infinite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,6 +6,7 @@ from typing import Any
 
 import funcnet as fn
 from funcnet import checks
+from funcnet.cli.measures import as_json, class_lines, further_line
 from funcnet.cli.options import SPLITS, add_run_options, listed, name_among, views
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import check_data, load_data, load_run
@@ -20,8 +21,14 @@ def add(commands: Any, base: Config) -> Any:
         "evaluate",
         run,
         "measure the accuracy of a trained network",
-        "",
-        ("evaluate runs/digits", "evaluate runs/digits --split val --model last"),
+        "Balanced accuracy is the mean over the classes of their recall, the share of a class's "
+        "examples that were found; log loss is of softmax probabilities, which the svm loss does "
+        "not train.",
+        (
+            "evaluate runs/digits",
+            "evaluate runs/digits --split val --model last",
+            "evaluate runs/digits --json > measured.json",
+        ),
         arguments="RUN",
     )
     add_run_options(parser)
@@ -34,6 +41,11 @@ def add(commands: Any, base: Config) -> Any:
     )
     parser.add_argument(
         "--data-dir", metavar="DIR", help="where downloaded data are; as in training if not given"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print all that was measured as one JSON object, the confusion matrix with it",
     )
     return parser
 
@@ -52,9 +64,17 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"the {args.split} split of {config.dataset} is empty")
     averaged_over = views(config, args)
     result = fn.evaluate(model, x, y, loss_fn=config.meaning("loss"), views=averaged_over)
+    class_names = record.facts["class_names"]
+    if args.json:
+        facts = {"run": args.run_directory, "model": args.model, "split": args.split}
+        print(as_json(result, y, class_names, **facts, examples=len(x)))
+        return 0
     averaged = f", averaged over {result.views} views" if args.tta else ""
     print(
         f"{args.split} accuracy {100 * result.accuracy:.2f} %{averaged}, loss {result.loss:.4f} "
         f"({checks.plural(len(x), 'example')}, {args.model} model of {args.run_directory})"
     )
+    print(further_line(result))
+    for line in class_lines(result, y, class_names):
+        print(line)
     return 0

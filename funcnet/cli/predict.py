@@ -13,6 +13,8 @@ from funcnet.cli.parser import add_command
 from funcnet.cli.records import load_run, noted
 from funcnet.config import OPTIONS, Config
 from funcnet.datasets.arrays import HEADER
+from funcnet.losses import gives_probabilities
+from funcnet.metrics import softmax
 from funcnet.model import answers
 
 
@@ -51,14 +53,12 @@ def run(args: argparse.Namespace) -> int:
     averaged_over = views(record.config, args)
     scores = fn.predict_scores(model, x, views=averaged_over).astype(np.float64)
     labels = answers(scores)
-    value = "score"
-    if record.config.loss == "softmax":
-        value = "probability"
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        scores /= scores.sum(axis=1, keepdims=True)
+    value, shown = "score", scores
+    if gives_probabilities(record.config.meaning("loss")):
+        value, shown = "probability", softmax(scores)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(("example", "label", "class", value))
     for i, label in enumerate(labels):
-        writer.writerow((i, label, record.facts["class_names"][label], f"{scores[i, label]:.6g}"))
+        writer.writerow((i, label, record.facts["class_names"][label], f"{shown[i, label]:.6g}"))
     sys.stdout.flush()
     return 0

@@ -14,6 +14,7 @@ import numpy as np
 import funcnet as fn
 from funcnet import checks, runs
 from funcnet.cli.console import ignore_interrupts, one_interrupt, say
+from funcnet.cli.measures import further_line
 from funcnet.cli.options import add_config_options, add_recipe_option, views
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import load_data, make_config, make_record, run_name, with_data
@@ -140,10 +141,14 @@ def _summary(
         test = partial(fn.evaluate, model, dataset.x_test, dataset.y_test, loss_fn=loss_fn)
         plain, count = test(), checks.plural(len(dataset.x_test), "example")
         lines.append(f"test accuracy of {name} {100 * plain.accuracy:.2f} % ({count})")
-        results |= {"test_accuracy": plain.accuracy, "test_loss": plain.loss}
+        lines.append(further_line(plain))
+        measured = {k: v for k, v in plain._asdict().items() if k != "views"}
+        results |= {f"test_{name}": value for name, value in measured.items()}
         if config.tta:
             averaged = test(views=views(config))
-            lines.append(f"averaged over {averaged.views} views {100 * averaged.accuracy:.2f} %")
+            lines.append(
+                f"accuracy averaged over {averaged.views} views {100 * averaged.accuracy:.2f} %"
+            )
             results |= {"tta_views": averaged.views, "tta_test_accuracy": averaged.accuracy}
     for split in ("val", "test"):
         if not len(getattr(dataset, f"x_{split}")):

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from funcnet.checkpoint import load_tensors, nest, save_trees
 from funcnet.config import lifted, stored_config
@@ -32,6 +31,7 @@ from funcnet.runs import Record, check_free, facts_of, read_config, write_csv, w
 from funcnet.step import TrainState
 from funcnet.sweeps.search import member_key
 from funcnet.sweeps.table import RESULTS, STATUSES, Member, new_member, sweep_table
+from funcnet.text import finite
 from funcnet.train import COLUMNS, History
 from funcnet.tree import FrozenDict
 from funcnet.versions import lift, version_of
@@ -147,7 +147,7 @@ def save_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write table.csv and table.json."""
     names = list(rows[0])
     write_csv(path / "table.csv", names, ([row[name] for name in names] for row in rows))
-    clean = [{name: _finite(value) for name, value in row.items()} for row in rows]
+    clean = [{name: finite(value) for name, value in row.items()} for row in rows]
     write_atomically(path / "table.json", f"{json.dumps(clean, indent=1)}\n".encode())
 
 
@@ -228,8 +228,3 @@ def _with_tuples(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_dict(value: Any) -> bool:
     return isinstance(value, dict)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value
