@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from funcnet import checks, layers, losses, net, optim, schedules, step, train
 from funcnet.augment import AUGMENTATIONS, LAYOUTS
 from funcnet.datasets import load_arrays
-from funcnet.datasets.arrays import HEADER, TEST_FRACTION, VAL_FRACTION
+from funcnet.datasets.arrays import HEADER
 from funcnet.datasets.registry import DATASETS, check_source
+from funcnet.datasets.splits import TEST_FRACTION, VAL_FRACTION
 from funcnet.named import describe_steps
 from funcnet.option import Option, option, option_field
 from funcnet.preprocess import PREPROCESSINGS

@@ -6,21 +6,20 @@ Nothing is ever unpickled.
 import contextlib
 import csv
 import warnings
-import zipfile
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from funcnet import checks
-from funcnet.datasets.classes import MISSING, as_classes, missing_labels, number
-from funcnet.datasets.dataset import Dataset, DataWarning
+from funcnet.datasets.classes import MISSING, as_classes, number
+from funcnet.datasets.dataset import Dataset, DataWarning, naming_file
+from funcnet.datasets.npz import labelled, labelled_npz, read_npy, read_npz
+from funcnet.datasets.splits import check_fractions, split
 
 HEADER = {"yes": True, "no": False}
-VAL_FRACTION = checks.Range(at_least=0, below=1)
-TEST_FRACTION = checks.Range(at_least=0, below=1)
 
 
 def load_arrays(
@@ -63,23 +62,15 @@ def load_arrays(
       FileNotFoundError: there is no such file.
       ValueError: what is wrong with the file, with the line and the column of a CSV.
     """
-    VAL_FRACTION.check("val_fraction", val_fraction)
-    TEST_FRACTION.check("test_fraction", test_fraction)
-    if not val_fraction + test_fraction < 1:
-        raise ValueError(
-            "val_fraction + test_fraction must be below 1 to leave examples for training, got "
-            f"{val_fraction:g} + {test_fraction:g}"
-        )
+    fractions = check_fractions(val_fraction, test_fraction)
     seed = checks.NATURAL.check("seed", seed)
     path = Path(path)
     if _suffix(path, label, (".npz", ".csv")) == ".csv":
         x, y, class_names = _labelled_csv(path, label, _header(header))
     else:
-        x, y, class_names = _labelled_npz(path)
-    num_val, num_test = round(len(y) * val_fraction), round(len(y) * test_fraction)
-    if num_val + num_test >= len(y):
-        raise ValueError(f"{path}: {checks.plural(len(y), 'example')} leave none for training")
-    train, val, test = _split(y, num_val, num_test, np.random.Generator(np.random.PCG64(seed)))
+        x, y, class_names = labelled_npz(path)
+    with naming_file(path):
+        train, val, test = split(y, *fractions, seed)
     return Dataset(x[train], y[train], x[val], y[val], x[test], y[test], class_names)
 
 
@@ -104,8 +95,8 @@ def read_inputs(
     suffix = _suffix(path, label, (".npy", ".npz", ".csv"))
     if suffix == ".csv":
         return _read_csv(path, label, _header(header), labelled=label is not None).features
-    x = _read_npy(path) if suffix == ".npy" else _read_npz(path, ("x",))[0]
-    with _naming(path):
+    x = read_npy(path) if suffix == ".npy" else read_npz(path, ("x",))[0]
+    with naming_file(path):
         return np.asarray(checks.inputs(x))
 
 
@@ -118,95 +109,6 @@ def _suffix(path: Path, label: str | None, known: tuple[str, ...]) -> str:
     if label is not None and suffix != ".csv":
         raise ValueError(f"label={label!r} names a column of a .csv file, but {path} is not one")
     return suffix
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the file's name before an error about what it holds."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-# Splitting
-
-
-def _split(
-    y: np.ndarray, num_val: int, num_test: int, rng: np.random.Generator
-) -> list[np.ndarray]:
-    """Indices for training, validation and testing, stratified by the labels `y` [N].
-
-    In the shuffled order, the k-th of n examples of a class is ranked k/n; the lowest ranks
-    are for testing, the next for validation. So a class gives a split about its share, and
-    its last example, of rank 1, goes before that of no other class.
-    """
-    order = rng.permutation(len(y))  # [N]
-    by_class = order[np.argsort(y[order], kind="stable")]  # [N]
-    counts = np.bincount(y)  # [C]
-    start = np.repeat(np.cumsum(counts) - counts, counts)  # [N], where the class begins
-    rank = np.empty(len(y))
-    rank[by_class] = (np.arange(1, len(y) + 1) - start) / np.repeat(counts, counts)
-    split = np.empty(len(y), np.int8)  # 0 for training, 1 for validation, 2 for testing
-    by_rank = order[np.argsort(rank[order], kind="stable")]
-    split[by_rank] = np.repeat([2, 1, 0], [num_test, num_val, len(y) - num_val - num_test])
-    return [order[split[order] == which] for which in (0, 1, 2)]
-
-
-# .npz and .npy
-
-
-def _labelled_npz(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    x, y = _read_npz(path, ("x", "y"))
-    with _naming(path):
-        x = np.asarray(checks.inputs(x))
-        if np.ndim(y) == 0 or len(y) != len(x):
-            raise ValueError(
-                f"y must have one label per example, {len(x)} of them, got {list(np.shape(y))}"
-            )
-        kept = _labelled(path, y)
-        return x[kept], *as_classes(y[kept])
-
-
-def _labelled(path: Path, labels: Any) -> np.ndarray:
-    """Which examples have a label, indices; those that have none are counted in a warning."""
-    missing = missing_labels(labels)
-    if missing.all():
-        raise ValueError("no example has a label")
-    if missing.any():
-        count = checks.plural(int(missing.sum()), "example")
-        warnings.warn(f"{path}: {count} without a label left out", DataWarning, stacklevel=4)
-    return np.flatnonzero(~missing)
-
-
-def _read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
-    with path.open("rb") as file, _readable(path):
-        if not zipfile.is_zipfile(file):
-            raise ValueError("not a zip file, or one cut short")
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as archive:
-            missing = [key for key in keys if key not in archive.files]
-            if not missing:
-                return [archive[key] for key in keys]
-            found = ", ".join(map(repr, archive.files)) or "none"
-    raise ValueError(f"{path} has no array {missing[0]!r}, the arrays in it: {found}")
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    with path.open("rb") as file, _readable(path):
-        return np.lib.format.read_array(file, allow_pickle=False)
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn what NumPy raises for a damaged file into one line."""
-    try:
-        yield
-    except Exception as error:  # a dozen kinds, of zipfile, zlib, tokenize and others
-        reason = " ".join(str(error).split())
-        if "Object arrays" in reason:
-            reason = "it holds Python objects, which would need unpickling; save numbers instead"
-        raise ValueError(f"{path} cannot be read as {path.suffix}: {reason}") from None
 
 
 # .csv
@@ -234,8 +136,8 @@ def _labelled_csv(
     path: Path, label: str | None, header: bool | None
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     table = _read_csv(path, label, header, labelled=True)
-    with _naming(path):
-        kept = _labelled(path, table.labels)
+    with naming_file(path):
+        kept = labelled(path, table.labels)
         labels = np.array(table.labels, object)[kept]
         y, names = as_classes(labels, name=table.label_name)
     if names == tuple(map(str, range(len(table.class_names)))):

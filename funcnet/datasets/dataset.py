@@ -1,8 +1,9 @@
 """What every loader returns, and what the registry says of a loader."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +68,15 @@ class Source(NamedTuple):
     def takes_directory(self) -> bool:
         """Whether it lies in a directory that can be given, rather than being built in."""
         return self.find is not None
+
+
+@contextlib.contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Put the file's name before an error about what it holds."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
