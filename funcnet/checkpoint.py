@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checks
+from funcnet.datasets.encoding import Encoding, from_json
 from funcnet.files import write_atomically
 from funcnet.layer import Layer
 from funcnet.model import Model
@@ -47,7 +48,7 @@ _STORED = {np.dtype(dtype) for dtype in DTYPES.values()}
 
 
 def save_model(path: str | os.PathLike[str], model: Model) -> None:
-    """Write the parameters, the state and the preprocessing of a model.
+    """Write the parameters, the state, the preprocessing and the encoding of a model.
 
     The network itself, which is code, is not written: `load_model` wants it again.
 
@@ -60,7 +61,8 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
       ImportError: safetensors is not installed.
     """
     trees = {"params": model.params, "state": model.state, "preprocess": model.preprocess.stats}
-    save_trees(path, trees, kind="model", preprocess=model.preprocess.kind)
+    encoding = "" if model.encoding is None else json.dumps(model.encoding.as_json())
+    save_trees(path, trees, kind="model", preprocess=model.preprocess.kind, encoding=encoding)
 
 
 def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
@@ -82,11 +84,28 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
     kind = metadata.get("preprocess", "")
     check_kind(kind)
     params, state, stats = (trees.get(k, FrozenDict()) for k in ("params", "state", "preprocess"))
-    return Model(net, params, state, Preprocess(kind, stats))
+    return Model(net, params, state, Preprocess(kind, stats), encoding=_encoding(path, metadata))
+
+
+def _encoding(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> Encoding | None:
+    text = metadata.get("encoding", "")
+    if not text:
+        return None
+    try:
+        if metadata.get("encoding_sha256") != _sha256(text):
+            raise ValueError("its checksum does not match")
+        return from_json(json.loads(text))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: the encoding of its table: {error}") from None
 
 
 def save_trees(
-    path: str | os.PathLike[str], trees: Mapping[str, Any], *, kind: str, preprocess: str = ""
+    path: str | os.PathLike[str],
+    trees: Mapping[str, Any],
+    *,
+    kind: str,
+    preprocess: str = "",
+    encoding: str = "",
 ) -> None:
     """Write nested dicts of arrays, with a checksum of all of them; empty dicts are left out.
 
@@ -95,6 +114,7 @@ def save_trees(
       trees: the trees by name; their keys are strings without "/".
       kind: what the file is, a key of `versions.VERSIONS`.
       preprocess: the kind of a preprocessing among them.
+      encoding: the JSON of the encoding of a table; older readers, which know none, pass over it.
     """
     safetensors = _safetensors()
     leaves = named_leaves(trees)
@@ -108,6 +128,8 @@ def save_trees(
         "preprocess": preprocess,
         "sha256": _digest(preprocess, tensors),
     }
+    if encoding:
+        metadata |= {"encoding": encoding, "encoding_sha256": _sha256(encoding)}
     try:
         data = safetensors.numpy.save(tensors, metadata=metadata)
     except Exception as error:  # of an older safetensors, which knows fewer dtypes
@@ -185,6 +207,10 @@ def _digest(kind: str, tensors: dict[str, np.ndarray]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.tobytes())
     return digest.hexdigest()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _safetensors() -> Any:

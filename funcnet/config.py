@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from funcnet import checks, layers, losses, net, optim, schedules, step, train
 from funcnet.augment import AUGMENTATIONS, LAYOUTS
 from funcnet.datasets import load_arrays
-from funcnet.datasets.arrays import HEADER
+from funcnet.datasets.delimited import DECIMALS, HEADER, SEPARATORS
 from funcnet.datasets.registry import DATASETS, check_source
 from funcnet.datasets.splits import TEST_FRACTION, VAL_FRACTION
 from funcnet.named import describe_steps
@@ -75,7 +75,8 @@ class Config(Mapping[str, Any]):
 
     dataset: str = option_field(
         "digits",
-        f"{_names(DATASETS)}, or the path of your own .npz (x, y) or .csv",
+        f"{_names(DATASETS)}, or the path of your own: a table (.csv, .tsv, .parquet, ...; - is "
+        "standard input), or arrays (.npz)",
         "most used",
         "NAME",
         sweep="one",
@@ -93,7 +94,8 @@ class Config(Mapping[str, Any]):
     )
     label: str | None = option_field(
         None,
-        "label column of a .csv; the last if not given",
+        "label column of a table: a name, first or last; if not given the one called target, "
+        "class, label or y, else the only one of words",
         "most used",
         "COLUMN",
         sweep="one",
@@ -102,10 +104,76 @@ class Config(Mapping[str, Any]):
     )
     header: str | None = option_field(
         None,
-        "whether the first row of a .csv names the columns: yes, no; found if not given",
+        "whether the first row of a text file names the columns: yes, no; found if not given",
         "data",
         "WHICH",
         choices=HEADER,
+        sweep="one",
+        gradcheck=True,
+    )
+    separator: str | None = option_field(
+        None,
+        f"what is between the cells of a text file: {_names(SEPARATORS)}; found if not given",
+        "data",
+        "WHICH",
+        choices=SEPARATORS,
+        sweep="one",
+        gradcheck=True,
+    )
+    decimal: str | None = option_field(
+        None,
+        f"what is before the decimals in a text file: {_names(DECIMALS)}; found if not given",
+        "data",
+        "WHICH",
+        choices=DECIMALS,
+        sweep="one",
+        gradcheck=True,
+    )
+    columns: tuple[str, ...] = option_field(
+        (),
+        "the columns of a table to learn from, all if not given",
+        "data",
+        "COLUMN",
+        several=True,
+        least=1,
+        sweep="one",
+        gradcheck=True,
+    )
+    drop: tuple[str, ...] = option_field(
+        (),
+        "columns of a table to leave out",
+        "data",
+        "COLUMN",
+        several=True,
+        least=1,
+        sweep="one",
+        gradcheck=True,
+    )
+    categorical: tuple[str, ...] = option_field(
+        (),
+        "columns of a table whose numbers are categories",
+        "data",
+        "COLUMN",
+        several=True,
+        least=1,
+        sweep="one",
+        gradcheck=True,
+    )
+    group: str | None = option_field(
+        None,
+        "column of a table that says what belongs together, such as patients: no group is in two "
+        "splits",
+        "data",
+        "COLUMN",
+        sweep="one",
+        gradcheck=True,
+    )
+    split_by: str | None = option_field(
+        None,
+        "column of a table whose latest times, or largest numbers, are for testing, those before "
+        "for validation; or that says train, val and test",
+        "data",
+        "COLUMN",
         sweep="one",
         gradcheck=True,
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checks, metrics
+from funcnet.datasets.encoding import Encoding
+from funcnet.datasets.tables import inputs_of, is_table
 from funcnet.layer import Layer
 from funcnet.losses import gives_probabilities, softmax_loss
 from funcnet.net import as_input
@@ -34,7 +36,7 @@ View = Callable[[Any], Any]
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["params", "state", "preprocess"],
-    meta_fields=["net"],
+    meta_fields=["net", "encoding"],
 )
 @dataclass(frozen=True)
 class Model:
@@ -45,18 +47,20 @@ class Model:
       params: its parameters.
       state: its state.
       preprocess: the fitted preprocessing.
+      encoding: if it was trained on a table, what is made of the columns of one.
     """
 
     net: Layer
     params: Tree
     state: Tree
     preprocess: Preprocess
+    encoding: Encoding | None = field(default=None, kw_only=True)
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["params", "state", "preprocess", "epoch", "accuracy", "loss"],
-    meta_fields=["net"],
+    meta_fields=["net", "encoding"],
 )
 @dataclass(frozen=True)
 class BestModel(Model):
@@ -120,7 +124,9 @@ def predict(
 
     Args:
       model: the model.
-      x: [N, ...] raw inputs, as the training data were.
+      x: [N, ...] raw inputs, as the training data were; or, for a model that was trained on a
+        table, a table of its columns, in any order, others too: whatever `load_table` takes, and
+        so a dict `{"age": [41], "island": ["Biscoe"]}` of one row.
       batch_size: examples per forward pass.
       views: functions of raw inputs, such as `flips_and_shifts()`: the scores are the mean of
         those of each view of an example. None is the example alone, as it is.
@@ -149,7 +155,7 @@ def predict_scores(
 ) -> np.ndarray:
     """The scores of each example, [N, C]; arguments and errors are those of `predict`."""
     _check_model(model)
-    x, views = checks.inputs(x), _check_views(views)
+    x, views = _inputs(model, x), _check_views(views)
     batch_size = checks.COUNT.check("batch_size", batch_size)
     model, x = _on_device(model, x, views)
     return np.concatenate(
@@ -187,7 +193,7 @@ def evaluate(
 
     Args:
       model: the model.
-      x: [N, ...] raw inputs, as the training data were.
+      x: [N, ...] raw inputs, or a table, as for `predict`.
       y: [N] integer labels.
       batch_size: examples per forward pass.
       loss_fn: `loss_fn(scores, y) -> (loss, dscores)`.
@@ -202,7 +208,7 @@ def evaluate(
     """
     _check_model(model)
     checks.function("loss_fn", loss_fn)
-    x, views = checks.inputs(x), _check_views(views)
+    x, views = _inputs(model, x), _check_views(views)
     num_classes = _num_classes(model, x)
     y = checks.labels(y, num_examples=len(x), num_classes=num_classes)
     batch_size = checks.COUNT.check("batch_size", batch_size)
@@ -296,6 +302,18 @@ def _on_device(model: Model, x: Any, views: tuple[View, ...]) -> tuple[Model, An
         if checks.is_wide(x):
             x = checks.narrowed(x, "x", "to be looked at in several views")
     return Model(model.net, model.params, model.state, preprocess), x
+
+
+def _inputs(model: Model, x: Any) -> Any:
+    """x as checked arrays, by the model's encoding if it is a table."""
+    if not is_table(x):
+        return checks.inputs(x)
+    if model.encoding is None:
+        raise TypeError(
+            "the model was not trained on a table: x must be an array [N, ...], as "
+            f"read_inputs(path) gives, got {type(x).__name__}"
+        )
+    return checks.inputs(inputs_of(x, model.encoding)[0])
 
 
 def _num_classes(model: Model, x: Any) -> int:

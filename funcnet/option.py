@@ -18,7 +18,7 @@ class Option(NamedTuple):
       range: the numbers that it may be, or each of several: Range or Count.
       choices: the names that it may be, and what they stand for.
       steps: functions that it names, several of them in turn.
-      several: whether it is several numbers.
+      several: whether it is several numbers, or names.
       least: how many values the command line wants after it, of several or of steps.
       optional: whether it may be None, which is as if it had not been given.
       sweep: "several" if a sweep may vary it, "one" if all its members share it, "" if it has none.
@@ -49,8 +49,9 @@ class Option(NamedTuple):
         if self.several or self.steps is not None:
             if not isinstance(value, (list, tuple)):
                 raise TypeError(f"{shown} must be a list, got {value!r}")
+            what = "size" if self.range is not None else "name"
             for each in value:
-                self._check_one(name, f"every size in {shown}", each)
+                self._check_one(name, f"every {what} in {shown}", each)
         else:
             self._check_one(name, shown, value)
 

@@ -182,7 +182,7 @@ def fit(
 
     def model_at(train_state: TrainState) -> Model:
         params = _params_in_use(train_state, program=program)
-        return Model(net, params, train_state.state, fitted)
+        return Model(net, params, train_state.state, fitted, encoding=dataset.encoding)
 
     def looked_at(epoch: int, run: _Run) -> _Run:
         if eval_every is None or (epoch % eval_every and epoch != epochs and epoch != first):
@@ -249,7 +249,8 @@ def _look(
     run = run._replace(rows=(*run.rows, {**history_row(epoch, train, val), **also}))
     if val is not None and (run.best is None or is_better(val, run.best)):
         parts = model.net, model.params, model.state, model.preprocess
-        run = run._replace(best=BestModel(*parts, epoch, val.accuracy, val.loss))
+        measured = epoch, val.accuracy, val.loss
+        run = run._replace(best=BestModel(*parts, *measured, encoding=model.encoding))
     return run
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from funcnet.cli import main
 from funcnet.datasets import load_arrays, read_inputs
 from funcnet.datasets.classes import as_classes, missing_labels
-from funcnet.datasets.dataset import DataWarning
+from funcnet.datasets.notes import DataWarning
 
 LABELS = {
     "plus and minus": ([1, -1, -1, 1], ("-1", "1"), [1, 0, 0, 1]),
@@ -115,7 +115,7 @@ ROWS = "3,1,a\n4,0,b\n5,2,a\n6,1,b\n"
         ("7,5,species\n" + ROWS, 4),
         ("7,5,a\n" + ROWS, 5),
         ("0,1,a\n" + ROWS, 5),  # counts up, but is of a class
-        ("x,y,a\n" + ROWS, 4),
+        ("u,v,a\n" + ROWS, 4),
         ("4,2,cat,dog\n3,1,0\n4,0,1\n5,2,0\n6,1,1\n", 4),  # scikit-learn's
     ],
 )
@@ -127,10 +127,14 @@ def test_the_first_row(tmp_path, text, count):
 
 def test_where_nothing_says_it_the_header_is_said_and_decided(tmp_path, capsys):
     path = write(tmp_path / "a.csv", "0,1,2\n" + "3,1,0\n4,0,1\n" * 5)
+    last = {**WHOLE, "label": "last"}
     with pytest.warns(DataWarning, match=r"counts up .*--header no"):
-        assert len(load_arrays(path, **WHOLE).x_train) == 10
-    assert len(load_arrays(path, **WHOLE, header="yes").x_train) == 10
-    assert len(load_arrays(path, **WHOLE, header="no").x_train) == 11
+        assert len(load_arrays(path, **last).x_train) == 10
+    assert len(load_arrays(path, **last, header="yes").x_train) == 10
+    assert len(load_arrays(path, **last, header="no").x_train) == 11
+    other = write(tmp_path / "b.csv", "7,5,0\n" + "3,1,0\n4,0,1\n" * 5)
+    with pytest.warns(DataWarning, match=r"7, 5, 0, is taken for an example: --header yes"):
+        assert len(load_arrays(other, **last).x_train) == 11
     inputs = write(tmp_path / "x.csv", "0,1\n3,1\n4,0\n")
     with pytest.warns(DataWarning, match="counts up"):
         assert len(read_inputs(inputs)) == 2
@@ -138,27 +142,29 @@ def test_where_nothing_says_it_the_header_is_said_and_decided(tmp_path, capsys):
     with pytest.raises(ValueError, match="unknown header 'maybe'"):
         read_inputs(inputs, header="maybe")
     options = ["--epochs", "2", "--hidden-dims", "4", "--quiet", "--out", str(tmp_path / "run")]
-    assert main(["train", "--dataset", str(path), *options]) == 0
+    assert main(["train", "--dataset", str(path), "--label", "last", *options]) == 0
     assert "note: " in capsys.readouterr().err
     assert json.loads((tmp_path / "run/config.json").read_text())["class_names"] == ["0", "1"]
     assert main(["predict", str(tmp_path / "run"), str(inputs)]) == 0
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 3
-    assert "counts up" in err
-    assert main(["predict", str(tmp_path / "run"), str(inputs), "--header", "no"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert len(out.splitlines()) == 3  # the names of the columns in training are a header
+    assert err == ""
+    assert main(["predict", str(tmp_path / "run"), str(inputs), "--header", "no"]) == 2
+    assert "has no column '0', which" in capsys.readouterr().err
 
 
 def test_seconds_in_a_csv_are_not_rounded(tmp_path):
-    rows = "".join(f"{1_700_000_000 + i},{i % 2}\n" for i in range(20))
-    data = load_arrays(write(tmp_path / "a.csv", rows), **WHOLE)
+    rows = "".join(f"{1_700_000_000 + 2 * i},{i % 2}\n" for i in range(20))
+    data = load_arrays(write(tmp_path / "a.csv", "t,y\n" + rows), **WHOLE)
     assert data.x_train.dtype == np.float64
     assert len(np.unique(data.x_train)) == 20
 
 
 def test_a_constant_column_rounds_nothing(tmp_path):
-    rows = "".join(f"{i},0.1,{i % 2}\n" for i in range(20))
-    assert load_arrays(write(tmp_path / "a.csv", rows), **WHOLE).x_train.dtype == np.float32
+    rows = "a,b,y\n" + "".join(f"{i * i},0.1,{i % 2}\n" for i in range(20))
+    data = load_arrays(write(tmp_path / "a.csv", rows), columns=["a", "b"], **WHOLE)
+    assert data.x_train.shape == (20, 2)
+    assert data.x_train.dtype == np.float32
 
 
 def test_a_guess_is_said_also_where_it_leads_to_an_error(tmp_path, capsys):

@@ -211,7 +211,7 @@ def a_run(damage=lambda: None):
 
 
 def a_plain_run():
-    bad_csv("a,b,y\n" + "1,2,0\n2,1,1\n" * 10)()
+    bad_csv("a,b,y\n" + "".join(f"{2 * i},{i * i},{i % 2}\n" for i in range(20)))()
     assert run(*TRAIN_CSV, "--quiet", "--out", "p")[0] == 0
 
 
@@ -257,7 +257,7 @@ BAD = {
         "--augment flip: random_flip: images must be [N, ..., H, W], got [4, 3]",
     ),
     "tta of what is no image": (
-        bad_csv("a,b,y\n" + "1,2,0\n2,1,1\n" * 20),
+        bad_csv("a,b,y\n" + "".join(f"{i},{i * i},{i % 2}\n" for i in range(1, 41, 2))),
         [*TRAIN_CSV, "--tta"],
         "images must be [N, ..., H, W], got [1, 2]",
     ),
@@ -272,8 +272,21 @@ BAD = {
     "npz label infinite": (bad_npz(x=x(), y=Y + np.inf), TRAIN_NPZ, "y"),
     "csv empty": (bad_csv(""), TRAIN_CSV, "bad.csv"),
     "csv ragged": (bad_csv("a,b,y\n1,2,0\n1,0\n"), TRAIN_CSV, "bad.csv"),
-    "csv word": (bad_csv("a,b,y\n1,2,0\n1,two,0\n"), TRAIN_CSV, "two"),
-    "csv nan": (bad_csv("a,b,y\n1,nan,0\n1,2,0\n"), TRAIN_CSV, "bad.csv"),
+    "csv word": (
+        bad_csv("a,y\n" + "".join(f"{i * i},{i % 2}\n" for i in range(30)) + "two,0\n"),
+        TRAIN_CSV,
+        "bad.csv, line 32, column 'a': 'two' is not a number, as 96.8 % of the column are",
+    ),
+    "csv infinite": (
+        bad_csv("a,y\n1,0\ninf,0\n"),
+        TRAIN_CSV,
+        "bad.csv, line 3, column 'a': inf is not finite",
+    ),
+    "csv without a label": (
+        bad_csv("a,b\n1,2\n1,3\n"),
+        TRAIN_CSV,
+        "bad.csv: which column is the label? say it with --label NAME, first or last",
+    ),
     "csv unknown label": (
         bad_csv("a,b,label\n1,2,0\n1,2,1\n"),
         [*TRAIN_CSV, "--label", "lable"],

@@ -4,14 +4,30 @@ import argparse
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 import funcnet as fn
 from funcnet import checks
 from funcnet.cli.measures import as_json, class_lines, further_line
-from funcnet.cli.options import SPLITS, add_run_options, listed, name_among, views
+from funcnet.cli.options import (
+    SPLITS,
+    TEXT,
+    add_file_options,
+    add_run_options,
+    listed,
+    name_among,
+    views,
+)
 from funcnet.cli.parser import add_command
-from funcnet.cli.records import check_data, load_data, load_run
+from funcnet.cli.records import check_data, load_data, load_for, load_run, noted
 from funcnet.config import Config
+from funcnet.datasets.classes import places_among
 from funcnet.datasets.dataset import first
+from funcnet.datasets.notes import naming_file
+from funcnet.datasets.registry import is_table_file
+from funcnet.runs import Record
+
+WHOLE: dict[str, Any] = {"val_fraction": 0.0, "test_fraction": 0.0}  # of a file
 
 
 def add(commands: Any, base: Config) -> Any:
@@ -28,17 +44,24 @@ def add(commands: Any, base: Config) -> Any:
             "evaluate runs/digits",
             "evaluate runs/digits --split val --model last",
             "evaluate runs/digits --json > measured.json",
+            "evaluate runs/penguins others.csv",
         ),
-        arguments="RUN",
+        arguments="RUN [FILE]",
     )
     add_run_options(parser)
     parser.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="other labelled examples, a table or .npz, in place of a split of the run's own data",
+    )
+    parser.add_argument(
         "--split",
         type=name_among("split", SPLITS),
-        default="test",
         metavar="NAME",
-        help=f"{listed(SPLITS)} (default: %(default)s)",
+        help=f"of the run's own data: {listed(SPLITS)} (default: test)",
     )
+    add_file_options(parser.add_argument_group("of FILE"), ("label", *TEXT))
     parser.add_argument(
         "--data-dir", metavar="DIR", help="where downloaded data are; as in training if not given"
     )
@@ -54,27 +77,61 @@ def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     record, model = load_run(args.run_directory, args.model)
     config = record.config
-    if args.data_dir is not None:
-        config = dataclasses.replace(config, data_dir=args.data_dir)
-    dataset = load_data(config)
-    check_data(record, dataset, f"since the run, and with it the {args.split} split")
-    dataset = first(dataset, config.num_train, "--num-train")
-    x, y = getattr(dataset, f"x_{args.split}"), getattr(dataset, f"y_{args.split}")
-    if not len(x):
-        raise ValueError(f"the {args.split} split of {config.dataset} is empty")
+    if args.file is None:
+        x, y, what = _split(args, record, model)
+    else:
+        x, y, what = _file(args, record, model)
     averaged_over = views(config, args)
     result = fn.evaluate(model, x, y, loss_fn=config.meaning("loss"), views=averaged_over)
     class_names = record.facts["class_names"]
     if args.json:
-        facts = {"run": args.run_directory, "model": args.model, "split": args.split}
+        facts = {"run": args.run_directory, "model": args.model, **what}
         print(as_json(result, y, class_names, **facts, examples=len(x)))
         return 0
     averaged = f", averaged over {result.views} views" if args.tta else ""
+    (of_what,) = what.values()
     print(
-        f"{args.split} accuracy {100 * result.accuracy:.2f} %{averaged}, loss {result.loss:.4f} "
+        f"{of_what} accuracy {100 * result.accuracy:.2f} %{averaged}, loss {result.loss:.4f} "
         f"({checks.plural(len(x), 'example')}, {args.model} model of {args.run_directory})"
     )
     print(further_line(result))
     for line in class_lines(result, y, class_names):
         print(line)
     return 0
+
+
+def _split(
+    args: argparse.Namespace, record: Record, model: fn.Model
+) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """Inputs and labels of a split of what the run was trained on, and which it is."""
+    if given := [name for name in ("label", *TEXT) if hasattr(args, name)]:
+        raise ValueError(f"--{given[0]} is for a FILE to evaluate on")
+    config, split = record.config, args.split or "test"
+    if args.data_dir is not None:
+        config = dataclasses.replace(config, data_dir=args.data_dir)
+    dataset = load_data(config, model)
+    check_data(record, dataset, f"since the run, and with it the {split} split")
+    dataset = first(dataset, config.num_train, "--num-train")
+    x, y = getattr(dataset, f"x_{split}"), getattr(dataset, f"y_{split}")
+    if not len(x):
+        raise ValueError(f"the {split} split of {config.dataset} is empty")
+    return x, y, {"split": split}
+
+
+def _file(
+    args: argparse.Namespace, record: Record, model: fn.Model
+) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """Inputs and labels of another file, and its name."""
+    if args.split is not None or args.data_dir is not None:
+        raise ValueError("--split and --data-dir are for the run's own data, not for a FILE")
+    names = tuple(record.facts["class_names"])
+    given = {name: getattr(args, name) for name in ("label", *TEXT) if hasattr(args, name)}
+    with noted():
+        if is_table_file(args.file):
+            label = given.pop("label", record.config.label)
+            dataset = load_for(model, args.file, label, class_names=names, **WHOLE, **given)
+            return dataset.x_train, dataset.y_train, {"file": args.file}
+        dataset = fn.load_arrays(args.file, **WHOLE, **given)
+    with naming_file(args.file):
+        places = places_among(dataset.class_names, names)
+    return dataset.x_train, places[dataset.y_train], {"file": args.file}

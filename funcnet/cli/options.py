@@ -13,6 +13,7 @@ from funcnet.option import Option, option
 from funcnet.sweeps.search import Distribution
 
 SPLITS = ("train", "val", "test")
+TEXT = ("header", "separator", "decimal")  # options of text files
 
 
 def views(config: Config, args: argparse.Namespace | None = None) -> Any:
@@ -53,6 +54,14 @@ def add_config_options(
             section.add_argument(option(name), help=help, **facts)
             for alias in known.aliases:
                 section.add_argument(option(alias), help=argparse.SUPPRESS, **facts)
+
+
+def add_file_options(parser: Any, names: Iterable[str]) -> None:
+    """Options that say how to read a file, by their names in Config."""
+    for name in names:
+        known = OPTIONS[name]
+        facts = _facts(name, known, several=False)
+        parser.add_argument(option(name), help=known.help.replace("%", "%%"), **facts)
 
 
 def given_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,16 +3,18 @@
 import argparse
 import csv
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 import funcnet as fn
-from funcnet.cli.options import add_run_options, name_among, views
+from funcnet.cli.options import TEXT, add_file_options, add_run_options, views
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import load_run, noted
-from funcnet.config import OPTIONS, Config
-from funcnet.datasets.arrays import HEADER
+from funcnet.config import Config
+from funcnet.datasets.delimited import Format
+from funcnet.datasets.tables import inputs_of
 from funcnet.losses import gives_probabilities
 from funcnet.metrics import softmax
 from funcnet.model import answers
@@ -26,22 +28,28 @@ def add(commands: Any, base: Config) -> Any:
         run,
         "predict the classes of examples in a file",
         "Prints CSV: example, label, class, and the probability that the network gives it (its "
-        "score, if it was trained with the svm loss).",
-        ("predict runs/digits images.npy > labels.csv",),
+        "score, if it was trained with the svm loss). Columns of a table are found by their names.",
+        (
+            "predict runs/digits images.npy > labels.csv",
+            "predict runs/penguins new.csv --id bird --proba",
+            "predict runs/penguins - < new.csv",
+        ),
         arguments="RUN FILE",
     )
     add_run_options(parser)
     parser.add_argument(
-        "file", metavar="FILE", help="raw inputs: .npy, .npz with x, or .csv of features"
+        "file",
+        metavar="FILE",
+        help="a table, - is standard input; or raw inputs: .npy, .npz with x",
     )
-    parser.add_argument("--label", metavar="COLUMN", help="column of a .csv to leave out")
-    known = OPTIONS["header"]
     parser.add_argument(
-        "--header",
-        type=name_among("header", HEADER),
-        metavar=known.metavar,
-        help=known.help,
+        "--id", metavar="COLUMN", help="column of a table to call examples by, not their numbers"
     )
+    parser.add_argument(
+        "--proba", action="store_true", help="print the probability of each class, too"
+    )
+    parser.add_argument("--label", metavar="COLUMN", help="column of a table to leave out")
+    add_file_options(parser, TEXT)
     return parser
 
 
@@ -49,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     record, model = load_run(args.run_directory, args.model)
     with noted():
-        x = fn.read_inputs(args.file, label=args.label, header=args.header)
+        x, names, title = _inputs(args, model)
     averaged_over = views(record.config, args)
     scores = fn.predict_scores(model, x, views=averaged_over).astype(np.float64)
     labels = answers(scores)
@@ -57,8 +65,29 @@ def run(args: argparse.Namespace) -> int:
     if gives_probabilities(record.config.meaning("loss")):
         value, shown = "probability", softmax(scores)
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("example", "label", "class", value))
-    for i, label in enumerate(labels):
-        writer.writerow((i, label, record.facts["class_names"][label], f"{shown[i, label]:.6g}"))
+    classes = record.facts["class_names"]
+    every = [f"{value} of {name}" for name in classes] if args.proba else []
+    writer.writerow((title, "label", "class", value, *every))
+    for name, label, row in zip(names, labels, shown, strict=True):
+        each = [f"{v:.6g}" for v in row] if args.proba else []
+        writer.writerow((name, label, classes[label], f"{row[label]:.6g}", *each))
     sys.stdout.flush()
     return 0
+
+
+def _inputs(args: argparse.Namespace, model: fn.Model) -> tuple[Any, Sequence[Any], str]:
+    """Inputs [N, ...], what to call each of them, and what to call that."""
+    form = {name: getattr(args, name, None) for name in TEXT}
+    if model.encoding is None:
+        if args.id is not None:
+            raise ValueError("--id is for runs that were trained on a table")
+        x = fn.read_inputs(args.file, label=args.label, **form)
+        return x, range(len(x)), "example"
+    x, table = inputs_of(args.file, model.encoding, Format(**form), words=args.id and (args.id,))
+    for name in filter(None, (args.label, args.id)):
+        table.column(name)
+    if args.id is None:
+        return x, range(len(x)), "example"
+    column = table.column(args.id).texts()
+    words = (*(column.words or ()), "")  # "" is a missing one
+    return x, [words[code] for code in column.values], args.id

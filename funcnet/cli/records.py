@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -15,8 +16,12 @@ from funcnet import recipes, runs
 from funcnet.cli.options import given_options, listed
 from funcnet.config import Config, replaced
 from funcnet.datasets import load_dataset
-from funcnet.datasets.dataset import DataWarning, fingerprint
-from funcnet.datasets.registry import FILE_OPTIONS, is_file
+from funcnet.datasets.dataset import fingerprint
+from funcnet.datasets.delimited import Format
+from funcnet.datasets.encoding import plain_encoding
+from funcnet.datasets.notes import DataWarning
+from funcnet.datasets.registry import FILE_OPTIONS, is_file, is_table_file
+from funcnet.datasets.tables import ENDS, label_of, load_table, read_table
 from funcnet.runs import Record
 
 
@@ -42,11 +47,26 @@ def run_name(config: Config, recipe: str | None) -> str:
     return recipe or (Path(config.dataset).stem if is_file(config.dataset) else config.dataset)
 
 
-def load_data(config: Config) -> fn.Dataset:
-    """The dataset of a Config, whole."""
+def load_data(config: Config, model: fn.Model | None = None) -> fn.Dataset:
+    """The dataset of a Config, whole; a table as it was made for a model, if there is one."""
     options = {name: config[name] for name in FILE_OPTIONS}
     with noted():
-        return load_dataset(config.dataset, data_dir=config.data_dir, **options)
+        if model is None or not is_table_file(config.dataset):
+            return load_dataset(config.dataset, data_dir=config.data_dir, **options)
+        return load_for(model, config.dataset, **options)
+
+
+def load_for(model: fn.Model, path: str, label: str | None = None, **options: Any) -> fn.Dataset:
+    """A table as it was made for a model: options of `load_arrays`, and of `load_table`."""
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    form = Format(*(given.pop(name, None) for name in Format._fields))
+    encoding = model.encoding
+    learned = {name: given.pop(name, ()) for name in ("columns", "drop", "categorical")}
+    words = learned["categorical"] if encoding is None else encoding.words
+    table = read_table(path, form, words=words, label=None if label in ENDS else label)
+    if encoding is None:  # of a run before columns were encoded: they all were numbers
+        encoding = plain_encoding(table, label_of(table, label))
+    return load_table(table, label, encoding=encoding, **given)
 
 
 @contextlib.contextmanager
@@ -64,6 +84,9 @@ def noted() -> Iterator[None]:
 def with_data(record: Record, dataset: fn.Dataset) -> Record:
     """The record with what there is to know of its data."""
     record = record.having(class_names=list(dataset.class_names))
+    if dataset.encoding is not None and record.config.label is None:  # which has been found
+        label = dataset.encoding.label
+        record = record._replace(config=dataclasses.replace(record.config, label=label))
     if is_file(record.config.dataset):
         record = record.having(data_sha256=fingerprint(dataset))
     return record

@@ -14,6 +14,7 @@ import numpy as np
 import funcnet as fn
 from funcnet import checks, runs
 from funcnet.cli.console import ignore_interrupts, one_interrupt, say
+from funcnet.cli.describe import summary
 from funcnet.cli.measures import further_line
 from funcnet.cli.options import add_config_options, add_recipe_option, views
 from funcnet.cli.parser import add_command
@@ -63,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.out) if args.out else runs.new_run_path("runs", name)
     runs.check_free(path, overwrite=args.overwrite)
     dataset = load_data(config)
+    if not args.quiet:
+        for line in summary(dataset):
+            print(line)
     record = with_data(make_record(config, args.recipe), dataset)
     net, optimizer, dataset, options = fn.experiment(config, dataset)
     batch_size = options["batch_size"]

@@ -2,13 +2,18 @@
 
 from funcnet.datasets.arrays import load_arrays, read_inputs
 from funcnet.datasets.cifar10 import download_cifar10, find_cifar10, load_cifar10
-from funcnet.datasets.dataset import Dataset, DataWarning, check_dataset
+from funcnet.datasets.dataset import Dataset, check_dataset
 from funcnet.datasets.digits import load_digits
+from funcnet.datasets.encoding import Encoding, Feature
+from funcnet.datasets.notes import DataWarning
 from funcnet.datasets.registry import load_dataset
+from funcnet.datasets.tables import load_table
 
 __all__ = [
     "DataWarning",
     "Dataset",
+    "Encoding",
+    "Feature",
     "check_dataset",
     "download_cifar10",
     "find_cifar10",
@@ -16,5 +21,6 @@ __all__ = [
     "load_cifar10",
     "load_dataset",
     "load_digits",
+    "load_table",
     "read_inputs",
 ]

@@ -1,5 +1,6 @@
 """Classes of what people call labels: numbers from anywhere, True and False, strings, one-hot."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,32 @@ def as_classes(labels: Any, *, name: str = "y") -> tuple[np.ndarray, tuple[str, 
         whole = all(n.is_integer() and abs(n) >= 2**53 for n in numbers if n is not None)
         labels = np.array([int(w) for w in words], object) if whole else np.array(numbers, float)
     return _of_numbers(labels, name)
+
+
+def places_among(labels: Any, names: Sequence[str], *, name: str = "y") -> np.ndarray:
+    """The classes of labels that are known already, [N] int32.
+
+    Args:
+      labels: [N] labels, none missing; numbers are those of equal value.
+      names: what the C classes are called.
+      name: what to call the labels in errors.
+    Raises:
+      ValueError: a label is none of the classes.
+    """
+    words = [_shown(label) if isinstance(label, float) else _word(label) for label in labels]
+    places = {each: i for i, each in enumerate(names)}
+    numbers = {number(each): i for i, each in enumerate(names)}
+    if None not in numbers:
+        places = {**{word: numbers[number(word)] for word in words if number(word) in numbers}}
+    for i, word in enumerate(words):
+        if word not in places:
+            raise ValueError(f"{name} has {word!r} in row {i}, which is {_none_of(names)}")
+    return np.array([places[word] for word in words], np.int32)
+
+
+def _none_of(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return f"none of the {len(names)} classes that were trained on: {shown}"
 
 
 def number(word: str) -> float | None:

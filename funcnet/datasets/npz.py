@@ -11,7 +11,7 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.datasets.classes import as_classes, missing_labels
-from funcnet.datasets.dataset import DataWarning, naming_file
+from funcnet.datasets.notes import DataWarning, naming_file
 
 
 def labelled_npz(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

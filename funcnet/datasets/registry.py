@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from funcnet import checks
-from funcnet.datasets.arrays import load_arrays
+from funcnet.datasets.arrays import ARRAYS, load_arrays
 from funcnet.datasets.cifar10 import CIFAR10
 from funcnet.datasets.dataset import Dataset, Source
 from funcnet.datasets.digits import DIGITS
+from funcnet.datasets.sources import STDIN
 
+# By these the name of a file is known that is not there.
+SUFFIXES = {
+    *(".npz", ".npy", ".csv", ".tsv", ".tab", ".txt", ".dat", ".data", ".gz", ".zip"),
+    *(".parquet", ".arrow", ".feather"),
+}
 DATASETS: dict[str, Source] = {source.name: source for source in (DIGITS, CIFAR10)}
 # What may be said of a file: all but the seed of its split, which stays as it is.
 FILE_OPTIONS = tuple(
@@ -24,7 +30,14 @@ def is_file(name: str) -> bool:
     """Whether a name is that of a file, there or not, rather than of an entry of the registry."""
     if name in DATASETS:
         return False
-    return name.endswith((".npz", ".csv")) or os.sep in name or Path(name).is_file()
+    if name == STDIN or Path(name).suffix.lower() in SUFFIXES:
+        return True
+    return os.sep in name or Path(name).is_file()
+
+
+def is_table_file(name: str) -> bool:
+    """Whether a name is that of a file that holds a table, rather than arrays."""
+    return is_file(name) and Path(name).suffix.lower() not in ARRAYS
 
 
 def check_source(
@@ -40,7 +53,7 @@ def check_source(
     if name not in DATASETS and not is_file(name):
         raise ValueError(checks.unknown("dataset", name, DATASETS))
     for option in FILE_OPTIONS:
-        if options.get(option) is not None and name in DATASETS:
+        if options.get(option) not in (None, ()) and name in DATASETS:
             raise ValueError(f"{shown(option)} is for files, not for {name}")
     takers = [source.name for source in DATASETS.values() if source.takes_directory]
     if options.get("data_dir") is not None and name not in takers:
@@ -56,11 +69,10 @@ def load_dataset(
     """Load an entry of the registry, or a file.
 
     Args:
-      name: a name in `DATASETS`, or the path of a `.npz` or `.csv` file.
+      name: a name in `DATASETS`, or the path of a file of one's own, see `load_arrays`.
       data_dir: where the dataset is, for one that takes a directory; by default $FUNCNET_DATA,
         then the user's cache directory.
-      file_options: those of `load_arrays`, for a file: `label`, `header`, `val_fraction`,
-        `test_fraction`; None is as if not given.
+      file_options: those of `load_arrays`, for a file, such as `label`; None is as if not given.
     Returns:
       The Dataset.
     Raises:
@@ -75,5 +87,5 @@ def load_dataset(
     check_source(name, {**file_options, "data_dir": data_dir})
     if name in DATASETS:
         return DATASETS[name].load(data_dir)
-    given = {option: value for option, value in file_options.items() if value is not None}
+    given = {option: value for option, value in file_options.items() if value not in (None, ())}
     return load_arrays(name, **given)

@@ -1,8 +1,16 @@
 """Which examples are to train, which for validation and which for testing."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from funcnet import checks
+
+GIVEN = {  # what a column may call splits
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 VAL_FRACTION = checks.Range(at_least=0, below=1)
 TEST_FRACTION = checks.Range(at_least=0, below=1)
@@ -44,3 +52,82 @@ def split(y: np.ndarray, val_fraction: float, test_fraction: float, seed: int) -
     by_rank = order[np.argsort(rank[order], kind="stable")]
     part[by_rank] = np.repeat([2, 1, 0], [num_test, num_val, len(y) - num_val - num_test])
     return [order[part[order] == which] for which in (0, 1, 2)]
+
+
+def split_groups(
+    groups: np.ndarray, val_fraction: float, test_fraction: float, seed: int
+) -> list[np.ndarray]:
+    """Indices for training, validation and testing, the rows of a group in one of them.
+
+    Groups in an order shuffled by `seed` alone, the largest first, go where most rows are wanting,
+    in proportion.
+
+    Args:
+      groups: [N] integers, -1 is a group of its own.
+      val_fraction, test_fraction: of the rows, as near as groups allow.
+      seed: of the shuffle.
+    Raises:
+      ValueError: there are fewer groups than splits.
+    """
+    fractions = np.array([1 - val_fraction - test_fraction, val_fraction, test_fraction])
+    _, groups, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(counts) < (fractions > 0).sum():
+        raise ValueError(
+            f"{checks.plural(len(counts), 'group')} cannot be split: each is whole in one split"
+        )
+    rng = np.random.Generator(np.random.PCG64(seed))
+    order = rng.permutation(len(counts))
+    place, filled, wanted = np.zeros(len(counts), int), np.zeros(3), fractions * len(groups)
+    for group in order[np.argsort(-counts[order], kind="stable")]:  # the largest first
+        room = np.divide(filled, wanted, out=np.full(3, np.inf), where=wanted > 0)
+        place[group] = np.argmin(room)
+        filled[place[group]] += counts[group]
+    if not filled[0]:
+        raise ValueError("no group is left for training")
+    return [np.flatnonzero(place[groups] == i) for i in range(3)]
+
+
+def split_in_order(
+    values: np.ndarray, val_fraction: float, test_fraction: float
+) -> list[np.ndarray]:
+    """Indices for training, validation and testing, the last rows by `values` for testing.
+
+    Args:
+      values: [N] numbers, such as days, none missing; rows of one value are in one split, the
+        later one.
+      val_fraction, test_fraction: of the rows, as near as equal values allow.
+    Raises:
+      ValueError: none would be left for training.
+    """
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    num_val, num_test = round(len(values) * val_fraction), round(len(values) * test_fraction)
+    ends = [len(values) - num_val - num_test, len(values) - num_test]
+    first, second = (
+        int(np.searchsorted(ranked, ranked[end])) if end < len(values) else end for end in ends
+    )
+    if not first:
+        raise ValueError("none are left for training before those for validation and testing")
+    return [order[:first], order[first:second], order[second:]]
+
+
+def given_split(words: Sequence[str]) -> list[np.ndarray] | None:
+    """Indices by the name of a split that each row has, a key of `GIVEN`; None if others occur."""
+    names = [GIVEN.get(word.lower()) for word in words]
+    if None in names:
+        return None
+    return [np.flatnonzero([name == split for name in names]) for split in ("train", "val", "test")]
+
+
+def repeated(x: np.ndarray, y: np.ndarray, train: np.ndarray, other: np.ndarray) -> int:
+    """How many of the `other` rows are in training, too, with the same features and label."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    factors = rng.integers(2**63, size=x.shape[1] + 1, dtype=np.uint64) * 2 + 1
+    hashes = np.empty(len(x), np.uint64)  # of 64 bits: two rows hardly ever have one
+    for start in range(0, len(x), 65_536):
+        part = slice(start, start + 65_536)
+        rows = np.concatenate([x[part], y[part, None]], axis=1, dtype=np.float64)
+        bits = (rows + 0.0).view(np.uint64)  # -0.0 is 0.0
+        bits ^= bits >> np.uint64(29)
+        hashes[part] = (bits * factors).sum(axis=1, dtype=np.uint64)
+    return int(np.isin(hashes[other], hashes[train]).sum())

@@ -14,13 +14,14 @@ combination of their values is a group of members with a program of its own.
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Unpack
 
 import jax
 import numpy as np
 
 from funcnet import checks
-from funcnet.datasets import Dataset, check_dataset
+from funcnet.datasets import Dataset, Encoding, check_dataset
 from funcnet.model import BestModel, Evaluation, evaluate, merit
 from funcnet.signature import takes
 from funcnet.sweeps.chunks import Chunk, advance, begin, make_chunks, with_chunk
@@ -133,7 +134,8 @@ def sweep(
     alive, chunk, interrupted = tuple(range(len(checked))), None, False
 
     def members_now() -> tuple[Member, ...]:
-        return current if chunk is None else with_chunk(current, chunk, epochs)
+        now = current if chunk is None else with_chunk(current, chunk, epochs)
+        return tuple(_encoded(member, dataset.encoding) for member in now)
 
     try:
         for end in (*halve_at, epochs):
@@ -160,6 +162,15 @@ def sweep(
         loss_fn = next(g.programs[index].loss_fn for g in groups if index in g.programs)
         test = evaluate(best, dataset.x_test, dataset.y_test, loss_fn=loss_fn)
     return SweepResult(current, best, current[index].settings, test, interrupted)
+
+
+def _encoded(member: Member, encoding: Encoding | None) -> Member:
+    """The member with models that take the tables that were trained on."""
+    if encoding is None:
+        return member
+    model = member.model and replace(member.model, encoding=encoding)
+    best = member.best and replace(member.best, encoding=encoding)
+    return member._replace(model=model, best=best)
 
 
 def _looks(epochs: int, eval_every: int | None, halve_at: Sequence[int]) -> frozenset[int]:

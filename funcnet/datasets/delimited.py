@@ -1,0 +1,366 @@
+"""Text files of cells: comma, semicolon, tab or blanks between them, with a header or without.
+
+They are read by pyarrow if it is installed, else by Python's csv, to the same values; what the
+first of them stumbles over the second reads, or says what is wrong with it, and in which line.
+"""
+
+import codecs
+import contextlib
+import csv
+import importlib.util
+import io
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from funcnet import checks
+from funcnet.datasets.classes import MISSING, number
+from funcnet.datasets.notes import note
+from funcnet.datasets.sources import Source
+from funcnet.datasets.table import Column, Table, coded, joined, numbers_of
+
+HEADER = {"yes": True, "no": False}
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " "}
+DECIMALS = {"point": False, "comma": True}
+CHUNK = 32_768  # rows that are held as strings
+_SAMPLE = 1 << 20  # bytes that are looked at to find what lies between cells
+_SAMPLE_ROWS = 100  # rows of these
+
+
+class Format(NamedTuple):
+    """What is said of a text file: keys of `HEADER`, `SEPARATORS`, `DECIMALS`; None is to be found.
+
+    Attributes:
+      header: whether its first row names the columns.
+      separator: what lies between cells.
+      decimal: what lies before decimals.
+    """
+
+    header: str | None = None
+    separator: str | None = None
+    decimal: str | None = None
+
+
+FOUND = Format()
+
+
+class _Layout(NamedTuple):
+    """Of a file: what lies between cells, whether decimals have a comma, its first two rows."""
+
+    separator: str
+    comma: bool
+    first: list[str]
+    width: int  # of the rows below the first
+    line: int  # of the first row
+
+
+class _Python(Exception):
+    """This file is one for Python's own reader."""
+
+
+def read_delimited(
+    source: Source,
+    form: Format = FOUND,
+    *,
+    words: Sequence[str] = (),
+    label: str | None = None,
+    expected: Sequence[str] = (),
+) -> Table:
+    """Read a text file.
+
+    Args:
+      source: the file.
+      form: what is known of it.
+      words: names of columns whose numbers are words.
+      label: the name of the label column, if it is known.
+      expected: names that its header has, if it has one.
+    Returns:
+      The Table, with the names in its header, or with numbers from 1 for names.
+    Raises:
+      ValueError: what is wrong with the file, with the line.
+    """
+    layout = _layout(source, form)
+    first, width = layout.first, layout.width
+    header = None if form.header is None else checks.choose("header", form.header, HEADER)
+    spoken_of = {name for name in (*words, label or "") if name and number(name) is None}
+    awaited = {name for name in expected if number(name) is None} | spoken_of
+    found = awaited & set(first) or (expected and set(expected) <= set(first))
+    if header is None and found:
+        header = True
+    places = {name: i for i, name in enumerate(first)} if header else {}
+    known = {places.get(name, _position(name, width)) for name in words}
+    columns, lines = _read(source, layout, known)
+    if header is None and [str(len(lines)), str(width - 1)] == first[:2] and len(first) > 2:
+        return Table(_called(columns, _numbers(width)), source.name, False, lines, tuple(first[2:]))
+    if len(first) != width:
+        count = checks.plural(len(first), "cell")
+        raise ValueError(f"{source.name}, line {layout.line} has {count}, expected {width}")
+    if header is None:
+        header = _is_header(source.name, first, columns, label)
+    if header:
+        names = _names(source.name, first, label)
+        if not len(lines):
+            raise ValueError(f"{source.name} has a header, but no rows")
+        if missed := {i for i, name in enumerate(names) if name in words} - known:
+            columns, lines = _read(source, layout, known | missed)
+        return Table(_called(columns, names), source.name, True, lines)
+    columns, lines = _with_first(source, layout, columns, lines, known)
+    return Table(_called(columns, _numbers(width)), source.name, False, lines)
+
+
+# What a file is like
+
+
+def _layout(source: Source, form: Format) -> _Layout:
+    """How a file is written, as it is said, or found from its beginning."""
+    if form.separator is not None:
+        separator = checks.choose("separator", form.separator, SEPARATORS)
+        rows = list(islice(_rows(source, separator), _SAMPLE_ROWS))
+    else:
+        separator, rows = _separated(source)
+    if not rows:
+        raise ValueError(f"{source.name} is empty")
+    if form.decimal is not None:
+        comma = checks.choose("decimal", form.decimal, DECIMALS)
+    else:
+        comma = separator != "," and _has_commas(source.name, [cells for _, cells in rows[1:]])
+    line, first = rows[0]
+    first = [cell.strip() for cell in first]
+    width = len(rows[1][1]) if len(rows) > 1 and _may_be_counts(first, rows[1][1]) else len(first)
+    return _Layout(separator, comma, first, width, line)
+
+
+def _separated(source: Source) -> tuple[str, list[tuple[int, list[str]]]]:
+    """The separator of a file, and its first rows: of one length, the more numbers the better."""
+    sample = source.start(_SAMPLE)
+    text = codecs.getincrementaldecoder("utf-8-sig")(errors="replace").decode(sample)
+    if len(sample) == _SAMPLE:
+        text = text[: text.rfind("\n") + 1] or text
+    found = {}
+    for separator in (",", ";", "\t", "|", " "):
+        with contextlib.suppress(ValueError):
+            rows = list(islice(_parsed(source.name, io.StringIO(text), separator), _SAMPLE_ROWS))
+            widths = {len(cells) for _, cells in rows[1:]} or {len(rows[0][1])} if rows else set()
+            fits = rows and (len(rows[0][1]) in widths or _may_be_counts(*_two(rows)))
+            if len(widths) == 1 and max(widths) > 1 and fits:
+                found[separator] = rows
+    if " " in found and len(found) > 1:
+        del found[" "]  # there are blanks beside other separators, too
+    if not found:
+        return ",", list(islice(_rows(source, ","), _SAMPLE_ROWS))
+    best = max(found, key=lambda separator: _number_share(found[separator]))
+    usual = {".tsv": "\t", ".tab": "\t"}.get(source.suffix, ",")
+    if best != usual:
+        name = next(name for name, each in SEPARATORS.items() if each == best)
+        note(
+            f"{source.name}: taken as separated by {name}s; --separator (separator=) says otherwise"
+        )
+    return best, list(islice(_rows(source, best), _SAMPLE_ROWS))
+
+
+def _two(rows: list[tuple[int, list[str]]]) -> tuple[list[str], list[str]]:
+    return rows[0][1], rows[min(1, len(rows) - 1)][1]
+
+
+def _number_share(rows: list[tuple[int, list[str]]]) -> float:
+    cells = [cell.strip().replace(",", ".") for _, row in rows for cell in row]
+    return sum(number(cell) is not None for cell in cells) / len(cells)
+
+
+def _may_be_counts(first: list[str], second: list[str]) -> bool:
+    """Whether a first row may be one of counts and names, `rows,features,class,names`."""
+    return (
+        len(first) > 2
+        and first[0].strip().isdigit()
+        and first[1].strip() == str(len(second) - 1)
+        and all(number(cell) is None for cell in first[2:])
+    )
+
+
+def _has_commas(name: str, rows: list[list[str]]) -> bool:
+    cells = [cell.strip() for row in rows for cell in row]
+    commas = any(re.fullmatch(r"[-+]?\d*,\d+", cell) for cell in cells)
+    points = any(re.fullmatch(r"[-+]?\d*\.\d+", cell) for cell in cells)
+    if commas and not points:
+        note(f"{name}: 1,5 is taken for one and a half; --decimal point (decimal=) makes it a word")
+    return commas and not points
+
+
+def _is_header(name: str, first: list[str], columns: Sequence[Column], label: str | None) -> bool:
+    """Whether a first row names the columns below it, and a note if nothing says so."""
+    numbers = [(cell, c) for cell, c in zip(first, columns, strict=True) if c.words is None]
+    texts = [(cell, c) for cell, c in zip(first, columns, strict=True) if c.words is not None]
+    if any(number(cell) is None and cell.lower() not in MISSING for cell, _ in numbers):
+        return True
+    repeating = [(cell, c.words) for cell, c in texts if c.words and len(c.words) < len(c.values)]
+    recurring = sum(cell in words or cell.lower() in MISSING for cell, words in repeating)
+    row = f"the first row, {', '.join(first[:3])}{', ...' if len(first) > 3 else ''},"
+    if not numbers:
+        if 0 < recurring < len(repeating):
+            what = "an example" if 2 * recurring >= len(repeating) else "a header"
+            note(f"{name}: {row} is taken for {what}; --header yes|no (header=) decides")
+        return not recurring or 2 * recurring < len(repeating)
+    if repeating:
+        return not recurring
+    at = first.index(label) if label in first else _position(label or "", len(first))
+    features = [cell for i, cell in enumerate(first) if i != at]
+    if len(features) > 1 and features == [str(i) for i in range(len(features))]:
+        note(
+            f"{name}: {row} counts up and is taken for a header: --header no (header='no') makes "
+            "it an example"
+        )
+        return True
+    note(f"{name}: {row} is taken for an example: --header yes (header='yes') makes names of it")
+    return False
+
+
+# Names
+
+
+def _numbers(width: int) -> list[str]:
+    return [str(i) for i in range(1, width + 1)]
+
+
+def _position(name: str, width: int) -> int:
+    """The place of the column called so in a file without a header; -1 is none."""
+    return int(name) - 1 if name.isdecimal() and 1 <= int(name) <= width else -1
+
+
+def _names(source: str, first: list[str], label: str | None) -> list[str]:
+    """The names in a header, each different from the others."""
+    if label is not None and first.count(label) > 1:
+        raise ValueError(
+            f"{source} has {first.count(label)} columns {label!r}: which is the label? give each "
+            "its own name"
+        )
+    names: list[str] = []
+    for i, cell in enumerate(first, start=1):
+        name = cell or f"column {i}"
+        count = 1 + sum(other == cell for other in first[: i - 1])
+        names.append(name if count == 1 else f"{name} ({count})")
+    return names
+
+
+def _called(columns: Sequence[Column], names: Sequence[str]) -> tuple[Column, ...]:
+    return tuple(c._replace(name=name) for c, name in zip(columns, names, strict=True))
+
+
+# Cells
+
+
+def _read(source: Source, layout: _Layout, words: set[int]) -> tuple[list[Column], np.ndarray]:
+    """The columns below the first row, and the line of each of their rows."""
+    while True:
+        try:
+            parts = _arrow_parts(source, layout, words)
+        except _Python:
+            parts = _python_parts(source, layout, words)
+        columns, lines = parts
+        mixed = {i for i, each in enumerate(columns) if _is_mixed(each)}
+        if not mixed:
+            return [
+                joined([part.texts() for part in each] if _any_words(each) else each)
+                for each in columns
+            ], lines
+        words = words | mixed  # what was numbers further up was not kept as it was written
+
+
+def _any_words(parts: list[Column]) -> bool:
+    return any(part.words is not None for part in parts)
+
+
+def _is_mixed(parts: list[Column]) -> bool:
+    numbers = any(part.words is None and not part.missing.all() for part in parts)
+    return numbers and _any_words(parts)
+
+
+def _python_parts(
+    source: Source, layout: _Layout, words: set[int]
+) -> tuple[list[list[Column]], np.ndarray]:
+    parts: list[list[Column]] = [[] for _ in range(layout.width)]
+    lines: list[int] = []
+    rows = _rows(source, layout.separator)
+    next(rows)
+    while chunk := list(islice(rows, CHUNK)):
+        for line, row in chunk:
+            if len(row) != layout.width:
+                count = checks.plural(len(row), "cell")
+                raise ValueError(f"{source.name}, line {line} has {count}, expected {layout.width}")
+        lines += [line for line, _ in chunk]
+        for i, cells in enumerate(zip(*(row for _, row in chunk), strict=True)):
+            parts[i].append(_column(cells, i in words, layout.comma))
+    return [each or [Column("", np.zeros(0))] for each in parts], np.array(lines, np.int64)
+
+
+def _column(cells: Sequence[str], as_words: bool, comma: bool) -> Column:
+    if not as_words and not comma and "_" not in "".join(cells):
+        with contextlib.suppress(ValueError):  # most often all are numbers, and none is missing
+            return Column("", np.fromiter(map(float, cells), np.float64, len(cells)))
+    distinct = dict.fromkeys(cells)
+    values = None if as_words else numbers_of([cell.strip() for cell in distinct], comma=comma)
+    if values is None:
+        return coded("", cells, distinct)
+    known = dict(zip(distinct, values, strict=True))
+    return Column("", np.array([known[cell] for cell in cells], np.float64))
+
+
+def _rows(source: Source, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The line number and the cells of each row that is not blank."""
+    with source.open() as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
+        yield from _parsed(source.name, text, separator)
+
+
+def _parsed(name: str, text: Any, separator: str) -> Iterator[tuple[int, list[str]]]:
+    line = 0
+    try:
+        if separator == " ":
+            for line, each in enumerate(text, start=1):
+                if cells := each.split():
+                    yield line, cells
+            return
+        reader = csv.reader(text, delimiter=separator, strict=True, skipinitialspace=True)
+        for row in reader:
+            line = reader.line_num
+            if len(row) > 1 or (row and row[0].strip()):
+                yield line, row
+    except csv.Error as error:
+        raise ValueError(f"{name}, line {line + 1}: {error}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not UTF-8 text: save it as such") from None
+
+
+def _with_first(
+    source: Source, layout: _Layout, columns: list[Column], lines: np.ndarray, words: set[int]
+) -> tuple[list[Column], np.ndarray]:
+    """The columns with the first row above them, which is no header."""
+    top = [_column([cell], i in words, layout.comma) for i, cell in enumerate(layout.first)]
+    pairs = list(zip(top, columns, strict=True))
+    if mixed := {i for i, pair in enumerate(pairs) if _is_mixed(list(pair))}:
+        columns, lines = _read(source, layout, words | mixed)
+        top = [
+            _column([cell], i in words | mixed, layout.comma) for i, cell in enumerate(layout.first)
+        ]
+        pairs = list(zip(top, columns, strict=True))
+    both = [
+        joined([p.texts() for p in pair] if _any_words(list(pair)) else list(pair))
+        for pair in pairs
+    ]
+    return both, np.concatenate([[layout.line], lines])
+
+
+def _arrow_parts(
+    source: Source, layout: _Layout, words: set[int]
+) -> tuple[list[list[Column]], np.ndarray]:
+    """The same by pyarrow; raises _Python where it is not there, or not the same."""
+    usual = layout.line == 1 and layout.width > 1 and layout.separator != " "
+    if not usual or importlib.util.find_spec("pyarrow") is None:
+        raise _Python
+    from funcnet.datasets.arrow import parts
+
+    found = parts(source, layout.separator, layout.width, words, comma=layout.comma)
+    if found is None:
+        raise _Python
+    return found

@@ -1,0 +1,391 @@
+"""From columns of a table to the numbers that networks take: learned once, applied by name.
+
+An Encoding is plain data: it is saved with a model, and makes of any table that has its columns, in
+whatever order, what the model was trained on.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from funcnet import checks
+from funcnet.datasets.classes import FEW, number
+from funcnet.datasets.dates import cycles, days, orders_of
+from funcnet.datasets.notes import note
+from funcnet.datasets.table import Column, Table, check_numbers, some
+
+MAX_CATEGORIES = 64  # of a column, with the place of those that are rare
+RARE = 2  # what has fewer examples has no place of its own
+_LONG = 20  # in so many rows, 1, 2, 3, ... are no feature but count them
+_COUNTERS = {"", "id", "index", "unnamed: 0", "rownames", "row"}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What is made of one column.
+
+    Attributes:
+      name: the column.
+      kind: "number", "category" or "date".
+      missing: whether missing cells have a place of their own, since training had some.
+      median: of numbers and dates in training, what stands for a missing one; None refuses those.
+      categories: the words that have a place each, the most frequent first.
+      other: whether the words that are rare or unknown have one, since training had some.
+      order: of year, month and day in dates, "ymd", "dmy" or "mdy".
+      time: whether dates have a time.
+    """
+
+    name: str
+    kind: str
+    missing: bool = False
+    median: float | None = 0.0
+    categories: tuple[str, ...] = ()
+    other: bool = False
+    order: str = ""
+    time: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """What to call each of the numbers that the column becomes."""
+        if self.kind == "category":
+            names = [f"{self.name} = {word}" for word in self.categories]
+            names += [f"{self.name} = other"] if self.other else []
+        else:
+            names = [self.name]
+        if self.kind == "date":
+            spans = ("year", "week", "day") if self.time else ("year", "week")
+            names += [f"{self.name}, {f} of the {s}" for s in spans for f in ("sine", "cosine")]
+        return names + ([f"{self.name} is missing"] if self.missing else [])
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What is made of the columns of a table, each of which has a `Feature`, in turn.
+
+    Attributes:
+      features: the features.
+      label: the name of the label column.
+      named: whether columns are called by names, rather than by their places from "1".
+      left_out: the other columns, (name, reason) each.
+    """
+
+    features: tuple[Feature, ...]
+    label: str = ""
+    named: bool = True
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What to call each of the D numbers of an example."""
+        return tuple(name for feature in self.features for name in feature.names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that are looked at."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The names of the columns whose cells are words, though they may look like numbers."""
+        return tuple(feature.name for feature in self.features if feature.kind != "number")
+
+    def __call__(self, table: Table, *, say: bool = True) -> np.ndarray:
+        """The inputs of a network.
+
+        Args:
+          table: its columns may be in any order, and more than there are features.
+          say: give a `DataWarning` for what training has not seen and has no place.
+        Returns:
+          x [N, D], float64, or float32 if that rounds nothing to its harm.
+        Raises:
+          ValueError: a column is missing, it is named; or a cell is no number, with its place.
+        """
+        missing = [name for name in self.columns if name not in table.names]
+        if missing:
+            several = "columns" if len(missing) > 1 else "column"
+            raise ValueError(
+                f"{table.source} has no {several} {', '.join(map(repr, missing))}, which the "
+                f"network was trained on; its columns: {', '.join(table.names)}"
+            )
+        x = np.empty((table.num_rows, len(self.names)))
+        start = 0
+        for feature in self.features:
+            end = start + len(feature.names)
+            _encode(feature, table, x[:, start:end], say)
+            start = end
+        if len(x) and not checks.rounds(x, np.float32, tolerance=1e-5):
+            return x.astype(np.float32)
+        return x
+
+    def as_json(self) -> dict[str, Any]:
+        """What JSON can hold of it."""
+        return asdict(self)
+
+
+def from_json(content: Mapping[str, Any]) -> Encoding:
+    """The Encoding of what `as_json` gave.
+
+    Raises:
+      ValueError: it is something else.
+    """
+    try:
+        features = [
+            Feature(**{**each, "categories": tuple(each["categories"])})
+            for each in content["features"]
+        ]
+        left_out = tuple((name, reason) for name, reason in content["left_out"])
+        rest = {k: v for k, v in content.items() if k not in ("features", "left_out")}
+        return Encoding(features=tuple(features), left_out=left_out, **rest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"no encoding of a table: {error}") from None
+
+
+# Learning
+
+
+def learn_encoding(
+    table: Table,
+    rows: np.ndarray,
+    *,
+    label: str = "",
+    columns: Sequence[str] | None = None,
+    drop: Collection[str] = (),
+    categorical: Collection[str] = (),
+    besides: Mapping[str, str] | None = None,
+) -> Encoding:
+    """Learn what to make of a table.
+
+    Args:
+      table: the table; whether a column counts the rows is asked of all of them.
+      rows: the rows to learn from, those for training.
+      label: the label column.
+      columns: the columns to take, in this order; None is all that are not left out.
+      drop: columns to leave out.
+      categorical: columns whose words, or numbers, are categories; they are not left out.
+      besides: columns that are left out for other reasons, which it gives.
+    Raises:
+      ValueError: no column is left, there is none of a name, or a cell of a column of numbers is
+        something else; its place is named.
+    """
+    for name in (*(columns or ()), *drop, *categorical):
+        table.column(name)
+    wanted = [name for name in (columns or table.names) if name != label]
+    asked = {*(columns or ()), *categorical}
+    reasons = {**dict.fromkeys(drop, "not wanted"), **(besides or {})}
+    train = some(table, rows)
+    features, left_out = [], []
+    for name in wanted:
+        reason = reasons.get(name) or _useless(
+            table.column(name), train.column(name), name in asked
+        )
+        if reason:
+            left_out.append((name, reason))
+        else:
+            features.append(_learn(table, train.column(name), name in categorical))
+    if not features:
+        told = "; ".join(f"{name}: {reason}" for name, reason in left_out) or "the label is all"
+        raise ValueError(f"{table.source} has no column to learn from ({told})")
+    others = [n for n in table.names if n not in wanted and n != label]
+    left_out += [(name, reasons.get(name, "not wanted")) for name in others]
+    return Encoding(tuple(features), label, table.named, tuple(left_out))
+
+
+def plain_encoding(table: Table, label: str) -> Encoding:
+    """All columns but the label as they are: numbers, none of them missing."""
+    features = [Feature(name, "number", median=None) for name in table.names if name != label]
+    return Encoding(tuple(features), label, table.named)
+
+
+def left_out_line(table: Table, encoding: Encoding) -> str | None:
+    """What is left out of a table and was not told to be, in a line; None if nothing is."""
+    found = [f"{name!r} ({why})" for name, why in encoding.left_out if why != "not wanted"]
+    if not found:
+        return None
+    shown = ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")
+    return (
+        f"{table.source}: left out {shown}; --columns or --categorical (columns=, categorical=) "
+        "take them in"
+    )
+
+
+def _useless(column: Column, train: Column, asked: bool) -> str | None:
+    """Why nothing can be learned from a column; None if something may be."""
+    if asked:
+        return None
+    missing = train.missing
+    if missing.all():
+        return "empty"
+    known = train.values[~missing]
+    distinct = len(np.unique(known))
+    if distinct == 1 and not missing.any():
+        return "constant"
+    if column.words is None:
+        return _counting(column, distinct == len(train.values))
+    words = [train.words[code] for code in np.unique(known)] if train.words else []
+    if orders_of(words):
+        return "dates in which day and month may be either" if len(orders_of(words)) > 1 else None
+    if distinct > FEW and distinct > len(known) / 2:
+        return f"text, {distinct:,} values in {len(known):,} rows"
+    return None
+
+
+def _counting(column: Column, all_differ: bool) -> str | None:
+    values, name = column.values, column.name.lower()
+    whole = all_differ and not np.isnan(values).any() and (values == np.floor(values)).all()
+    if not whole:
+        return None
+    unnamed = name in _COUNTERS or name.startswith("column ")
+    steps = len(values) < 2 or (np.diff(values) == 1).all()
+    if steps and values[0] in (0, 1) and (len(values) >= _LONG or unnamed):
+        return "row numbers"
+    identifier = name in _COUNTERS or column.name.endswith(("_id", "_ID", "Id", "ID"))
+    return "identifiers" if identifier and len(values) >= _LONG else None
+
+
+def _learn(table: Table, column: Column, categorical: bool) -> Feature:
+    missing = bool(column.missing.any())
+    if column.words is None and not categorical:
+        check_numbers(table, table.column(column.name))
+        return Feature(column.name, "number", missing, _median(column.values[~column.missing]))
+    column = column.texts()
+    codes, counts = np.unique(column.values[~column.missing], return_counts=True)
+    assert column.words is not None
+    words = [column.words[code] for code in codes]
+    orders = () if categorical else orders_of(words)
+    if len(orders) == 1:
+        values = days(words, orders[0])
+        assert values is not None
+        all_values = np.repeat(values, counts)
+        time = bool((values != np.floor(values)).any())
+        return Feature(
+            column.name, "date", missing, _median(all_values), order=orders[0], time=time
+        )
+    if not categorical:
+        _check_no_typos(table, column.name)
+    ranked = sorted(zip(words, counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
+    frequent = [word for word, count in ranked if count >= RARE]
+    kept = frequent if len(frequent) == len(ranked) else frequent[: MAX_CATEGORIES - 1]
+    if len(kept) > MAX_CATEGORIES:
+        kept = kept[: MAX_CATEGORIES - 1]
+    return Feature(
+        column.name, "category", missing, categories=tuple(kept), other=len(kept) < len(ranked)
+    )
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if len(values) else 0.0
+
+
+def _check_no_typos(table: Table, name: str) -> None:
+    """Raise if a column of words is one of numbers, but for a few cells."""
+    column = table.column(name)
+    assert column.words is not None
+    counts = np.bincount(column.values[~column.missing], minlength=len(column.words))
+    odd = [i for i, word in enumerate(column.words) if number(word) is None and counts[i]]
+    share = 1 - counts[odd].sum() / counts.sum()
+    if (counts > 0).sum() <= FEW or share <= 0.5 or (len(odd) > 3 and share < 0.95):
+        return
+    row = int(np.flatnonzero(np.isin(column.values, odd))[0])
+    word = column.words[column.values[row]]
+    raise ValueError(
+        f"{table.place(row, name)}: {word!r} is not a number, as {100 * share:.3g} % of the column "
+        "are: write NA where there is none, or make categories of it with --categorical "
+        "(categorical=)"
+    )
+
+
+# Applying
+
+
+def _encode(feature: Feature, table: Table, out: np.ndarray, say: bool) -> None:
+    """Write the numbers that a column becomes, [N, the feature's]."""
+    column = table.column(feature.name)
+    missing = column.missing
+    out[:] = 0
+    if feature.kind == "category":
+        _encode_category(feature, table.source, column.texts(), out, say)
+    else:
+        values = _dates(feature, table) if feature.kind == "date" else _numbers(feature, table)
+        filled = np.where(missing, feature.median or 0.0, values)
+        out[:, 0] = filled
+        if feature.kind == "date":
+            spans = cycles(filled, time=feature.time)
+            out[:, 1 : 1 + spans.shape[1]] = spans
+    if feature.missing:
+        out[:, -1] = missing
+    elif say and missing.any():
+        count = checks.plural(int(missing.sum()), "missing cell")
+        what = "no category" if feature.kind == "category" else "the median"
+        note(
+            f"{table.source}, column {feature.name!r}: {count}, of which training had none: "
+            f"{what} stands for them"
+        )
+
+
+def _encode_category(
+    feature: Feature, source: str, column: Column, out: np.ndarray, say: bool
+) -> None:
+    places = {word: i for i, word in enumerate(feature.categories)}
+    other = len(places) if feature.other else -1
+    assert column.words is not None
+    place = np.array([places.get(word, other) for word in column.words] + [-1], np.int64)
+    at = place[column.values]  # -1, a missing one, takes the last
+    rows = np.flatnonzero(at >= 0)
+    out[rows, at[rows]] = 1
+    unknown = (at < 0) & ~column.missing
+    if say and unknown.any():
+        word = column.words[column.values[np.flatnonzero(unknown)[0]]]
+        count = checks.plural(int(unknown.sum()), "row")
+        note(
+            f"{source}, column {feature.name!r}: {count} of a category that training has not "
+            f"seen, such as {word!r}: they are of none"
+        )
+
+
+def _numbers(feature: Feature, table: Table) -> np.ndarray:
+    column = table.column(feature.name)
+    missing = np.flatnonzero(column.missing)
+    if feature.median is None and len(missing):
+        raise ValueError(f"{table.place(missing[0], column.name)}: the cell is empty")
+    if column.words is None:
+        check_numbers(table, column)
+        return column.values
+    odd = [i for i, word in enumerate(column.words) if number(word) is None]
+    rows = np.flatnonzero(np.isin(column.values, odd))
+    if len(rows):
+        word = column.words[column.values[rows[0]]]
+        raise ValueError(f"{table.place(rows[0], column.name)}: {word!r} is not a number")
+    values = np.array([number(word) for word in column.words] + [np.nan], float)
+    return values[column.values]
+
+
+def _dates(feature: Feature, table: Table) -> np.ndarray:
+    column = table.column(feature.name).texts()
+    assert column.words is not None
+    values = np.array([_day(word, feature.order) for word in column.words] + [np.nan], float)
+    each = values[column.values]
+    bad = np.flatnonzero(np.isnan(each) & ~column.missing)
+    if len(bad):
+        word = column.words[column.values[bad[0]]]
+        raise ValueError(
+            f"{table.place(bad[0], column.name)}: {word!r} is not a date, as those in training"
+        )
+    return each
+
+
+def _day(word: str, order: str) -> float:
+    value = days([word], order)
+    return np.nan if value is None else float(value[0])
+
+
+def kinds_line(encoding: Encoding) -> str:
+    """The features by kind, in a line."""
+    kinds = [feature.kind for feature in encoding.features]
+    nouns = {"number": "number", "category": "category", "date": "date"}
+    return ", ".join(_plural(kinds.count(kind), nouns[kind]) for kind in nouns if kind in kinds)
+
+
+def _plural(count: int, noun: str) -> str:
+    return checks.plural(count, noun).replace("categorys", "categories")

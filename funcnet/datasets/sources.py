@@ -1,0 +1,128 @@
+"""Where bytes of a file come from: a path, standard input, a pipe, unpacked if they were packed."""
+
+import gzip
+import io
+import sys
+import zipfile
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from funcnet.datasets.limits import bounded, check_size
+
+STDIN = "-"
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+
+
+class Source(NamedTuple):
+    """A file to read.
+
+    Attributes:
+      name: what errors call it.
+      suffix: how its name ends, in lower case, without that of a packing: ".csv"; may be "".
+      open: gives its bytes from the beginning, unpacked, each time.
+    """
+
+    name: str
+    suffix: str
+    open: Callable[[], BinaryIO]
+
+    def start(self, count: int) -> bytes:
+        """Its first bytes, at most `count`."""
+        with self.open() as stream:
+            return stream.read(count)
+
+
+def source_of(path: str | PathLike[str]) -> Source:
+    """The Source that a path names: of a file, .gz and .zip unpacked, of a pipe, or "-", stdin.
+
+    Raises:
+      OSError: it is not there, or a directory.
+      ValueError: it is packed, and damaged, or not one file.
+    """
+    if str(path) == STDIN:
+        return _held("standard input", "", sys.stdin.buffer.read())
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory")
+    if path.exists() and not path.is_file():  # a pipe, which can be read once
+        return _held(str(path), "", path.read_bytes())
+    with path.open("rb") as file:
+        start = file.read(4)
+    return _unpacked(str(path), path, start, path.stat().st_size, lambda: path.open("rb"))
+
+
+def _held(name: str, suffix: str, data: bytes) -> Source:
+    path = Path(f"data{suffix}")
+    return _unpacked(name, path, data[:4], len(data), lambda: io.BytesIO(data))
+
+
+def _unpacked(
+    name: str, path: Path, start: bytes, size: int, open_packed: Callable[[], BinaryIO]
+) -> Source:
+    suffix, inner = path.suffix.lower(), Path(path.stem).suffix.lower()
+    if start.startswith(_GZIP):
+        return Source(
+            name,
+            inner if suffix == ".gz" else suffix,
+            lambda: _readable(name, lambda file: gzip.GzipFile(fileobj=file), open_packed, size),
+        )
+    if start.startswith(_ZIP) and suffix not in (".npz", ".npy"):
+        member = _member(name, open_packed)
+        return Source(
+            name,
+            Path(member.filename).suffix.lower(),
+            lambda: _readable(
+                name,
+                lambda file: zipfile.ZipFile(file).open(member),
+                open_packed,
+                member.compress_size,
+            ),
+        )
+    if suffix in (".gz", ".zip"):
+        raise ValueError(f"{name} is no {suffix} file, or a damaged one")
+    return Source(name, suffix, open_packed)
+
+
+def _member(name: str, open_packed: Callable[[], BinaryIO]) -> zipfile.ZipInfo:
+    try:
+        with open_packed() as file, zipfile.ZipFile(file) as archive:
+            members = [m for m in archive.infolist() if _is_data(m)]
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{name} is no .zip file, or a damaged one: {error}") from None
+    if len(members) != 1:
+        found = ", ".join(m.filename for m in members) or "none"
+        raise ValueError(f"{name} must hold one file, found {found}: unpack it, and name the file")
+    if members[0].flag_bits & 1:
+        raise ValueError(f"{name} is encrypted: unpack it first")
+    check_size(name, members[0].compress_size, members[0].file_size)
+    return members[0]
+
+
+def _is_data(member: zipfile.ZipInfo) -> bool:
+    hidden = member.filename.startswith(("__MACOSX/", ".")) or "/." in member.filename
+    return not member.is_dir() and not hidden
+
+
+class _Unpacking:
+    """What unpacks a file, and closes it."""
+
+    def __init__(self, unpack: Callable[[BinaryIO], Any], file: BinaryIO) -> None:
+        self._file, self._stream = file, unpack(file)
+        self.read = self._stream.read
+
+    def close(self) -> None:
+        """Close both."""
+        self._stream.close()
+        self._file.close()
+
+
+def _readable(
+    name: str,
+    unpack: Callable[[BinaryIO], Any],
+    open_packed: Callable[[], BinaryIO],
+    size: int,
+) -> BinaryIO:
+    """A stream that unpacks, but not without bounds."""
+    return bounded(_Unpacking(unpack, open_packed()), compressed=size, name=name)

@@ -1,0 +1,321 @@
+"""Tables, of files or data frames, as a Dataset: which column is the label, what is split how."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from funcnet import checks
+from funcnet.datasets.classes import as_classes, places_among
+from funcnet.datasets.dataset import Dataset
+from funcnet.datasets.dates import days, orders_of
+from funcnet.datasets.delimited import FOUND, Format, read_delimited
+from funcnet.datasets.encoding import (
+    Encoding,
+    learn_encoding,
+    left_out_line,
+)
+from funcnet.datasets.frames import from_file, from_frame, is_frame
+from funcnet.datasets.notes import naming_file, note
+from funcnet.datasets.sources import Source, source_of
+from funcnet.datasets.splits import (
+    check_fractions,
+    given_split,
+    repeated,
+    split,
+    split_groups,
+    split_in_order,
+)
+from funcnet.datasets.table import Column, Table, as_column, some
+
+LABELS = ("target", "class", "label", "y")  # what a label column is called, in any case
+ENDS = {"first": 0, "last": -1}  # where a label column may be, in a file without a header, say
+_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow"}
+
+
+def load_table(
+    data: Any,
+    target: str | None = None,
+    *,
+    header: str | None = None,
+    separator: str | None = None,
+    decimal: str | None = None,
+    columns: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    categorical: Sequence[str] = (),
+    group: str | None = None,
+    split_by: str | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    encoding: Encoding | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Dataset:
+    """Load a table of examples, one a row, with a column of labels, and split it.
+
+    Numbers stay as they are; words are categories, one-hot; dates are a number and their cycles.
+    Missing cells (empty, NA, NaN, null, ?) are the median, and have an indicator. Left out, with a
+    `DataWarning`, are columns that nothing can be learned from: constant, row numbers, text that is
+    another in nearly every row. All of this is learned from the training split alone, and is the
+    dataset's `encoding`, which training passes on to the model: `predict` takes such tables.
+
+    Without a header columns are called by their numbers, "1", "2", ....
+
+    Args:
+      data: the path of a text file (comma, semicolon, tab, bar or blanks between cells, which is
+        found), of Parquet or Arrow, .gz and .zip too, or "-", standard input; or a frame of pandas,
+        Polars or Arrow; or a dict of columns.
+      target: the label column, by name, or "first" or "last". If None the column named target,
+        class, label or y, else the only one of words.
+      header: whether the first row of a text file names the columns, "yes" or "no"; None finds out.
+      separator: "comma", "semicolon", "tab", "bar" or "space"; None finds out.
+      decimal: what is before decimals, "point" or "comma"; None finds out.
+      columns: the columns to learn from, in this order; None is all.
+      drop: columns to leave out.
+      categorical: columns whose numbers are categories.
+      group: a column of groups, such as patients: none is in two splits. It is left out.
+      split_by: a column of times, or numbers: the latest rows are for testing, those before for
+        validation; or of words, train, val and test, that say it. It is left out.
+      val_fraction: the fraction of examples for validation, from 0.
+      test_fraction: the fraction for testing, from 0; the rest is to train.
+      seed: of the shuffle, from 0.
+      encoding: what was made of another table, to be made of this one; nothing is learned then.
+      class_names: the classes of another table, which labels of this one are among.
+    Returns:
+      A Dataset, x [N, D] float32, or float64 where that would round to their harm.
+    Raises:
+      FileNotFoundError: there is no such file.
+      ImportError: what reads it is not installed.
+      ValueError: what is wrong, with the line and the column of a file; or it has to be said which
+        column is the label.
+    """
+    fractions = check_fractions(val_fraction, test_fraction)
+    seed = checks.NATURAL.check("seed", seed)
+    words = tuple(categorical) if encoding is None else encoding.words
+    form = Format(header, separator, decimal)
+    table = read_table(data, form, words=words, label=None if target in ENDS else target)
+    label = label_of(table, target) if encoding is None or target else encoding.label
+    y, names, rows = _classes(table, label, class_names)
+    table = some(table, rows)
+    parts, besides = _split(table, y, fractions, seed, group, split_by, label)
+    if encoding is None:
+        encoding = learn_encoding(
+            table,
+            parts[0],
+            label=label,
+            columns=columns,
+            drop=drop,
+            categorical=categorical,
+            besides=besides,
+        )
+        if line := left_out_line(table, encoding):
+            note(line)
+    x = encoding(table, say=False)
+    for name, part in (("validation", parts[1]), ("test", parts[2])):
+        if again := repeated(x, y, parts[0], part):
+            rest = f"{again:,} of {len(part):,} {name} examples are in training, too"
+            note(f"{table.source}: {rest}, with the same features and label")
+    train, val, test = parts
+    return Dataset(x[train], y[train], x[val], y[val], x[test], y[test], names, encoding)
+
+
+def read_table(
+    data: Any,
+    form: Format = FOUND,
+    *,
+    words: Sequence[str] = (),
+    label: str | None = None,
+    expected: Sequence[str] = (),
+) -> Table:
+    """The Table of what `load_table` takes; arguments as for `read_delimited`."""
+    if isinstance(data, Table):
+        return data
+    if isinstance(data, Mapping):
+        return _from_dict(data, words)
+    if is_frame(data):
+        return from_frame(data, "the frame", tuple(words))
+    if not isinstance(data, (str, PathLike)):
+        raise TypeError(
+            "data must be the path of a table, a frame of pandas, Polars or Arrow, or a dict of "
+            f"columns, got {type(data).__name__}"
+        )
+    source = source_of(data)
+    if kind := kind_of(source):
+        if form != FOUND:
+            raise ValueError(
+                f"{source.name} is {kind}, whose columns have names: header, separator and decimal "
+                "are for text"
+            )
+        return from_file(source, kind, tuple(words))
+    return read_delimited(source, form, words=words, label=label, expected=expected)
+
+
+def is_table(data: Any) -> bool:
+    """Whether data are what `read_table` takes, rather than an array."""
+    return isinstance(data, (Table, Mapping, str, PathLike)) or is_frame(data)
+
+
+def kind_of(source: Source) -> str | None:
+    """ "parquet" or "arrow", by how a file begins; None is another one, of text perhaps."""
+    start = source.start(8)
+    return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
+
+
+def inputs_of(
+    data: Any, encoding: Encoding, form: Format = FOUND, words: Sequence[str] | None = None
+) -> tuple[np.ndarray, Table]:
+    """What a network takes of a table without labels, by what it was trained on, and the table.
+
+    Args:
+      data: as for `load_table`; a file without a header has the columns of the one that was
+        trained on, in their order, the label among them or not.
+      encoding: that of the model.
+      form: what is said of a text file.
+      words: other columns whose numbers are words.
+    """
+    known = (*encoding.words, *(words or ()))
+    table = read_table(data, form, words=known, expected=encoding.columns)
+    if not encoding.named:
+        table = _placed(table, encoding)
+    return encoding(table), table
+
+
+def label_of(table: Table, target: str | None) -> str:
+    """The name of the label column: the one that is said, or what `load_table` says of None."""
+    names = table.names
+    if target in names:
+        return str(target)
+    if target in ENDS:
+        return names[ENDS[str(target)]]
+    if target is not None:
+        return table.column(str(target)).name  # which is not there: the error says what is
+    if len(names) < 2:
+        raise ValueError(
+            f"{table.source} has one column, needs features and a label: are cells separated by "
+            "something else? --separator (separator=) says by what"
+        )
+    if table.class_names:
+        return names[-1]
+    called = [name for name in names if name.lower() in LABELS]
+    texts = [column.name for column in table.columns if _may_be_label(column)]
+    coordinate = [name.lower() for name in called] == ["y"] and "x" in map(str.lower, names)
+    if len(called) == 1 and not (coordinate and texts):
+        return called[0]
+    if not called and len(texts) == 1:
+        return texts[0]
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    raise ValueError(
+        f"{table.source}: which column is the label? say it with --label NAME, first or last "
+        f"(target=); its columns: {shown}"
+    )
+
+
+def _may_be_label(column: Column) -> bool:
+    """Whether a column holds words, and neither dates nor another one in every row."""
+    if column.words is None:
+        return False
+    return len(column.words) < len(column.values) and not orders_of(column.words)
+
+
+def _classes(
+    table: Table, label: str, known: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    """Classes, their names, and the rows that have one."""
+    column = table.column(label)
+    missing = column.missing
+    if missing.all():
+        raise ValueError(f"{table.source}: no example has a label")
+    if missing.any():
+        count = checks.plural(int(missing.sum()), "example")
+        note(f"{table.source}: {count} without a label left out")
+    rows = np.flatnonzero(~missing)
+    values: Any = column.values[rows]
+    if column.words is not None:
+        values = np.array(column.words, object)[values]
+    with naming_file(table.source):
+        if known is not None:
+            y = places_among(values.tolist(), known, name=f"column {label!r}")
+            return y, tuple(known), rows
+        y, names = as_classes(values, name=f"column {label!r}")
+    if names == tuple(map(str, range(len(table.class_names)))):
+        names = table.class_names
+    return y, names, rows
+
+
+def _split(
+    table: Table,
+    y: np.ndarray,
+    fractions: tuple[float, float],
+    seed: int,
+    group: str | None,
+    split_by: str | None,
+    label: str,
+) -> tuple[list[np.ndarray], dict[str, str]]:
+    """The rows for training, validation and testing, and the columns that said which."""
+    if group is not None and split_by is not None:
+        raise ValueError("give one of group and split_by: a split has one rule")
+    if label in (group, split_by):
+        raise ValueError(f"{table.source}: the label, {label!r}, is no column to split by")
+    with naming_file(table.source):
+        if group is not None:
+            codes = table.column(group).texts().values.copy()
+            alone = np.flatnonzero(codes < 0)
+            codes[alone] = codes.max(initial=0) + 1 + np.arange(len(alone))
+            return split_groups(codes, *fractions, seed), {group: "the groups of the split"}
+    if split_by is None:
+        with naming_file(table.source):
+            return split(y, *fractions, seed), {}
+    column = table.column(split_by)
+    reason = {split_by: "what the data are split by"}
+    if column.missing.any():
+        row = int(np.flatnonzero(column.missing)[0])
+        raise ValueError(f"{table.place(row, split_by)}: the cell is empty, which split is it in?")
+    if column.words is not None:
+        given = given_split([column.words[code] for code in column.values])
+        if given is not None:
+            if not len(given[0]):
+                raise ValueError(f"{table.source}, column {split_by!r}: no row is for training")
+            return given, reason
+    with naming_file(table.source):
+        return split_in_order(_times(column), *fractions), reason
+
+
+def _times(column: Column) -> np.ndarray:
+    if column.words is None:
+        return column.values
+    orders = orders_of(column.words)
+    if len(orders) != 1:
+        raise ValueError(
+            f"column {column.name!r} to split by must hold numbers, dates such as 2026-11-25, or "
+            f"train, val and test, got {column.words[0]!r}"
+        )
+    values = days(column.words, orders[0])
+    assert values is not None
+    return values[column.values]
+
+
+def _from_dict(data: Mapping[Any, Any], words: Sequence[str]) -> Table:
+    columns = tuple(
+        as_column(str(name), values, text=str(name) in words) for name, values in data.items()
+    )
+    lengths = {len(column.values) for column in columns}
+    if len(lengths) != 1:
+        found = ", ".join(f"{c.name}: {len(c.values)}" for c in columns) or "none"
+        raise ValueError(f"columns must be of one length, got {found}")
+    return Table(columns, "the dict")
+
+
+def _placed(table: Table, encoding: Encoding) -> Table:
+    """A table with the names of the columns, by their places, of one that had no header."""
+    every = [*encoding.columns, *(name for name, _ in encoding.left_out), encoding.label]
+    names = sorted({name for name in every if name}, key=int)
+    if len(table.columns) == len(names) - 1:
+        names = [name for name in names if name != encoding.label]
+    if len(table.columns) != len(names):
+        raise ValueError(
+            f"{table.source} has {len(table.columns)} columns, but the network was trained on "
+            f"{len(names)}, the label among them"
+        )
+    columns = (c._replace(name=name) for c, name in zip(table.columns, names, strict=True))
+    return table._replace(columns=tuple(columns), named=False)
