@@ -8,7 +8,7 @@ from funcnet.datasets.classes import MISSING
 from funcnet.datasets.sources import Source
 from funcnet.datasets.table import Column, coded, numbers_of
 
-_BLOCK = 1 << 23  # bytes of text that are parsed at once
+_BLOCK = 1 << 22  # bytes of text that are parsed at once
 
 
 def parts(

@@ -61,8 +61,8 @@ def as_classes(labels: Any, *, name: str = "y") -> tuple[np.ndarray, tuple[str, 
         numbers = [number(word) for word in words]
         if any(n is None for n in numbers):
             names = sorted(set(words))
+            check_words(len(names), len(words), name=name)
             place = {word: i for i, word in enumerate(names)}
-            _check_count(len(names), name)
             return np.array([place[word] for word in words], np.int32), tuple(names)
         whole = all(n.is_integer() and abs(n) >= 2**53 for n in numbers if n is not None)
         labels = np.array([int(w) for w in words], object) if whole else np.array(numbers, float)
@@ -84,9 +84,9 @@ def places_among(labels: Any, names: Sequence[str], *, name: str = "y") -> np.nd
     numbers = {number(each): i for i, each in enumerate(names)}
     if None not in numbers:
         places = {**{word: numbers[number(word)] for word in words if number(word) in numbers}}
-    for i, word in enumerate(words):
+    for word in words:
         if word not in places:
-            raise ValueError(f"{name} has {word!r} in row {i}, which is {_none_of(names)}")
+            raise ValueError(f"{name} has {word!r}, which is {_none_of(names)}")
     return np.array([places[word] for word in words], np.int32)
 
 
@@ -126,6 +126,16 @@ def _of_one_hot(labels: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, .
             "label per example, [N]"
         )
     return labels.argmax(axis=1).astype(np.int32), tuple(map(str, range(labels.shape[1])))
+
+
+def check_words(count: int, total: int, *, name: str) -> None:
+    """Raise if so many different words in so many examples are no classes, but text."""
+    _check_count(count, name)
+    if count > FEW and count > total / 2:
+        raise ValueError(
+            f"{name} has {count:,} different words in {total:,} examples: they are names or text, "
+            "no classes"
+        )
 
 
 def _check_count(count: int, name: str) -> None:

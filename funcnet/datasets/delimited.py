@@ -101,7 +101,7 @@ def read_delimited(
     if header is None:
         header = _is_header(source.name, first, columns, label)
     if header:
-        names = _names(source.name, first, label)
+        names = _names(first)
         if not len(lines):
             raise ValueError(f"{source.name} has a header, but no rows")
         if missed := {i for i, name in enumerate(names) if name in words} - known:
@@ -229,13 +229,8 @@ def _position(name: str, width: int) -> int:
     return int(name) - 1 if name.isdecimal() and 1 <= int(name) <= width else -1
 
 
-def _names(source: str, first: list[str], label: str | None) -> list[str]:
+def _names(first: list[str]) -> list[str]:
     """The names in a header, each different from the others."""
-    if label is not None and first.count(label) > 1:
-        raise ValueError(
-            f"{source} has {first.count(label)} columns {label!r}: which is the label? give each "
-            "its own name"
-        )
     names: list[str] = []
     for i, cell in enumerate(first, start=1):
         name = cell or f"column {i}"
@@ -261,11 +256,15 @@ def _read(source: Source, layout: _Layout, words: set[int]) -> tuple[list[Column
         columns, lines = parts
         mixed = {i for i, each in enumerate(columns) if _is_mixed(each)}
         if not mixed:
-            return [
-                joined([part.texts() for part in each] if _any_words(each) else each)
-                for each in columns
-            ], lines
+            whole = []
+            while columns:  # a part is let go of once it is joined
+                whole.append(_joined(columns.pop(0)))
+            return whole, lines
         words = words | mixed  # what was numbers further up was not kept as it was written
+
+
+def _joined(parts: list[Column]) -> Column:
+    return joined([part.texts() for part in parts] if _any_words(parts) else parts)
 
 
 def _any_words(parts: list[Column]) -> bool:
@@ -344,10 +343,7 @@ def _with_first(
             _column([cell], i in words | mixed, layout.comma) for i, cell in enumerate(layout.first)
         ]
         pairs = list(zip(top, columns, strict=True))
-    both = [
-        joined([p.texts() for p in pair] if _any_words(list(pair)) else list(pair))
-        for pair in pairs
-    ]
+    both = [_joined(list(pair)) for pair in pairs]
     return both, np.concatenate([[layout.line], lines])
 
 

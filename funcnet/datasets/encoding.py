@@ -18,6 +18,7 @@ from funcnet.datasets.table import Column, Table, check_numbers, some
 
 MAX_CATEGORIES = 64  # of a column, with the place of those that are rare
 RARE = 2  # what has fewer examples has no place of its own
+TOLD = ("not wanted", "the groups of the split", "what the data are split by")
 _LONG = 20  # in so many rows, 1, 2, 3, ... are no feature but count them
 _COUNTERS = {"", "id", "index", "unnamed: 0", "rownames", "row"}
 
@@ -91,16 +92,27 @@ class Encoding:
         """The names of the columns whose cells are words, though they may look like numbers."""
         return tuple(feature.name for feature in self.features if feature.kind != "number")
 
-    def __call__(self, table: Table, *, say: bool = True) -> np.ndarray:
+    def __call__(self, table: Table) -> np.ndarray:
         """The inputs of a network.
+
+        What training has not seen and what has no place is said in a `DataWarning`.
 
         Args:
           table: its columns may be in any order, and more than there are features.
-          say: give a `DataWarning` for what training has not seen and has no place.
         Returns:
-          x [N, D], float64, or float32 if that rounds nothing to its harm.
+          x [N, D], float32, or float64 where that would round to their harm.
         Raises:
           ValueError: a column is missing, it is named; or a cell is no number, with its place.
+        """
+        return self.parts(table, [np.arange(table.num_rows)], say=True)[0]
+
+    def parts(self, table: Table, parts: Sequence[np.ndarray], *, say: bool) -> list[np.ndarray]:
+        """The inputs of some rows, and of others, of one dtype.
+
+        Args:
+          table: as it is called with.
+          parts: the rows of each, indices.
+          say: whether to say what training has not seen.
         """
         missing = [name for name in self.columns if name not in table.names]
         if missing:
@@ -109,15 +121,21 @@ class Encoding:
                 f"{table.source} has no {several} {', '.join(map(repr, missing))}, which the "
                 f"network was trained on; its columns: {', '.join(table.names)}"
             )
-        x = np.empty((table.num_rows, len(self.names)))
-        start = 0
-        for feature in self.features:
-            end = start + len(feature.names)
-            _encode(feature, table, x[:, start:end], say)
-            start = end
-        if len(x) and not checks.rounds(x, np.float32, tolerance=1e-5):
-            return x.astype(np.float32)
-        return x
+        made = [_prepared(feature, table, say) for feature in self.features]
+        wide = any(
+            feature.kind != "category" and checks.rounds(values, np.float32, tolerance=1e-5)
+            for feature, values in zip(self.features, made, strict=True)
+        )
+        dtype = np.float64 if wide else np.float32
+        xs = [np.zeros((len(rows), len(self.names)), dtype) for rows in parts]
+        for x, rows in zip(xs, parts, strict=True):
+            start = 0
+            for feature, values in zip(self.features, made, strict=True):
+                end = start + len(feature.names)
+                empty = table.column(feature.name).missing[rows] if feature.missing else None
+                _write(feature, values[rows], empty, x[:, start:end])
+                start = end
+        return xs
 
     def as_json(self) -> dict[str, Any]:
         """What JSON can hold of it."""
@@ -164,7 +182,7 @@ def learn_encoding(
       columns: the columns to take, in this order; None is all that are not left out.
       drop: columns to leave out.
       categorical: columns whose words, or numbers, are categories; they are not left out.
-      besides: columns that are left out for other reasons, which it gives.
+      besides: columns that are left out for other reasons, in `TOLD`.
     Raises:
       ValueError: no column is left, there is none of a name, or a cell of a column of numbers is
         something else; its place is named.
@@ -177,9 +195,9 @@ def learn_encoding(
     train = some(table, rows)
     features, left_out = [], []
     for name in wanted:
-        reason = reasons.get(name) or _useless(
-            table.column(name), train.column(name), name in asked
-        )
+        reason = reasons.get(name)
+        if reason is None and name not in asked:
+            reason = _useless(table, train.column(name))
         if reason:
             left_out.append((name, reason))
         else:
@@ -200,7 +218,7 @@ def plain_encoding(table: Table, label: str) -> Encoding:
 
 def left_out_line(table: Table, encoding: Encoding) -> str | None:
     """What is left out of a table and was not told to be, in a line; None if nothing is."""
-    found = [f"{name!r} ({why})" for name, why in encoding.left_out if why != "not wanted"]
+    found = [f"{name!r} ({why})" for name, why in encoding.left_out if why not in TOLD]
     if not found:
         return None
     shown = ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")
@@ -210,10 +228,18 @@ def left_out_line(table: Table, encoding: Encoding) -> str | None:
     )
 
 
-def _useless(column: Column, train: Column, asked: bool) -> str | None:
-    """Why nothing can be learned from a column; None if something may be."""
-    if asked:
-        return None
+def _useless(table: Table, train: Column) -> str | None:
+    """Why nothing can be learned from a column; None if something may be.
+
+    Raises:
+      ValueError: its numbers are not finite, or run together; or it is one of numbers, but for a
+        few cells.
+    """
+    column = table.column(train.name)
+    if column.words is None:
+        check_numbers(table, column)
+    else:
+        _check_no_typos(table, train.name)
     missing = train.missing
     if missing.all():
         return "empty"
@@ -262,8 +288,6 @@ def _learn(table: Table, column: Column, categorical: bool) -> Feature:
         return Feature(
             column.name, "date", missing, _median(all_values), order=orders[0], time=time
         )
-    if not categorical:
-        _check_no_typos(table, column.name)
     ranked = sorted(zip(words, counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
     frequent = [word for word, count in ranked if count >= RARE]
     kept = frequent if len(frequent) == len(ranked) else frequent[: MAX_CATEGORIES - 1]
@@ -283,6 +307,8 @@ def _check_no_typos(table: Table, name: str) -> None:
     column = table.column(name)
     assert column.words is not None
     counts = np.bincount(column.values[~column.missing], minlength=len(column.words))
+    if not counts.any():
+        return
     odd = [i for i, word in enumerate(column.words) if number(word) is None and counts[i]]
     share = 1 - counts[odd].sum() / counts.sum()
     if (counts > 0).sum() <= FEW or share <= 0.5 or (len(odd) > 3 and share < 0.95):
@@ -299,41 +325,29 @@ def _check_no_typos(table: Table, name: str) -> None:
 # Applying
 
 
-def _encode(feature: Feature, table: Table, out: np.ndarray, say: bool) -> None:
-    """Write the numbers that a column becomes, [N, the feature's]."""
+def _prepared(feature: Feature, table: Table, say: bool) -> np.ndarray:
+    """[N], numbers, or days, with the median for a missing one; or places of words, -1 is none."""
     column = table.column(feature.name)
     missing = column.missing
-    out[:] = 0
-    if feature.kind == "category":
-        _encode_category(feature, table.source, column.texts(), out, say)
-    else:
-        values = _dates(feature, table) if feature.kind == "date" else _numbers(feature, table)
-        filled = np.where(missing, feature.median or 0.0, values)
-        out[:, 0] = filled
-        if feature.kind == "date":
-            spans = cycles(filled, time=feature.time)
-            out[:, 1 : 1 + spans.shape[1]] = spans
-    if feature.missing:
-        out[:, -1] = missing
-    elif say and missing.any():
+    if say and not feature.missing and missing.any() and feature.median is not None:
         count = checks.plural(int(missing.sum()), "missing cell")
         what = "no category" if feature.kind == "category" else "the median"
         note(
             f"{table.source}, column {feature.name!r}: {count}, of which training had none: "
             f"{what} stands for them"
         )
+    if feature.kind == "category":
+        return _places(feature, table.source, column.texts(), say)
+    values = _dates(feature, table) if feature.kind == "date" else _numbers(feature, table)
+    return np.where(missing, feature.median or 0.0, values)
 
 
-def _encode_category(
-    feature: Feature, source: str, column: Column, out: np.ndarray, say: bool
-) -> None:
+def _places(feature: Feature, source: str, column: Column, say: bool) -> np.ndarray:
     places = {word: i for i, word in enumerate(feature.categories)}
     other = len(places) if feature.other else -1
     assert column.words is not None
     place = np.array([places.get(word, other) for word in column.words] + [-1], np.int64)
     at = place[column.values]  # -1, a missing one, takes the last
-    rows = np.flatnonzero(at >= 0)
-    out[rows, at[rows]] = 1
     unknown = (at < 0) & ~column.missing
     if say and unknown.any():
         word = column.words[column.values[np.flatnonzero(unknown)[0]]]
@@ -342,6 +356,23 @@ def _encode_category(
             f"{source}, column {feature.name!r}: {count} of a category that training has not "
             f"seen, such as {word!r}: they are of none"
         )
+    return at
+
+
+def _write(
+    feature: Feature, values: np.ndarray, missing: np.ndarray | None, out: np.ndarray
+) -> None:
+    """Write what a column becomes, [N, the feature's], over zeros."""
+    if feature.kind == "category":
+        rows = np.flatnonzero(values >= 0)
+        out[rows, values[rows]] = 1
+    else:
+        out[:, 0] = values
+    if feature.kind == "date":
+        spans = cycles(values, time=feature.time)
+        out[:, 1 : 1 + spans.shape[1]] = spans
+    if missing is not None:
+        out[:, -1] = missing
 
 
 def _numbers(feature: Feature, table: Table) -> np.ndarray:

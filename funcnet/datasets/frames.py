@@ -1,7 +1,6 @@
 """Data frames of other libraries, pandas, Polars or Arrow, as tables: by narwhals."""
 
 import importlib.util
-import sys
 from typing import Any
 
 import numpy as np
@@ -75,7 +74,7 @@ def from_file(source: Source, kind: str, words: tuple[str, ...] = ()) -> Table:
 
 def needed(package: str, purpose: str) -> None:
     """Raise an ImportError that says what to install unless `package` is there."""
-    if package not in sys.modules and importlib.util.find_spec(package) is None:
+    if importlib.util.find_spec(package) is None:
         raise ImportError(f'{package} is needed {purpose}: pip install "funcnet[tables]"')
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from funcnet import checks
-from funcnet.datasets.classes import as_classes, places_among
+from funcnet.datasets.classes import as_classes, check_words, places_among
 from funcnet.datasets.dataset import Dataset
 from funcnet.datasets.dates import days, orders_of
 from funcnet.datasets.delimited import FOUND, Format, read_delimited
@@ -97,7 +97,8 @@ def load_table(
     table = read_table(data, form, words=words, label=None if target in ENDS else target)
     label = label_of(table, target) if encoding is None or target else encoding.label
     y, names, rows = _classes(table, label, class_names)
-    table = some(table, rows)
+    if len(rows) < table.num_rows:
+        table = some(table, rows)
     parts, besides = _split(table, y, fractions, seed, group, split_by, label)
     if encoding is None:
         encoding = learn_encoding(
@@ -111,13 +112,12 @@ def load_table(
         )
         if line := left_out_line(table, encoding):
             note(line)
-    x = encoding(table, say=False)
-    for name, part in (("validation", parts[1]), ("test", parts[2])):
-        if again := repeated(x, y, parts[0], part):
-            rest = f"{again:,} of {len(part):,} {name} examples are in training, too"
+    xs, ys = encoding.parts(table, parts, say=False), [y[rows] for rows in parts]
+    for name, x, labels in zip(("validation", "test"), xs[1:], ys[1:], strict=True):
+        if again := repeated((xs[0], ys[0]), (x, labels)):
+            rest = f"{again:,} of {len(x):,} {name} examples are in training, too"
             note(f"{table.source}: {rest}, with the same features and label")
-    train, val, test = parts
-    return Dataset(x[train], y[train], x[val], y[val], x[test], y[test], names, encoding)
+    return Dataset(xs[0], ys[0], xs[1], ys[1], xs[2], ys[2], names, encoding)
 
 
 def read_table(
@@ -183,6 +183,16 @@ def inputs_of(
 
 def label_of(table: Table, target: str | None) -> str:
     """The name of the label column: the one that is said, or what `load_table` says of None."""
+    label = _label_of(table, target)
+    if f"{label} (2)" in table.names:
+        raise ValueError(
+            f"{table.source} has several columns {label!r}: which is the label? give each its own "
+            "name"
+        )
+    return label
+
+
+def _label_of(table: Table, target: str | None) -> str:
     names = table.names
     if target in names:
         return str(target)
@@ -230,14 +240,19 @@ def _classes(
         count = checks.plural(int(missing.sum()), "example")
         note(f"{table.source}: {count} without a label left out")
     rows = np.flatnonzero(~missing)
-    values: Any = column.values[rows]
-    if column.words is not None:
-        values = np.array(column.words, object)[values]
+    called = f"column {label!r}"
+    if known is not None:
+        texts = column.texts()
+        with naming_file(table.source):
+            places = places_among(texts.words or (), known, name=called)
+        return places[texts.values[rows]], tuple(known), rows
     with naming_file(table.source):
-        if known is not None:
-            y = places_among(values.tolist(), known, name=f"column {label!r}")
-            return y, tuple(known), rows
-        y, names = as_classes(values, name=f"column {label!r}")
+        if column.words is None:
+            y, names = as_classes(column.values[rows], name=called)
+        else:
+            of_words, names = as_classes(np.array(column.words, object), name=called)
+            y = of_words[column.values[rows]]
+            check_words(len(names), len(rows), name=called)
     if names == tuple(map(str, range(len(table.class_names)))):
         names = table.class_names
     return y, names, rows
