@@ -16,6 +16,7 @@ from funcnet.augment import *
 from funcnet.checkpoint import *
 from funcnet.config import *
 from funcnet.datasets import *
+from funcnet.defaults import *
 from funcnet.gradcheck import *
 from funcnet.layer import *
 from funcnet.layers import *

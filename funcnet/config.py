@@ -48,6 +48,7 @@ def _names(table: Iterable[str]) -> str:
     return ", ".join(table)
 
 
+MODELS = ("best", "last")
 GROUPS = {
     "most used": "options used most",
     "data": "data",
@@ -207,9 +208,10 @@ class Config(Mapping[str, Any]):
         sweep="one",
         needed=True,
     )
-    preprocess: tuple[str, ...] = option_field(
-        ("mean",),
-        f"what is done to all inputs, in turn: {describe_steps(PREPROCESSINGS)}",
+    preprocess: tuple[str, ...] | None = option_field(
+        None,
+        f"what is done to all inputs, in turn: {describe_steps(PREPROCESSINGS)}; if not given mean "
+        "for pixels, standardize for a table",
         "data",
         "STEP",
         steps=PREPROCESSINGS,
@@ -279,10 +281,10 @@ class Config(Mapping[str, Any]):
         gradcheck=True,
     )
     weight_scale: float | str | None = option_field(
-        2e-2,
+        None,
         "standard deviation of the initial weights; or he, sqrt(2 / fan_in), or glorot, "
         "sqrt(2 / (fan_in + fan_out)), which are for inputs of unit size: pixels are larger, "
-        "standardize them",
+        "standardize them; if not given 0.02 for pixels, he for a table",
         "network",
         "SCALE",
         range=net.WEIGHT_SCALE,
@@ -317,9 +319,10 @@ class Config(Mapping[str, Any]):
         gradcheck=True,
         needed=True,
     )
-    reg: float = option_field(
-        0.0,
-        "L2 strength: 0.5 R sum(w^2) is added to the loss",
+    reg: float | None = option_field(
+        None,
+        "L2 strength: 0.5 R sum(w^2) is added to the loss; if not given 0 for pixels, 0.02 for a "
+        "table without weight decay",
         "loss",
         "R",
         range=losses.REG,
@@ -348,7 +351,8 @@ class Config(Mapping[str, Any]):
     )
     schedule: str | None = option_field(
         None,
-        f"{_names(schedules.SCHEDULES)}; constant if not given, or exponential if there is a decay",
+        f"{_names(schedules.SCHEDULES)}; if not given constant for pixels, cosine for a table, "
+        "exponential if there is a decay",
         "optimizer",
         "NAME",
         choices=schedules.SCHEDULES,
@@ -393,8 +397,13 @@ class Config(Mapping[str, Any]):
         "D",
         range=optim.AVERAGE_DECAY,
     )
-    epochs: int = option_field(
-        20, "passes over the training data", "most used", "N", range=train.EPOCHS, sweep="one"
+    epochs: int | None = option_field(
+        None,
+        "passes over the training data; if not given 20, of a table as many as make 1,000 updates",
+        "most used",
+        "N",
+        range=train.EPOCHS,
+        sweep="one",
     )
     batch_size: int | None = option_field(
         None,
@@ -403,13 +412,23 @@ class Config(Mapping[str, Any]):
         "N",
         range=step.BATCH_SIZE,
     )
-    eval_every: int = option_field(
-        1,
-        "measure accuracies every N epochs; 0 never",
+    eval_every: int | None = option_field(
+        None,
+        "measure accuracies every N epochs; 0 never; if not given 1, or 25 times in all for a "
+        "table",
         "training",
         "N",
         range=checks.NATURAL,
         sweep="one",
+    )
+    model: str | None = option_field(
+        None,
+        f"the model that counts: {_names(MODELS)}, best is by validation accuracy; if not given "
+        "best for pixels, last for a table",
+        "training",
+        "NAME",
+        choices={name: name for name in MODELS},
+        sweep="",
     )
     tta: bool = option_field(
         False,

@@ -29,6 +29,7 @@ from funcnet.config import (
 )
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import first
+from funcnet.defaults import complete_config
 from funcnet.layer import Layer
 from funcnet.named import parse_step
 from funcnet.net import mlp
@@ -118,9 +119,9 @@ def experiment(config: Mapping[str, Any], dataset: Dataset) -> Experiment:
     Raises:
       ValueError, TypeError: an option is wrong; it is named as on the command line.
     """
-    config = as_config(config)
-    inputs = dataset.x_train
+    config, inputs = as_config(config), dataset.x_train
     dataset = first(dataset, config.num_train, "--num-train")
+    config = complete_config(config, dataset)
     net, optimizer, options = build(config, dataset)
     options |= {
         "key": jax.random.key(config.seed),
@@ -137,7 +138,7 @@ def build(config: Config, dataset: Dataset) -> tuple[Layer, Optimizer, dict[str,
     """What an experiment of `sweep` returns: net, optimizer and options of `fit`.
 
     Args:
-      config: a Config; its numbers may be traced.
+      config: a Config, complete; its numbers may be traced.
       dataset: the Dataset that is trained on.
     """
     count, batch_size = len(dataset.x_train), config.batch_size
@@ -181,6 +182,7 @@ def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
 
 def build_schedule(config: Config, steps_per_epoch: int) -> Any:
     """The learning rate of a configuration: a number or a schedule."""
+    assert config.epochs is not None  # it is complete
     return named_schedule(
         schedule_name(config),
         rate=config.learning_rate,
@@ -194,7 +196,7 @@ def build_schedule(config: Config, steps_per_epoch: int) -> Any:
 
 def build_preprocess(config: Config) -> Callable[[Any], Preprocess]:
     """The preprocessing of a configuration, to be fitted."""
-    steps = [parse_step("--preprocess", text, PREPROCESSINGS) for text in config.preprocess]
+    steps = [parse_step("--preprocess", text, PREPROCESSINGS) for text in config.preprocess or ()]
     return chain(*steps)
 
 

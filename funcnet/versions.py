@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-VERSIONS = {"run": 2, "sweep": 2, "member": 1, "model": 1}
+VERSIONS = {"run": 3, "sweep": 3, "member": 1, "model": 1}
 
 
 def stamp(kind: str) -> dict[str, Any]:
@@ -68,6 +68,18 @@ def _table_1(rows: list[Any]) -> list[Any]:
     return [_renamed(row) if isinstance(row, Mapping) else row for row in rows]
 
 
+def _run_2(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The label of a table was the last column unless it was given; the best model counted."""
+    config = {"model": "best", **config}
+    if str(config.get("dataset", "")).lower().endswith(".csv") and config.get("label") is None:
+        config["label"] = "last"
+    return config
+
+
+def _same(content: Any) -> Any:
+    return content
+
+
 def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
     names = {"hidden": "hidden_dims", "mixup": "mixup_alpha"}
     return {names.get(name, name): value for name, value in options.items()}
@@ -78,4 +90,7 @@ LIFTS: dict[tuple[str, int], Callable[[Any], Any]] = {
     ("run", 1): _run_1,
     ("sweep", 1): _sweep_1,
     ("table", 1): _table_1,
+    ("run", 2): _run_2,
+    ("sweep", 2): _run_2,
+    ("table", 2): _same,
 }

@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     record, model = load_run(args.run_directory, args.model)
     config = record.config
+    which = args.model or config.model or "best"
     if args.file is None:
         x, y, what = _split(args, record, model)
     else:
@@ -85,14 +86,14 @@ def run(args: argparse.Namespace) -> int:
     result = fn.evaluate(model, x, y, loss_fn=config.meaning("loss"), views=averaged_over)
     class_names = record.facts["class_names"]
     if args.json:
-        facts = {"run": args.run_directory, "model": args.model, **what}
+        facts = {"run": args.run_directory, "model": which, **what}
         print(as_json(result, y, class_names, **facts, examples=len(x)))
         return 0
     averaged = f", averaged over {result.views} views" if args.tta else ""
     (of_what,) = what.values()
     print(
         f"{of_what} accuracy {100 * result.accuracy:.2f} %{averaged}, loss {result.loss:.4f} "
-        f"({checks.plural(len(x), 'example')}, {args.model} model of {args.run_directory})"
+        f"({checks.plural(len(x), 'example')}, {which} model of {args.run_directory})"
     )
     print(further_line(result))
     for line in class_lines(result, y, class_names):

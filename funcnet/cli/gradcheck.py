@@ -12,6 +12,7 @@ from funcnet.cli.parser import add_command
 from funcnet.cli.records import load_data, make_config
 from funcnet.config import Config
 from funcnet.datasets.dataset import first
+from funcnet.defaults import complete_config
 from funcnet.step import fit_preprocess
 
 
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     checks.COUNT.check("--max-elements", args.max_elements)
     config = make_config(args)
     dataset = load_data(config)
+    config = complete_config(config, dataset)
     net = recipes.build_net(config, len(dataset.class_names))
     batch = first(dataset, args.num_examples, "--num-examples")
     x, y = batch.x_train, batch.y_train

@@ -8,7 +8,7 @@ from typing import Any
 import funcnet as fn
 from funcnet import checks
 from funcnet.augment import LAYOUTS
-from funcnet.config import GROUPS, OPTIONS, Config
+from funcnet.config import GROUPS, MODELS, OPTIONS, Config
 from funcnet.option import Option, option
 from funcnet.sweeps.search import Distribution
 
@@ -150,10 +150,9 @@ def add_run_options(parser: Any) -> None:
     )
     parser.add_argument(
         "--model",
-        type=name_among("model", ("best", "last")),
-        default="best",
+        type=name_among("model", MODELS),
         metavar="NAME",
-        help="best, by validation accuracy, or last (default: %(default)s)",
+        help="best, by validation accuracy, or last; as in training if not given",
     )
     parser.add_argument(
         "--tta",

@@ -21,6 +21,7 @@ from funcnet.datasets.delimited import Format
 from funcnet.datasets.encoding import plain_encoding
 from funcnet.datasets.notes import DataWarning
 from funcnet.datasets.registry import FILE_OPTIONS, is_file, is_table_file
+from funcnet.datasets.sources import STDIN
 from funcnet.datasets.tables import ENDS, label_of, load_table, read_table
 from funcnet.runs import Record
 
@@ -37,14 +38,18 @@ def make_record(config: Config, recipe: str | None) -> Record:
         "title": f"{run_name(config, recipe)}, hidden layers {list(config.hidden_dims)}",
         "versions": {"funcnet": fn.__version__, "jax": jax.__version__},
     }
-    if is_file(config.dataset):
+    if is_file(config.dataset) and config.dataset != STDIN:
         config = dataclasses.replace(config, dataset=str(Path(config.dataset).resolve()))
     return Record(config, facts)
 
 
 def run_name(config: Config, recipe: str | None) -> str:
     """What a run is called if nothing else is said."""
-    return recipe or (Path(config.dataset).stem if is_file(config.dataset) else config.dataset)
+    if recipe or not is_file(config.dataset):
+        return recipe or config.dataset
+    path = Path(config.dataset)
+    packed = path.suffix.lower() in (".gz", ".zip")
+    return "stdin" if config.dataset == STDIN else Path(path.stem).stem if packed else path.stem
 
 
 def load_data(config: Config, model: fn.Model | None = None) -> fn.Dataset:
@@ -99,8 +104,8 @@ def check_data(record: Record, dataset: fn.Dataset, problem: str) -> None:
         raise ValueError(f"{record.config.dataset} has changed {problem}")
 
 
-def load_run(path: str, which: str) -> tuple[Record, fn.Model]:
-    """The record and the model of a run directory."""
+def load_run(path: str, which: str | None) -> tuple[Record, fn.Model]:
+    """The record and the model of a run directory; that which counted in training if None."""
     record = runs.load_record(path)
     if record.unknown:
         names = listed(record.unknown)
@@ -109,4 +114,4 @@ def load_run(path: str, which: str) -> tuple[Record, fn.Model]:
             file=sys.stderr,
         )
     net = recipes.build_net(record.config, len(record.facts["class_names"]))
-    return record, runs.load_run_model(path, net, which=which)
+    return record, runs.load_run_model(path, net, which=which or record.config.model or "best")

@@ -33,6 +33,7 @@ from funcnet.cli.parser import add_command
 from funcnet.cli.records import check_data, load_data, make_record, run_name, with_data
 from funcnet.config import OPTIONS, Config, replaced
 from funcnet.datasets.dataset import first
+from funcnet.defaults import complete_config
 from funcnet.option import option
 from funcnet.runs import Record
 from funcnet.step import fit_preprocess
@@ -175,7 +176,9 @@ def _new(args: argparse.Namespace) -> Sweep:
         settings=settings,
     )
     whole = load_data(config)
-    return Sweep(path, with_data(record, whole), *_data(config, whole), None)
+    trained_on = first(whole, config.num_train, "--num-train")
+    record = record._replace(config=complete_config(record.config, trained_on))
+    return Sweep(path, with_data(record, whole), *_data(record.config, whole), None)
 
 
 def _resumed(path: Path) -> Sweep:
@@ -214,6 +217,7 @@ def _run(args: argparse.Namespace, swept: Sweep) -> int:
 
     path, record, dataset, preprocess, members = swept
     config, facts = record.config, record.facts
+    assert config.epochs is not None  # it is complete
     saved = directory.progress(members or ())
     claimed, last = members is not None, time.monotonic()
     bar = tqdm(unit="epoch", disable=True if args.quiet else None)

@@ -20,6 +20,8 @@ from funcnet.cli.options import add_config_options, add_recipe_option, views
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import load_data, make_config, make_record, run_name, with_data
 from funcnet.config import Config
+from funcnet.datasets.dataset import first
+from funcnet.defaults import complete_config
 
 
 def add(commands: Any, base: Config) -> Any:
@@ -67,13 +69,16 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         for line in summary(dataset):
             print(line)
+    config = complete_config(config, first(dataset, config.num_train, "--num-train"))
     record = with_data(make_record(config, args.recipe), dataset)
     net, optimizer, dataset, options = fn.experiment(config, dataset)
     batch_size = options["batch_size"]
     record = record._replace(config=dataclasses.replace(record.config, batch_size=batch_size))
     if config.tta:  # better known before than after training
         jax.eval_shape(lambda x: [view(x) for view in views(config)], dataset.x_train[:1])
-    claimed = False
+    assert config.epochs is not None
+    assert config.eval_every is not None
+    epochs, shown_every, claimed = config.epochs, config.eval_every or 1, False
     bar = tqdm(total=config.epochs, unit="epoch", disable=True if args.quiet else None)
 
     def report(epoch: int, train_state: fn.TrainState, metrics: dict[str, Any]) -> None:
@@ -87,10 +92,10 @@ def run(args: argparse.Namespace) -> int:
             runs.check_space(path, model)
         else:
             bar.update()
-        if epoch == config.epochs:
+        if epoch == epochs:
             ignore_interrupts()  # what is left takes a second, and must not be lost
-        if not args.quiet:
-            say(_epoch_line(epoch, config.epochs, metrics))
+        if not args.quiet and (epoch % shown_every == 0 or epoch == epochs):
+            say(_epoch_line(epoch, epochs, metrics))
 
     with one_interrupt():
         with bar:
@@ -134,7 +139,8 @@ def _summary(
     results: dict[str, Any] = {"epochs": int(result.state.epoch)}
     model, name = result.model, "the last model"
     if result.best is not None:
-        model, name = result.best, "that model"
+        if config.model == "best":
+            model, name = result.best, "that model"
         lines.append(
             f"best validation accuracy {100 * result.best.accuracy:.2f} % "
             f"after epoch {result.best.epoch}"

@@ -1,0 +1,68 @@
+"""What an experiment does where it is not said: by what the data are, pixels or a table.
+
+It depends on what the arrays show, never on what a dataset is called.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from funcnet.config import BATCH_SIZE, Config
+from funcnet.datasets import Dataset
+
+__all__ = ["complete_config"]
+
+# The assignment's. Pixels have one unit, and are many.
+PIXELS: Mapping[str, Any] = {
+    "preprocess": ("mean",),
+    "weight_scale": 2e-2,
+    "reg": 0.0,
+    "epochs": 20,
+    "eval_every": 1,
+    "model": "best",
+}
+# Columns have units of their own, and are few, as rows often are: what costs accuracy is that a
+# network learns them by heart, and that few examples for validation choose an epoch by luck.
+TABLE: Mapping[str, Any] = {
+    "preprocess": ("standardize",),
+    "weight_scale": "he",
+    "reg": 0.02,
+    "schedule": "cosine",
+    "model": "last",
+}
+UPDATES = 1000  # of a table, at least
+EPOCHS = 20  # over a table, at least
+LOOKS = 25  # at the course of a run
+
+
+def complete_config(config: Config, dataset: Dataset) -> Config:
+    """The Config with what it leaves open as the data ask for.
+
+    Examples of dtype uint8, or of more than one axis, are pixels; others are rows of a table, which
+    are standardized, with He weights, L2 and a learning rate that falls to nothing, for at least
+    1,000 updates, whose last model is used.
+
+    Args:
+      config: a Config; what is None in it is open.
+      dataset: what is trained on.
+    """
+    x = dataset.x_train
+    if x.dtype == np.uint8 or x.ndim > 2:
+        chosen = dict(PIXELS)
+    else:
+        chosen = {**TABLE, **_course(config, len(x))}
+        if config.learning_rate_decay is not None:
+            del chosen["schedule"]
+        if config.weight_decay is not None:
+            chosen["reg"] = 0.0
+    return replace(config, **{k: v for k, v in chosen.items() if getattr(config, k) is None})
+
+
+def _course(config: Config, count: int) -> dict[str, int]:
+    """Epochs over so many rows, and how often to look."""
+    steps = math.ceil(count / min(config.batch_size or BATCH_SIZE, count))
+    epochs = config.epochs or max(EPOCHS, math.ceil(UPDATES / steps))
+    return {"epochs": epochs, "eval_every": max(1, epochs // LOOKS)}
