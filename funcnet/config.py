@@ -14,10 +14,9 @@ import jax.numpy as jnp
 
 from funcnet import checks, layers, losses, net, optim, schedules, step, train
 from funcnet.augment import AUGMENTATIONS, LAYOUTS
-from funcnet.datasets import load_arrays
 from funcnet.datasets.delimited import DECIMALS, HEADER, SEPARATORS
 from funcnet.datasets.registry import DATASETS, check_source
-from funcnet.datasets.splits import TEST_FRACTION, VAL_FRACTION
+from funcnet.datasets.splits import FRACTION, TEST_FRACTION, VAL_FRACTION
 from funcnet.named import describe_steps
 from funcnet.option import Option, option, option_field
 from funcnet.preprocess import PREPROCESSINGS
@@ -59,7 +58,6 @@ GROUPS = {
 }
 _NORMALIZATIONS = {"none": None, **{name: name for name in net.NORMALIZATIONS}}
 _SCALES = {name: name for name in net.SCALES}
-_SPLIT = inspect.signature(load_arrays).parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +178,7 @@ class Config(Mapping[str, Any]):
     )
     val_fraction: float | None = option_field(
         None,
-        f"of a file; {_SPLIT['val_fraction'].default} if not given",
+        f"of a file; {FRACTION} if not given",
         "data",
         "F",
         range=VAL_FRACTION,
@@ -190,7 +188,7 @@ class Config(Mapping[str, Any]):
     )
     test_fraction: float | None = option_field(
         None,
-        f"of a file; {_SPLIT['test_fraction'].default} if not given",
+        f"of a file; {FRACTION} if not given",
         "data",
         "F",
         range=TEST_FRACTION,

@@ -132,6 +132,15 @@ def test_load_dataset_of_a_file(table):
     check_same(load_dataset(table, **nothing | {"label": "kind"}), load_arrays(table, label="kind"))
 
 
+def test_load_dataset_of_npy_files(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    np.save(folder / "x.npy", np.arange(20)[:, None])
+    np.save(folder / "y.npy", np.arange(20) % 2)
+    for path in ("mine", folder / "x.npy", "mine/x.npy"):
+        check_same(load_dataset(path, test_fraction=0.2), load_arrays(folder, test_fraction=0.2))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "match"),
     [
@@ -161,9 +170,11 @@ def test_load_dataset_of_no_file():
 def test_is_file(tmp_path):
     (tmp_path / "plain").touch()
     (tmp_path / "folder").mkdir()
+    (tmp_path / "cifar10").mkdir()
     for name in ("a.npz", "a.csv", "plain", "a.npy", "a.parquet", "-", "folder/a", "./digits"):
         assert is_file(name)
-    for name in ("digits", "cifar10", "folder", "nothing", ""):
+    assert is_file("folder")
+    for name in ("digits", "cifar10", "nothing", ""):
         assert not is_file(name)
 
 

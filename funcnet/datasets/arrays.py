@@ -15,8 +15,9 @@ from funcnet.datasets.dataset import Dataset
 from funcnet.datasets.delimited import Format
 from funcnet.datasets.encoding import plain_encoding
 from funcnet.datasets.notes import naming_file
-from funcnet.datasets.npz import labelled_npz, read_npy, read_npz
-from funcnet.datasets.splits import check_fractions, split
+from funcnet.datasets.npz import read_npy
+from funcnet.datasets.pairs import load_pairs, read_x
+from funcnet.datasets.splits import check_ranges
 from funcnet.datasets.tables import load_table, read_table
 
 ARRAYS = (".npz", ".npy")  # what is no table
@@ -34,14 +35,22 @@ def load_arrays(
     categorical: Sequence[str] = (),
     group: str | None = None,
     split_by: str | None = None,
-    val_fraction: float = 0.1,
-    test_fraction: float = 0.1,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Load examples with class labels from one file and split them.
+    """Load examples with class labels from a file and split them, unless it is split already.
 
-    A `.npz` holds x `[N, ...]` and y `[N]`; x keeps its dtype. Any other file is a table, see
-    `load_table`.
+    A `.npz` holds x `[N, ...]` and y `[N]`, and x keeps its dtype; or x_train, y_train, and with
+    them x_val, y_val (or valid, validation), x_test, y_test or both. Case does not matter, the
+    split may stand first, as in train_images, and examples may be called data, images, features or
+    inputs if their labels are called target(s) or label(s). Where two pairs fit, they are refused.
+    Instead, `.npy` files of such names may lie side by side: the path is that of the examples,
+    x.npy or x_train.npy, or of their directory. Splits that are given are kept as they are, and
+    what is not given is cut from the training part; a class that is not in it is in a
+    `DataWarning`. Files larger than they say, or than `datasets.limits` allow, are refused.
+
+    Any other file is a table, see `load_table`.
 
     Classes are the labels that occur: integers or other numbers in their order, bools, strings in a
     sorted order, or one-hot rows; see `datasets.classes`. Examples without a label (empty, NA, NaN)
@@ -52,13 +61,14 @@ def load_arrays(
     keeps its last example for training. Every example is in exactly one split.
 
     Args:
-      path: a `.npz`, or the file of a table.
+      path: a `.npz`, a `.npy`, a directory of such, or the file of a table.
       label: the label column of a table, `target` of `load_table`.
       header, separator, decimal, columns, drop, categorical, group, split_by: of a table, as for
         `load_table`.
-      val_fraction: the fraction of examples for validation, from 0.
-      test_fraction: the fraction for testing, from 0; the rest, which is not nothing, is to
-        train.
+      val_fraction: the fraction of examples for validation, from 0; 0.1 if None. It is refused
+        where that split is given.
+      test_fraction: the fraction for testing, in the same way; the rest, which is not nothing, is
+        to train.
       seed: of the shuffle, from 0.
     Returns:
       A Dataset; a split is empty if its fraction of the examples rounds to none.
@@ -66,7 +76,7 @@ def load_arrays(
       FileNotFoundError: there is no such file.
       ValueError: what is wrong with the file, with the line and the column of a table.
     """
-    fractions = check_fractions(val_fraction, test_fraction)
+    check_ranges(val_fraction, test_fraction)
     seed = checks.NATURAL.check("seed", seed)
     of_tables: dict[str, Any] = {
         "header": header,
@@ -80,7 +90,7 @@ def load_arrays(
     }
     if label is not None and not isinstance(label, str):
         raise TypeError(f"label must be the name of a column, got {label!r}")
-    if Path(path).suffix.lower() not in ARRAYS:
+    if not holds_arrays(path):
         return load_table(
             path,
             label,
@@ -90,11 +100,7 @@ def load_arrays(
             seed=seed,
         )
     _check_array(path, {"label": label, **of_tables})
-    path = Path(path)
-    x, y, class_names = labelled_npz(path)
-    with naming_file(path):
-        train, val, test = split(y, *fractions, seed)
-    return Dataset(x[train], y[train], x[val], y[val], x[test], y[test], class_names)
+    return load_pairs(Path(path), val_fraction, test_fraction, seed)
 
 
 def read_inputs(
@@ -110,9 +116,10 @@ def read_inputs(
     A model that was trained on a table takes the path of one itself: `predict(model, path)`.
 
     Args:
-      path: a `.npy` array, a `.npz` with x (a y in it is not looked at), or the file of a table,
-        all columns of which are features, numbers, in the order of the training data: names are
-        not looked at.
+      path: a `.npy` array; a `.npz` or a directory of `.npy` files, of which x is read, or
+        x_test if there are splits, under any of the names that `load_arrays` knows (labels are not
+        looked at); or the file of a table, all columns of which are features, numbers, in the
+        order of the training data: names are not looked at.
       label: the name of a column of a table to leave out.
       header, separator, decimal: as for `load_table`.
     Returns:
@@ -122,18 +129,22 @@ def read_inputs(
       FileNotFoundError: there is no such file.
       ValueError: what is wrong with the file, with the line and the column of a table.
     """
-    suffix = Path(path).suffix.lower()
     form = Format(header, separator, decimal)
-    if suffix not in ARRAYS:
+    if not holds_arrays(path):
         table = read_table(path, form, label=label)
         if label is not None:
             table.column(label)
         return plain_encoding(table, label or "")(table)
     _check_array(path, {"label": label, **form._asdict()})
     path = Path(path)
-    x = read_npy(path) if suffix == ".npy" else read_npz(path, ("x",))[0]
+    x = read_npy(path) if path.suffix.lower() == ".npy" and path.is_file() else read_x(path)
     with naming_file(path):
         return np.asarray(checks.inputs(x))
+
+
+def holds_arrays(path: str | PathLike[str]) -> bool:
+    """Whether a path is that of arrays, or of a directory, rather than of a table."""
+    return Path(path).suffix.lower() in ARRAYS or Path(path).is_dir()
 
 
 def _check_array(path: str | PathLike[str], options: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Classes of what people call labels: numbers from anywhere, True and False, strings, one-hot."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,42 @@ def as_classes(labels: Any, *, name: str = "y") -> tuple[np.ndarray, tuple[str, 
         whole = all(n.is_integer() and abs(n) >= 2**53 for n in numbers if n is not None)
         labels = np.array([int(w) for w in words], object) if whole else np.array(numbers, float)
     return _of_numbers(labels, name)
+
+
+def joint_classes(labels: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """`as_classes` of the labels of several splits, so that a class is the same in all.
+
+    Args:
+      labels: for each name, for errors, the labels: in one form, whatever their dtypes.
+    Returns:
+      y of each, and the C names.
+    Raises:
+      ValueError: as `as_classes` does, or they differ in form.
+    """
+    flat = {name: y[:, 0] if y.shape[1:] == (1,) else y for name, y in labels.items()}
+    (first, y_first), *others = flat.items()
+    for name, y in others:
+        if y.shape[1:] != y_first.shape[1:]:
+            raise ValueError(
+                f"{first} is {list(y_first.shape)}, but {name} is {list(y.shape)}: give the labels "
+                "of all splits in one form"
+            )
+    for name, y in flat.items():
+        if y.dtype.kind not in "biufUS" or (y.dtype.kind == "f" and np.isinf(y).any()):
+            as_classes(y, name=name)  # which says what is wrong with them
+    y, class_names = as_classes(_joined(list(flat.values())), name=" and ".join(labels))
+    return np.split(y, np.cumsum([len(y) for y in flat.values()])[:-1]), class_names
+
+
+def _joined(labels: list[np.ndarray]) -> np.ndarray:
+    """Labels one after the other, none of them rounded to a dtype that others have."""
+    kinds = {y.dtype.kind for y in labels}
+    whole = kinds <= set("biu") and np.result_type(*labels).kind in "biu"
+    if len(kinds) == 1 or whole or labels[0].ndim == 2:
+        return np.concatenate(labels)
+    return np.array(
+        [v for y in labels for v in (y.astype(int) if y.dtype.kind == "b" else y).tolist()], object
+    )
 
 
 def places_among(labels: Any, names: Sequence[str], *, name: str = "y") -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from funcnet import checks
-from funcnet.datasets.arrays import ARRAYS, load_arrays
+from funcnet.datasets.arrays import holds_arrays, load_arrays
 from funcnet.datasets.cifar10 import CIFAR10
 from funcnet.datasets.dataset import Dataset, Source
 from funcnet.datasets.digits import DIGITS
@@ -27,17 +27,20 @@ FILE_OPTIONS = tuple(
 
 
 def is_file(name: str) -> bool:
-    """Whether a name is that of a file, there or not, rather than of an entry of the registry."""
-    if name in DATASETS:
+    """Whether a name is that of a file, there or not, or of a directory of one's own.
+
+    The entries of the registry go before: `./digits` is a directory, `digits` is not.
+    """
+    if name in DATASETS or not name:
         return False
     if name == STDIN or Path(name).suffix.lower() in SUFFIXES:
         return True
-    return os.sep in name or Path(name).is_file()
+    return os.sep in name or Path(name).exists()
 
 
 def is_table_file(name: str) -> bool:
     """Whether a name is that of a file that holds a table, rather than arrays."""
-    return is_file(name) and Path(name).suffix.lower() not in ARRAYS
+    return is_file(name) and not holds_arrays(name)
 
 
 def check_source(

@@ -1,6 +1,6 @@
 """Which examples are to train, which for validation and which for testing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -14,18 +14,43 @@ GIVEN = {  # what a column may call splits
 
 VAL_FRACTION = checks.Range(at_least=0, below=1)
 TEST_FRACTION = checks.Range(at_least=0, below=1)
+FRACTION = 0.1  # of either, unless it is given
 
 
-def check_fractions(val_fraction: float, test_fraction: float) -> tuple[float, float]:
-    """Raise unless these are fractions of examples that leave some for training."""
-    VAL_FRACTION.check("val_fraction", val_fraction)
-    TEST_FRACTION.check("test_fraction", test_fraction)
-    if not val_fraction + test_fraction < 1:
+def check_ranges(val_fraction: float | None, test_fraction: float | None) -> None:
+    """Raise unless each of these is a fraction, or None."""
+    if val_fraction is not None:
+        VAL_FRACTION.check("val_fraction", val_fraction)
+    if test_fraction is not None:
+        TEST_FRACTION.check("test_fraction", test_fraction)
+
+
+def check_fractions(
+    val_fraction: float | None, test_fraction: float | None, given: Collection[str] = ()
+) -> tuple[float, float]:
+    """The fractions of the training part to cut off for validation and for testing.
+
+    Args:
+      val_fraction, test_fraction: what was asked for; None is `FRACTION`.
+      given: which of "val" and "test" the data have already; of these nothing is cut.
+    Raises:
+      ValueError, TypeError: they leave nothing for training, are none, or are of what is given.
+    """
+    check_ranges(val_fraction, test_fraction)
+    for name, value in (("val", val_fraction), ("test", test_fraction)):
+        if name in given and value is not None:
+            raise ValueError(
+                f"{name}_fraction is {value:g}, but the {name} split is given and kept as it is: "
+                f"leave {name}_fraction out (--{name}-fraction)"
+            )
+    val = 0.0 if "val" in given else FRACTION if val_fraction is None else val_fraction
+    test = 0.0 if "test" in given else FRACTION if test_fraction is None else test_fraction
+    if not val + test < 1:
         raise ValueError(
             "val_fraction + test_fraction must be below 1 to leave examples for training, got "
-            f"{val_fraction:g} + {test_fraction:g}"
+            f"{val:g} + {test:g}"
         )
-    return val_fraction, test_fraction
+    return val, test
 
 
 def split(y: np.ndarray, val_fraction: float, test_fraction: float, seed: int) -> list[np.ndarray]:

@@ -46,8 +46,8 @@ def load_table(
     categorical: Sequence[str] = (),
     group: str | None = None,
     split_by: str | None = None,
-    val_fraction: float = 0.1,
-    test_fraction: float = 0.1,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
     seed: int = 0,
     encoding: Encoding | None = None,
     class_names: Sequence[str] | None = None,
@@ -77,8 +77,8 @@ def load_table(
       group: a column of groups, such as patients: none is in two splits. It is left out.
       split_by: a column of times, or numbers: the latest rows are for testing, those before for
         validation; or of words, train, val and test, that say it. It is left out.
-      val_fraction: the fraction of examples for validation, from 0.
-      test_fraction: the fraction for testing, from 0; the rest is to train.
+      val_fraction: the fraction of examples for validation, from 0; 0.1 if None.
+      test_fraction: the fraction for testing, in the same way; the rest is to train.
       seed: of the shuffle, from 0.
       encoding: what was made of another table, to be made of this one; nothing is learned then.
       class_names: the classes of another table, which labels of this one are among.

@@ -1,0 +1,113 @@
+"""Datasets of arrays that have names: in a .npz, or as .npy files side by side in a directory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from funcnet import checks
+from funcnet.datasets import names as naming
+from funcnet.datasets.classes import joint_classes
+from funcnet.datasets.dataset import Dataset
+from funcnet.datasets.given import dataset_of
+from funcnet.datasets.names import Pair, find_inputs, find_pairs
+from funcnet.datasets.notes import naming_file
+from funcnet.datasets.npz import labelled, npz_names, read_npy, read_npz
+from funcnet.datasets.splits import check_fractions, check_ranges
+
+
+def load_pairs(
+    path: Path, val_fraction: float | None, test_fraction: float | None, seed: int
+) -> Dataset:
+    """The Dataset in a .npz, in a directory of .npy files, or of one .npy and those beside it.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_arrays`.
+    """
+    check_ranges(val_fraction, test_fraction)
+    pairs = find_pairs(path, _names(path))
+    with naming_file(path):
+        fractions = check_fractions(val_fraction, test_fraction, pairs)
+    arrays = iter(_read(path, [name for pair in pairs.values() for name in pair]))
+    x, labels = {}, {}
+    with naming_file(path):
+        for split, pair in pairs.items():
+            x[split], labels[pair.y] = _checked(path, pair, next(arrays), next(arrays))
+            shape, expected = list(x[split].shape[1:]), list(x["train"].shape[1:])
+            if shape != expected:
+                raise ValueError(
+                    f"{pair.x} has examples of shape {shape}, {pairs['train'].x} of {expected}"
+                )
+        y, class_names = joint_classes(labels)
+    return dataset_of(path, x, dict(zip(x, y, strict=True)), class_names, fractions, seed)
+
+
+def read_x(path: Path) -> np.ndarray:
+    """The examples to predict from in a .npz or in a directory of .npy files, unchecked."""
+    return _read(path, [find_inputs(path, _names(path))])[0]
+
+
+def holds_npy(directory: Path) -> bool:
+    """Whether there are .npy files in it."""
+    return any(map(_is_npy, directory.iterdir()))
+
+
+def _checked(
+    path: Path, pair: Pair, x: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The examples that have a label, and these."""
+    x = np.asarray(checks.inputs(x, name=pair.x))
+    if np.ndim(labels) == 0 or len(labels) != len(x):
+        raise ValueError(
+            f"{pair.y} must have one label per example, {len(x)} of them, got "
+            f"{list(np.shape(labels))}"
+        )
+    kept = labelled(path, labels, "" if pair.y.lower() == "y" else pair.y)
+    return (x, labels) if len(kept) == len(x) else (x[kept], labels[kept])
+
+
+def _names(path: Path) -> list[str]:
+    """What the arrays are called; those beside a .npy are the ones that go with its name."""
+    if path.is_dir():
+        if not holds_npy(path):
+            raise ValueError(f"{path} has no .npy files")
+        return list(_npy_files(path))
+    if not _is_npy(path):
+        return npz_names(path)
+    with path.open("rb"):  # or say that there is none
+        own = naming.role(path.stem)
+    if own is None or own.kind != "x":
+        raise ValueError(
+            f"{path}: to learn from .npy files give the examples, named as x.npy with y.npy beside "
+            "it, or as x_train.npy with y_train.npy and others; or their directory"
+        )
+    found = {name: naming.role(name) for name in _npy_files(path.parent)}
+    return [
+        name
+        for name, each in found.items()
+        if each is not None
+        and each.family == own.family
+        and (each.split is None) == (own.split is None)
+        # Of other examples without a split there is no question: this file was asked for.
+        and (own.split is not None or each.kind == "y" or name == path.stem)
+    ]
+
+
+def _read(path: Path, names: Sequence[str]) -> list[np.ndarray]:
+    if not path.is_dir() and not _is_npy(path):
+        return read_npz(path, names)
+    files = _npy_files(path if path.is_dir() else path.parent)
+    return [read_npy(files[name]) for name in names]
+
+
+def _npy_files(directory: Path) -> dict[str, Path]:
+    """The .npy files in a directory, in the order of their names, by their names without it."""
+    files: dict[str, Path] = {}
+    for file in sorted(filter(_is_npy, directory.iterdir())):
+        if files.setdefault(file.stem, file) != file:
+            raise ValueError(f"{file} and {files[file.stem].name} have one name: rename one")
+    return files
+
+
+def _is_npy(path: Path) -> bool:
+    return path.suffix.lower() == ".npy"
