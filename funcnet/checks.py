@@ -306,7 +306,7 @@ def key(value: Any) -> jax.Array:
     return value
 
 
-def installed(package: str, purpose: str) -> None:
+def installed(package: str, purpose: str, extra: str = "cli") -> None:
     """Raise an ImportError that says what to install unless `package` is there."""
     if importlib.util.find_spec(package) is None:
-        raise ImportError(f'{package} is needed {purpose}: pip install "funcnet[cli]"')
+        raise ImportError(f'{package} is needed {purpose}: pip install "funcnet[{extra}]"')

@@ -176,6 +176,17 @@ class Config(Mapping[str, Any]):
         sweep="one",
         gradcheck=True,
     )
+    image_size: tuple[int, ...] | None = option_field(
+        None,
+        "height and width to resize images in folders to; if not given they are all of one size",
+        "data",
+        "N",
+        range=checks.COUNT,
+        several=True,
+        least=1,
+        sweep="one",
+        gradcheck=True,
+    )
     val_fraction: float | None = option_field(
         None,
         f"of a file; {FRACTION} if not given",

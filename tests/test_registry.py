@@ -64,7 +64,7 @@ def table(tmp_path):
 def test_every_loader_is_in_the_registry():
     """A loader of datasets.__all__ is of an entry, or of what the user has."""
     loaders = {name.removeprefix("load_") for name in datasets.__all__ if name.startswith("load_")}
-    assert loaders - {"arrays", "table", "dataset"} == set(DATASETS)
+    assert loaders - {"arrays", "images", "table", "dataset"} == set(DATASETS)
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -118,7 +118,7 @@ def test_cifar10_of_a_directory(cifar10, monkeypatch):
 def test_file_options_are_of_load_arrays():
     assert (
         *("label", "header", "separator", "decimal", "columns", "drop", "categorical"),
-        *("group", "split_by", "val_fraction", "test_fraction"),
+        *("group", "split_by", "val_fraction", "test_fraction", "image_size"),
     ) == FILE_OPTIONS
 
 
@@ -152,6 +152,11 @@ def test_load_dataset_of_npy_files(tmp_path):
         ("table.csv", {"data_dir": "."}, r"^data_dir is for cifar10, not for table\.csv$"),
         ("table.csv", {"lable": "a"}, "unknown option 'lable': did you mean 'label'"),
         ("digits", {"val_fractions": None}, "did you mean 'val_fraction'"),
+        (
+            "table.csv",
+            {"image_size": (2, 2)},
+            r"image_size is for folders of images, not for table",
+        ),
         ("table.csv", {"seed": 1}, "unknown option 'seed'"),
         ("table.csv", {"val_fraction": 1}, "val_fraction must be >= 0 and < 1, got 1"),
     ],

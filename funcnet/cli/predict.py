@@ -40,7 +40,8 @@ def add(commands: Any, base: Config) -> Any:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="a table, - is standard input; or raw inputs: .npy, .npz with x",
+        help="a table, - is standard input; or raw inputs: .npy, .npz with x, an image or a folder "
+        "of images",
     )
     parser.add_argument(
         "--id", metavar="COLUMN", help="column of a table to call examples by, not their numbers"
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     record, model = load_run(args.run_directory, args.model)
     with noted():
-        x, names, title = _inputs(args, model)
+        x, names, title = _inputs(args, record.config, model)
     averaged_over = views(record.config, args)
     scores = fn.predict_scores(model, x, views=averaged_over).astype(np.float64)
     labels = answers(scores)
@@ -75,13 +76,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _inputs(args: argparse.Namespace, model: fn.Model) -> tuple[Any, Sequence[Any], str]:
+def _inputs(
+    args: argparse.Namespace, config: Config, model: fn.Model
+) -> tuple[Any, Sequence[Any], str]:
     """Inputs [N, ...], what to call each of them, and what to call that."""
     form = {name: getattr(args, name, None) for name in TEXT}
     if model.encoding is None:
         if args.id is not None:
             raise ValueError("--id is for runs that were trained on a table")
-        x = fn.read_inputs(args.file, label=args.label, **form)
+        x = fn.read_inputs(args.file, label=args.label, size=config.image_size, **form)
         return x, range(len(x)), "example"
     x, table = inputs_of(args.file, model.encoding, Format(**form), words=args.id and (args.id,))
     for name in filter(None, (args.label, args.id)):

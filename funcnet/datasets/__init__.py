@@ -5,6 +5,7 @@ from funcnet.datasets.cifar10 import download_cifar10, find_cifar10, load_cifar1
 from funcnet.datasets.dataset import Dataset, check_dataset
 from funcnet.datasets.digits import load_digits
 from funcnet.datasets.encoding import Encoding, Feature
+from funcnet.datasets.images import load_images
 from funcnet.datasets.notes import DataWarning
 from funcnet.datasets.registry import load_dataset
 from funcnet.datasets.tables import load_table
@@ -21,6 +22,7 @@ __all__ = [
     "load_cifar10",
     "load_dataset",
     "load_digits",
+    "load_images",
     "load_table",
     "read_inputs",
 ]

@@ -14,13 +14,15 @@ from funcnet import checks
 from funcnet.datasets.dataset import Dataset
 from funcnet.datasets.delimited import Format
 from funcnet.datasets.encoding import plain_encoding
+from funcnet.datasets.images import holds_images, read_folder
 from funcnet.datasets.notes import naming_file
 from funcnet.datasets.npz import read_npy
 from funcnet.datasets.pairs import load_pairs, read_x
+from funcnet.datasets.pixels import SUFFIXES, is_image
 from funcnet.datasets.splits import check_ranges
 from funcnet.datasets.tables import load_table, read_table
 
-ARRAYS = (".npz", ".npy")  # what is no table
+ARRAYS = (".npz", ".npy", *SUFFIXES)  # what is no table
 
 
 def load_arrays(
@@ -110,6 +112,7 @@ def read_inputs(
     header: str | None = None,
     separator: str | None = None,
     decimal: str | None = None,
+    size: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Read examples without labels, to predict from with a model that was trained on arrays.
 
@@ -118,13 +121,15 @@ def read_inputs(
     Args:
       path: a `.npy` array; a `.npz` or a directory of `.npy` files, of which x is read, or
         x_test if there are splits, under any of the names that `load_arrays` knows (labels are not
-        looked at); or the file of a table, all columns of which are features, numbers, in the
+        looked at); an image, or a folder of images, in the order of their names, see
+        `load_images`; or the file of a table, all columns of which are features, numbers, in the
         order of the training data: names are not looked at.
       label: the name of a column of a table to leave out.
       header, separator, decimal: as for `load_table`.
+      size: the (H, W) that images are resized to; arrays stay as they are.
     Returns:
-      x [N, ...], of the dtype in the file; of a table float32, or float64 where that would round
-      to its harm.
+      x [N, ...], of the dtype in the file; of images uint8; of a table float32, or float64 where
+      that would round to its harm.
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: what is wrong with the file, with the line and the column of a table.
@@ -137,6 +142,8 @@ def read_inputs(
         return plain_encoding(table, label or "")(table)
     _check_array(path, {"label": label, **form._asdict()})
     path = Path(path)
+    if is_image(path) or holds_images(path):
+        return read_folder(path, size)
     x = read_npy(path) if path.suffix.lower() == ".npy" and path.is_file() else read_x(path)
     with naming_file(path):
         return np.asarray(checks.inputs(x))

@@ -70,10 +70,12 @@ def _names(path: Path) -> list[str]:
     """What the arrays are called; those beside a .npy are the ones that go with its name."""
     if path.is_dir():
         if not holds_npy(path):
-            raise ValueError(f"{path} has no .npy files")
+            raise ValueError(f"{path} has no .npy files; images in it are for load_images")
         return list(_npy_files(path))
-    if not _is_npy(path):
+    if path.suffix.lower() == ".npz":
         return npz_names(path)
+    if not _is_npy(path):
+        raise ValueError(f"{path}: to learn from images give their folder, of a folder a class")
     with path.open("rb"):  # or say that there is none
         own = naming.role(path.stem)
     if own is None or own.kind != "x":

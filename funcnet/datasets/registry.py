@@ -12,6 +12,7 @@ from funcnet.datasets.arrays import holds_arrays, load_arrays
 from funcnet.datasets.cifar10 import CIFAR10
 from funcnet.datasets.dataset import Dataset, Source
 from funcnet.datasets.digits import DIGITS
+from funcnet.datasets.images import holds_images, load_images
 from funcnet.datasets.sources import STDIN
 
 # By these the name of a file is known that is not there.
@@ -21,8 +22,9 @@ SUFFIXES = {
 }
 DATASETS: dict[str, Source] = {source.name: source for source in (DIGITS, CIFAR10)}
 # What may be said of a file: all but the seed of its split, which stays as it is.
-FILE_OPTIONS = tuple(
-    name for name in inspect.signature(load_arrays).parameters if name not in ("path", "seed")
+FILE_OPTIONS = (
+    *(name for name in inspect.signature(load_arrays).parameters if name not in ("path", "seed")),
+    "image_size",
 )
 
 
@@ -72,10 +74,12 @@ def load_dataset(
     """Load an entry of the registry, or a file.
 
     Args:
-      name: a name in `DATASETS`, or the path of a file of one's own, see `load_arrays`.
+      name: a name in `DATASETS`, or the path of a file or folder of one's own, see `load_arrays`
+        and `load_images`.
       data_dir: where the dataset is, for one that takes a directory; by default $FUNCNET_DATA,
         then the user's cache directory.
-      file_options: those of `load_arrays`, for a file, such as `label`; None is as if not given.
+      file_options: those of `load_arrays`, for a file, such as `label`, and `image_size`, for
+        `load_images`; None is as if not given.
     Returns:
       The Dataset.
     Raises:
@@ -91,4 +95,17 @@ def load_dataset(
     if name in DATASETS:
         return DATASETS[name].load(data_dir)
     given = {option: value for option, value in file_options.items() if value not in (None, ())}
+    size = given.pop("image_size", None)
+    if holds_images(name):
+        return _load_images(name, size, given)
+    if size is not None:
+        raise ValueError(f"image_size is for folders of images, not for {name}")
     return load_arrays(name, **given)
+
+
+def _load_images(name: str, size: Any, given: Mapping[str, Any]) -> Dataset:
+    known = inspect.signature(load_images).parameters
+    for option, value in given.items():
+        if option not in known:
+            raise ValueError(f"{option}={value!r} is for tables, not for the folder {name}")
+    return load_images(name, size=size, **given)
