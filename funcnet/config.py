@@ -330,8 +330,8 @@ class Config(Mapping[str, Any]):
     )
     reg: float | None = option_field(
         None,
-        "L2 strength: 0.5 R sum(w^2) is added to the loss; if not given 0 for pixels, 0.02 for a "
-        "table without weight decay",
+        "L2 strength: 0.5 R sum(w^2) is added to the loss; if not given 0 for pixels, 5 / N for N "
+        "rows of a table, without weight decay",
         "loss",
         "R",
         range=losses.REG,

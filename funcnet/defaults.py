@@ -29,10 +29,10 @@ PIXELS: Mapping[str, Any] = {
 TABLE: Mapping[str, Any] = {
     "preprocess": ("standardize",),
     "weight_scale": "he",
-    "reg": 0.02,
     "schedule": "cosine",
     "model": "last",
 }
+PRIOR = 5.0  # L2 of the sum of the losses of a table: so much less of their mean as rows are more
 UPDATES = 1000  # of a table, at least
 EPOCHS = 20  # over a table, at least
 LOOKS = 25  # at the course of a run
@@ -42,7 +42,7 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     """The Config with what it leaves open as the data ask for.
 
     Examples of dtype uint8, or of more than one axis, are pixels; others are rows of a table, which
-    are standardized, with He weights, L2 and a learning rate that falls to nothing, for at least
+    are standardized, with He weights, L2 of 5 / N and a learning rate that falls to nothing, for at least
     1,000 updates, whose last model is used.
 
     Args:
@@ -61,8 +61,8 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     return replace(config, **{k: v for k, v in chosen.items() if getattr(config, k) is None})
 
 
-def _course(config: Config, count: int) -> dict[str, int]:
-    """Epochs over so many rows, and how often to look."""
+def _course(config: Config, count: int) -> dict[str, float]:
+    """Epochs over so many rows, how often to look, and L2."""
     steps = math.ceil(count / min(config.batch_size or BATCH_SIZE, count))
     epochs = config.epochs or max(EPOCHS, math.ceil(UPDATES / steps))
-    return {"epochs": epochs, "eval_every": max(1, epochs // LOOKS)}
+    return {"epochs": epochs, "eval_every": max(1, epochs // LOOKS), "reg": PRIOR / count}

@@ -69,8 +69,17 @@ def _table_1(rows: list[Any]) -> list[Any]:
 
 
 def _run_2(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The label of a table was the last column unless it was given; the best model counted."""
-    config = {"model": "best", **config}
+    """What was not said was as it is for pixels; the label of a table was its last column."""
+    config = _sweep_2(config)
+    if config.get("schedule") is None:
+        decays = config.get("learning_rate_decay") is not None
+        config["schedule"] = "exponential" if decays else "constant"
+    return config
+
+
+def _sweep_2(config: Mapping[str, Any]) -> dict[str, Any]:
+    once = {"preprocess": ["mean"], "reg": 0.0, "epochs": 20, "eval_every": 1, "model": "best"}
+    config = {**once, **config}
     if str(config.get("dataset", "")).lower().endswith(".csv") and config.get("label") is None:
         config["label"] = "last"
     return config
@@ -91,6 +100,6 @@ LIFTS: dict[tuple[str, int], Callable[[Any], Any]] = {
     ("sweep", 1): _sweep_1,
     ("table", 1): _table_1,
     ("run", 2): _run_2,
-    ("sweep", 2): _run_2,
+    ("sweep", 2): _sweep_2,
     ("table", 2): _same,
 }

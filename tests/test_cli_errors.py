@@ -258,7 +258,7 @@ BAD = {
     ),
     "tta of what is no image": (
         bad_csv("a,b,y\n" + "".join(f"{i},{i * i},{i % 2}\n" for i in range(1, 41, 2))),
-        [*TRAIN_CSV, "--tta"],
+        [*TRAIN_CSV, "--tta", "--quiet"],
         "images must be [N, ..., H, W], got [1, 2]",
     ),
     "npz damaged": (bad_file("bad.npz"), TRAIN_NPZ, "bad.npz"),

@@ -55,6 +55,11 @@ def configuration(monkeypatch):
     return of
 
 
+def complete(config):
+    """A Config as it is of pixels, such as the digits."""
+    return fn.complete_config(config, fn.load_digits())
+
+
 def stored(config):
     """A Config as it is in a config.json."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
@@ -87,7 +92,7 @@ def test_a_recipe_has_known_options(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_builds(name):
-    config = fn.load_recipe(name)
+    config = complete(fn.load_recipe(name))
     shape = {"digits": (8, 8), "cifar10": (3, 32, 32)}[config["dataset"]]
     x = jax.ShapeDtypeStruct((4, *shape), jnp.uint8)
     augmented = x
@@ -126,14 +131,14 @@ def test_the_command_that_is_shown_is_the_recipe(name, configuration):
     funcnet, train, *options = shlex.split(out.splitlines()[-1])
     assert (funcnet, train) == ("funcnet", "train")
     shown, named = configuration(*options), configuration("--recipe", name)
-    assert shown.config == named.config == fn.load_recipe(name)
+    assert shown.config == named.config == complete(fn.load_recipe(name))
     assert (shown.facts["recipe"], named.facts["recipe"]) == (None, name)
     assert named.facts["title"].startswith(f"{name}, ")
 
 
 def test_the_recipe_digits_is_what_is_run_without_options(configuration):
     plain = configuration().config
-    assert plain == fn.Config()
+    assert plain == complete(fn.Config())
     assert configuration("--recipe", "digits").config == plain
 
 
@@ -159,8 +164,8 @@ OVERRIDES = {
 @pytest.mark.parametrize("case", OVERRIDES)
 def test_an_option_wins_over_the_recipe_wherever_it_stands(case, configuration):
     options, changes = OVERRIDES[case]
-    expected = fn.load_recipe("cifar10-gpu", **changes)
-    assert expected != fn.load_recipe("cifar10-gpu")
+    expected = complete(fn.load_recipe("cifar10-gpu", **changes))
+    assert expected != complete(fn.load_recipe("cifar10-gpu"))
     for line in (
         ["--recipe", "cifar10-gpu", *options],
         [*options, "--recipe", "cifar10-gpu"],
@@ -176,7 +181,7 @@ def test_an_option_wins_over_the_recipe_wherever_it_stands(case, configuration):
 
 def test_a_recipe_of_one_command_is_none_of_the_next(configuration):
     configuration("--recipe", "cifar10-gpu")
-    assert configuration().config == fn.Config()
+    assert configuration().config == complete(fn.Config())
 
 
 # From Python
@@ -187,7 +192,7 @@ def test_load_recipe_is_the_run_of_the_command(unoptimized):
     code, out, err = run("train", "--recipe", "digits", *options)
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "saved in runs/digits"
-    config = fn.load_recipe("digits", **SMALL, seed=4)
+    config = complete(fn.load_recipe("digits", **SMALL, seed=4))
     written = json.loads(Path("runs/digits/config.json").read_text())
     assert {k: written[k] for k in config} == {**stored(config), "batch_size": 50}
     assert written["recipe"] == "digits"
@@ -393,7 +398,9 @@ def after_three_updates(optimizer):
 def test_optimizers(name, clip_norm, unoptimized):
     assert set(OPTIMIZERS) == set(optim.OPTIMIZERS)
     changes, right = OPTIMIZERS[name]
-    config = fn.load_recipe("digits", optimizer=name, learning_rate=0.1, clip_norm=clip_norm)
+    config = complete(
+        fn.load_recipe("digits", optimizer=name, learning_rate=0.1, clip_norm=clip_norm)
+    )
     config = dataclasses.replace(config, **changes, hidden_dims=[4])
     built = recipes.build_optimizer(config, 10)
     right = right() if clip_norm is None else fn.clip_by_global_norm(right(), clip_norm)
@@ -435,7 +442,7 @@ def test_a_recipe_runs(name):
     path = str(Path("images.npz").resolve())
     scaled = {"dataset": path, "preprocess": steps, "hidden_dims": hidden}
     scaled |= {"num_train": 100, "batch_size": 50, "epochs": 1}
-    expected = stored(fn.load_recipe(name, **scaled))
+    expected = stored(complete(fn.load_recipe(name, **scaled)))
     assert {k: config[k] for k in expected} == expected
     assert (config["recipe"], config["status"]) == (name, "finished")
     losses = np.loadtxt(run_directory / "losses.csv", delimiter=",", skiprows=1)[:, 1]

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         for line in summary(dataset):
             print(line)
+    shown_every = 1 if config.eval_every is not None else None  # as said; else as measured
     config = complete_config(config, first(dataset, config.num_train, "--num-train"))
     record = with_data(make_record(config, args.recipe), dataset)
     net, optimizer, dataset, options = fn.experiment(config, dataset)
@@ -78,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
         jax.eval_shape(lambda x: [view(x) for view in views(config)], dataset.x_train[:1])
     assert config.epochs is not None
     assert config.eval_every is not None
-    epochs, shown_every, claimed = config.epochs, config.eval_every or 1, False
+    epochs, claimed = config.epochs, False
+    shown_every = shown_every or config.eval_every
     bar = tqdm(total=config.epochs, unit="epoch", disable=True if args.quiet else None)
 
     def report(epoch: int, train_state: fn.TrainState, metrics: dict[str, Any]) -> None:
