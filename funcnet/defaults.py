@@ -32,7 +32,7 @@ TABLE: Mapping[str, Any] = {
     "schedule": "cosine",
     "model": "last",
 }
-PRIOR = 5.0  # L2 of the sum of the losses of a table: so much less of their mean as rows are more
+PRIOR = 5.0  # L2 beside the sum of the losses of a table, of which `fit` takes the mean
 UPDATES = 1000  # of a table, at least
 EPOCHS = 20  # over a table, at least
 LOOKS = 25  # at the course of a run

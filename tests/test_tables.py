@@ -662,6 +662,9 @@ def test_examples_in_two_splits_are_said():
     columns["y"][90], columns["y"][91], columns["y"][61] = columns["y"][[10, 12, 11]]
     with says("2 of 20 test examples are in training, too"), says("1 of 20 validation examples"):
         load_table(columns, "y", split_by="which")
+    names = [f"person {i}" for i in range(100)]  # tell them apart
+    with says("left out 'name'"):
+        load_table({**columns, "name": names}, "y", split_by="which")
 
 
 # read_inputs: without an encoding

@@ -307,9 +307,9 @@ def _check_no_typos(table: Table, name: str) -> None:
     column = table.column(name)
     assert column.words is not None
     counts = np.bincount(column.values[~column.missing], minlength=len(column.words))
-    if not counts.any():
-        return
     odd = [i for i, word in enumerate(column.words) if number(word) is None and counts[i]]
+    if not odd:
+        return
     share = 1 - counts[odd].sum() / counts.sum()
     if (counts > 0).sum() <= FEW or share <= 0.5 or (len(odd) > 3 and share < 0.95):
         return

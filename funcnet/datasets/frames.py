@@ -85,7 +85,7 @@ def _column(nw: Any, name: str, series: Any, as_words: bool) -> Column:
         column = Column(name, np.array(values, np.float64))
         return column.texts() if as_words else column
     if kind == nw.Categorical or kind == nw.Enum:
-        series = series.cast(nw.String)
+        series, as_words = series.cast(nw.String), True
     elif kind.is_temporal():
         if kind == nw.Duration or kind == nw.Time:
             raise ValueError(f"column {name!r} holds {kind}: make a number of it, or drop it")

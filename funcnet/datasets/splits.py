@@ -144,19 +144,20 @@ def given_split(words: Sequence[str]) -> list[np.ndarray] | None:
     return [np.flatnonzero([name == split for name in names]) for split in ("train", "val", "test")]
 
 
-def repeated(train: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> int:
-    """How many examples (x [N, D], y [N]) of the other split are in training, with their label."""
+def repeated(train: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> int:
+    """How many examples of another split are in training: columns x [N, D], y [N] and the like."""
     return int(np.isin(_hashes(*other), _hashes(*train)).sum())
 
 
-def _hashes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _hashes(x: np.ndarray, *others: np.ndarray) -> np.ndarray:
     """[N] uint64: rows that differ hardly ever have the same."""
     rng = np.random.Generator(np.random.PCG64(0))
-    factors = rng.integers(2**63, size=x.shape[1] + 1, dtype=np.uint64) * 2 + 1
+    factors = rng.integers(2**63, size=x.shape[1] + len(others), dtype=np.uint64) * 2 + 1
     hashes = np.empty(len(x), np.uint64)
     for start in range(0, len(x), 4096):
         part = slice(start, start + 4096)
-        rows = np.concatenate([x[part], y[part, None]], axis=1, dtype=np.float64)
+        columns = [x[part], *(each[part, None] for each in others)]
+        rows = np.concatenate(columns, axis=1, dtype=np.float64)
         bits = (rows + 0.0).view(np.uint64)  # -0.0 is 0.0
         bits ^= bits >> np.uint64(29)
         hashes[part] = (bits * factors).sum(axis=1, dtype=np.uint64)

@@ -120,6 +120,7 @@ def as_column(name: str, values: Any, *, text: bool = False) -> Column:
     Args:
       name: its name.
       values: [N] numbers, bools, strings, dates, None where one is missing; a masked array, too.
+        Strings that all are numbers are numbers, as they are in a file.
       text: whether numbers are words.
     Raises:
       ValueError: they are no such values.
@@ -140,7 +141,7 @@ def as_column(name: str, values: Any, *, text: bool = False) -> Column:
         return as_column(
             name, np.array([np.nan if c is None else c for c in cells], float), text=text
         )
-    return words_column(name, [_word(name, cell) for cell in cells], text=True)
+    return words_column(name, [_word(name, cell) for cell in cells], text=text)
 
 
 def words_column(name: str, cells: list[str], *, text: bool = False) -> Column:

@@ -113,11 +113,35 @@ def load_table(
         if line := left_out_line(table, encoding):
             note(line)
     xs, ys = encoding.parts(table, parts, say=False), [y[rows] for rows in parts]
-    for name, x, labels in zip(("validation", "test"), xs[1:], ys[1:], strict=True):
-        if again := repeated((xs[0], ys[0]), (x, labels)):
-            rest = f"{again:,} of {len(x):,} {name} examples are in training, too"
-            note(f"{table.source}: {rest}, with the same features and label")
+    _note_repeated(table, encoding, parts, xs, ys)
     return Dataset(xs[0], ys[0], xs[1], ys[1], xs[2], ys[2], names, encoding)
+
+
+def _note_repeated(
+    table: Table,
+    encoding: Encoding,
+    parts: Sequence[np.ndarray],
+    xs: Sequence[np.ndarray],
+    ys: Sequence[np.ndarray],
+) -> None:
+    """Say how many examples of other splits are in training, too.
+
+    Text that is left out tells them apart, such as names; numbers of rows do not.
+    """
+    left_out = dict(encoding.left_out)
+    texts = [
+        column.values
+        for column in table.columns
+        if column.words is not None and left_out.get(column.name, "").startswith("text")
+    ]
+    rows = [
+        (x, *(values[part] for values in texts), y)
+        for x, part, y in zip(xs, parts, ys, strict=True)
+    ]
+    for name, other in zip(("validation", "test"), rows[1:], strict=True):
+        if again := repeated(rows[0], other):
+            what = f"{again:,} of {len(other[0]):,} {name} examples are in training, too"
+            note(f"{table.source}: {what}, with the same features and label")
 
 
 def read_table(
