@@ -42,8 +42,8 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     """The Config with what it leaves open as the data ask for.
 
     Examples of dtype uint8, or of more than one axis, are pixels; others are rows of a table, which
-    are standardized, with He weights, L2 of 5 / N and a learning rate that falls to nothing, for at least
-    1,000 updates, whose last model is used.
+    are standardized, with He weights, L2 of 5 / N, a learning rate that falls to nothing, at least
+    1,000 updates, and the last model.
 
     Args:
       config: a Config; what is None in it is open.

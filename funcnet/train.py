@@ -25,6 +25,7 @@ from funcnet.step import (
     check_step,
     fit_preprocess,
     init_train_state,
+    on_device,
     params_in_use,
     run_epoch,
     training_arrays,
@@ -178,7 +179,10 @@ def fit(
     check_step(program, numbers, fitted, train_state, dataset, batch_size)
 
     x, y, in_step = training_arrays(dataset, fitted, augments=program.augment is not None)
-    sample = training_sample(dataset)
+    splits = {
+        "train": _prepared(*training_sample(dataset), fitted),
+        "val": _prepared(dataset.x_val, dataset.y_val, fitted),
+    }
 
     def model_at(train_state: TrainState) -> Model:
         params = _params_in_use(train_state, program=program)
@@ -188,8 +192,8 @@ def fit(
         if eval_every is None or (epoch % eval_every and epoch != epochs and epoch != first):
             return run
         model = model_at(run.train_state)
-        also = _own_row(own, model, train=sample, val=(dataset.x_val, dataset.y_val))
-        return _look(model, loss_fn, sample, dataset, epoch, run, also)
+        also = _own_row(own, model, splits)
+        return _look(model, loss_fn, splits, epoch, run, also)
 
     def report(epoch: int, run: _Run) -> None:
         if callback is not None:
@@ -235,33 +239,58 @@ class _Run(NamedTuple):
 def _look(
     model: Model,
     loss_fn: LossFn,
-    sample: tuple[np.ndarray, np.ndarray],
-    dataset: Dataset,
+    splits: Mapping[str, "_Prepared"],
     epoch: int,
     run: _Run,
     also: Mapping[str, float],
 ) -> _Run:
     """The run with a row for this epoch, `also` in it; and this model if it is the best so far."""
-    train = measure(model, *sample, EVALUATION_BATCH, loss_fn)
-    val = None
-    if len(dataset.x_val):
-        val = measure(model, dataset.x_val, dataset.y_val, EVALUATION_BATCH, loss_fn)
+
+    def measured(split: _Prepared) -> Evaluation:
+        return measure(split.of(model), split.x, split.y, EVALUATION_BATCH, loss_fn)
+
+    train = measured(splits["train"])
+    val = measured(splits["val"]) if len(splits["val"].y) else None
     run = run._replace(rows=(*run.rows, {**history_row(epoch, train, val), **also}))
     if val is not None and (run.best is None or is_better(val, run.best)):
         parts = model.net, model.params, model.state, model.preprocess
-        measured = epoch, val.accuracy, val.loss
-        run = run._replace(best=BestModel(*parts, *measured, encoding=model.encoding))
+        at = epoch, val.accuracy, val.loss
+        run = run._replace(best=BestModel(*parts, *at, encoding=model.encoding))
     return run
 
 
+class _Prepared(NamedTuple):
+    """A split as evaluation takes it again and again: preprocessed, if that is done on the host.
+
+    Attributes:
+      x: the inputs.
+      y: their labels.
+      preprocess: what is left to be done to x.
+    """
+
+    x: Any
+    y: np.ndarray
+    preprocess: Preprocess
+
+    def of(self, model: Model) -> Model:
+        """The model of such inputs."""
+        return Model(model.net, model.params, model.state, self.preprocess)
+
+
+def _prepared(x: np.ndarray, y: np.ndarray, fitted: Preprocess) -> _Prepared:
+    ready, left = on_device(x, fitted) if len(x) else (x, fitted)
+    return _Prepared(ready, y, left)
+
+
 def _own_row(
-    metrics: Mapping[str, Metric], model: Model, **splits: tuple[np.ndarray, np.ndarray]
+    metrics: Mapping[str, Metric], model: Model, splits: Mapping[str, _Prepared]
 ) -> dict[str, float]:
-    """What one's own metrics say of each split, x and y; NaN of one that is empty."""
+    """What one's own metrics say of each split; NaN of one that is empty."""
     row = dict.fromkeys(columns_of(metrics), np.nan)
-    for split, (x, y) in splits.items():
-        if metrics and len(x):
-            scores = predict_scores(model, x, batch_size=EVALUATION_BATCH)
+    for split, each in splits.items():
+        x, y = each.x, each.y
+        if metrics and len(y):
+            scores = predict_scores(each.of(model), x, batch_size=EVALUATION_BATCH)
             for name, metric in metrics.items():
                 row[f"{split}_{name}"] = call_metric(name, metric, scores, y)
     return row
