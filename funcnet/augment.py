@@ -7,8 +7,8 @@ Images are [N, H, W], [N, C, H, W] or [N, H, W, C], pixels of any dtype, which t
 example draws for itself. `fit` applies them to the raw pixels, inside the compiled epoch.
 
 Which axes are H and W the `layout` says: "CHW" (and any [N, ..., H, W]) or "HWC"; with three axes
-there is one. With None it is HWC if the last axis alone has the size of channels, 1 to 4, and CHW
-if it has not; where the axis after N is as short as that, too, an error asks for it.
+there is one. With None the axis that alone has the size of channels, 1 to 4, says it; where both
+the first and the last have it, or neither, an error asks.
 """
 
 from collections.abc import Callable, Sequence
@@ -289,10 +289,11 @@ def _pixels(images: Any) -> jax.Array:
 
 def _layout_of(name: str, shape: tuple[int, ...]) -> str:
     """The layout that a shape shows plainly."""
-    if shape[-1] > MOST_CHANNELS:
+    first, last = shape[1] <= MOST_CHANNELS, shape[-1] <= MOST_CHANNELS
+    if len(shape) > 4 and not last:  # [N, ..., H, W], as it always was
         return "CHW"
-    if len(shape) == 4 and shape[1] > MOST_CHANNELS:
-        return "HWC"
+    if len(shape) == 4 and first != last:
+        return "CHW" if first else "HWC"
     raise ValueError(
         f"{name}: which axes of images {list(shape)} are height and width? say it by "
         '--layout CHW or HWC, layout="CHW" or "HWC" in Python, for [N, C, H, W] or [N, H, W, C]'

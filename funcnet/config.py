@@ -220,7 +220,7 @@ class Config(Mapping[str, Any]):
     preprocess: tuple[str, ...] | None = option_field(
         None,
         f"what is done to all inputs, in turn: {describe_steps(PREPROCESSINGS)}; if not given mean "
-        "for pixels, standardize for a table",
+        "for pixels, numbers for a table",
         "data",
         "STEP",
         steps=PREPROCESSINGS,
@@ -330,8 +330,8 @@ class Config(Mapping[str, Any]):
     )
     reg: float | None = option_field(
         None,
-        "L2 strength: 0.5 R sum(w^2) is added to the loss; if not given 0 for pixels, 5 / N for N "
-        "rows of a table, without weight decay",
+        "L2 strength: 0.5 R sum(w^2) is added to the loss; if not given 0 for pixels; for N rows of "
+        "a table of C classes 20 / (N C), without weight decay",
         "loss",
         "R",
         range=losses.REG,

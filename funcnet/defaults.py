@@ -27,12 +27,12 @@ PIXELS: Mapping[str, Any] = {
 # Columns have units of their own, and are few, as rows often are: what costs accuracy is that a
 # network learns them by heart, and that few examples for validation choose an epoch by luck.
 TABLE: Mapping[str, Any] = {
-    "preprocess": ("standardize",),
+    "preprocess": ("numbers",),
     "weight_scale": "he",
     "schedule": "cosine",
     "model": "last",
 }
-PRIOR = 5.0  # L2 beside the sum of the losses of a table, of which `fit` takes the mean
+PRIOR = 20.0  # L2 beside the sum of the losses of a table, shared by its classes
 UPDATES = 1000  # of a table, at least
 EPOCHS = 20  # over a table, at least
 LOOKS = 25  # at the course of a run
@@ -42,8 +42,8 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     """The Config with what it leaves open as the data ask for.
 
     Examples of dtype uint8, or of more than one axis, are pixels; others are rows of a table, which
-    are standardized, with He weights, L2 of 5 / N, a learning rate that falls to nothing, at least
-    1,000 updates, and the last model.
+    are standardized, with He weights, L2 of 20 / (N C), a learning rate that falls to nothing, at
+    least 1,000 updates, and the last model.
 
     Args:
       config: a Config; what is None in it is open.
@@ -53,7 +53,7 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     if x.dtype == np.uint8 or x.ndim > 2:
         chosen = dict(PIXELS)
     else:
-        chosen = {**TABLE, **_course(config, len(x))}
+        chosen = {**TABLE, **_course(config, len(x), len(dataset.class_names))}
         if config.learning_rate_decay is not None:
             del chosen["schedule"]
         if config.weight_decay is not None:
@@ -61,8 +61,9 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     return replace(config, **{k: v for k, v in chosen.items() if getattr(config, k) is None})
 
 
-def _course(config: Config, count: int) -> dict[str, float]:
+def _course(config: Config, count: int, classes: int) -> dict[str, float]:
     """Epochs over so many rows, how often to look, and L2."""
     steps = math.ceil(count / min(config.batch_size or BATCH_SIZE, count))
     epochs = config.epochs or max(EPOCHS, math.ceil(UPDATES / steps))
-    return {"epochs": epochs, "eval_every": max(1, epochs // LOOKS), "reg": PRIOR / count}
+    reg = PRIOR / (count * classes)
+    return {"epochs": epochs, "eval_every": max(1, epochs // LOOKS), "reg": reg}

@@ -21,6 +21,7 @@ __all__ = [
     "normalize_contrast",
     "shuffle_features",
     "standardize",
+    "standardize_numbers",
     "subtract_mean",
     "whiten",
 ]
@@ -128,6 +129,23 @@ def standardize(x: Any, *, epsilon: float = 0.0) -> Preprocess:
 
 def _apply_standardize(stats: Any, x: Any) -> Any:
     return _centred(stats["mean"], x) * stats["scale"][None]
+
+
+def standardize_numbers(x: Any) -> Preprocess:
+    """Standardize each feature, but leave those as they are that only hold 0 and 1.
+
+    It is for tables: divided by its deviation a category that is rare would be a large number.
+
+    Args:
+      x: [N, ...] training inputs.
+
+    Returns:
+      A Preprocess with the stats of `standardize`, mean 0 and scale 1 for what is left.
+    """
+    stats, x = standardize(x).stats, np.asarray(x)
+    left = ((x == 0) | (x == 1)).all(axis=0)
+    mean, scale = np.where(left, 0, stats["mean"]), np.where(left, 1, stats["scale"])
+    return Preprocess("standardize_numbers", _stats(mean=mean, scale=scale))
 
 
 def normalize_contrast(x: Any, *, epsilon: float = 10.0) -> Preprocess:
@@ -255,6 +273,11 @@ KINDS = {
     "standardize": Kind(
         "standardize",
         Step(standardize, "divide by the standard deviation, too"),
+        _apply_standardize,
+    ),
+    "standardize_numbers": Kind(
+        "numbers",
+        Step(standardize_numbers, "standardize, but for columns of 0 and 1 alone"),
         _apply_standardize,
     ),
     "normalize_contrast": Kind(

@@ -15,6 +15,7 @@ FITTERS = {
     "subtract_mean": fn.subtract_mean,
     "no_preprocess": fn.no_preprocess,
     "standardize": fn.standardize,
+    "standardize_numbers": fn.standardize_numbers,
     "normalize_contrast": fn.normalize_contrast,
     "whiten": fn.whiten,
     "shuffle_features": fn.shuffle_features,
@@ -442,3 +443,19 @@ def test_wide_images_are_augmented_where_nothing_is_lost_and_refused_where_it_is
             fit((1e9 + 10 * x).astype(dtype))
     sorted_by_value = np.sort(np.concatenate([1e6 + x[:10], 2e6 + x[:10]]), axis=0)
     fit(sorted_by_value)  # though each batch alone hardly varies
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(-1e9, 1e9), st.floats(1e-3, 1e6))
+def test_indicators_are_left_as_they_are(seed, offset, scale):
+    rng = np.random.default_rng(seed)
+    numbers = offset + scale * rng.normal(size=(12, 3))
+    indicators = rng.integers(2, size=(12, 4))
+    x = np.concatenate([numbers, indicators], axis=1)
+    fitted = fn.standardize_numbers(x)
+    out = np.asarray(fitted(x))
+    np.testing.assert_array_equal(out[:, 3:], indicators)
+    right = (numbers - numbers.mean(axis=0)) / numbers.std(axis=0)
+    np.testing.assert_allclose(out[:, :3], right, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(out[:, :3], np.asarray(fn.standardize(x)(x))[:, :3])
+    assert fitted.stats["mean"].dtype == np.float64

@@ -244,9 +244,9 @@ def test_defaults_depend_on_what_the_data_are():
     x, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
     rows = fn.Dataset(x, y, x[:5], y[:5], x[:5], y[:5], ("a", "b", "c"))
     config = fn.complete_config(fn.Config(), rows)
-    assert (config.preprocess, config.weight_scale) == (("standardize",), "he")
+    assert (config.preprocess, config.weight_scale) == (("numbers",), "he")
     assert (config.schedule, config.model) == ("cosine", "last")
-    assert config.reg == 5 / 60
+    assert config.reg == 20 / (60 * 3)
     assert config.epochs * 2 >= 1000 > (config.epochs - 1) * 2  # two steps an epoch
     assert 20 <= config.epochs / config.eval_every <= 30
     for pixels in (x.reshape(60, 2, 2), (x.clip(0) * 9).astype(np.uint8)):
