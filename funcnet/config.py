@@ -408,7 +408,8 @@ class Config(Mapping[str, Any]):
     )
     epochs: int | None = option_field(
         None,
-        "passes over the training data; if not given 20, of a table as many as make 1,000 updates",
+        "passes over the training data; if not given 20, but over a table at least 1,000 updates, "
+        "and about 50,000 at most",
         "most used",
         "N",
         range=train.EPOCHS,

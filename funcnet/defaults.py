@@ -34,7 +34,8 @@ TABLE: Mapping[str, Any] = {
 }
 PRIOR = 20.0  # L2 beside the sum of the losses of a table, shared by its classes
 UPDATES = 1000  # of a table, at least
-EPOCHS = 20  # over a table, at least
+MOST = 50_000  # so many make of the epochs of a large one fewer
+EPOCHS = 20  # over a table of any other size
 LOOKS = 25  # at the course of a run
 
 
@@ -42,8 +43,8 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     """The Config with what it leaves open as the data ask for.
 
     Examples of dtype uint8, or of more than one axis, are pixels; others are rows of a table, which
-    are standardized, with He weights, L2 of 20 / (N C), a learning rate that falls to nothing, at
-    least 1,000 updates, and the last model.
+    are standardized, with He weights, L2 of 20 / (N C), a learning rate that falls to nothing, 20
+    epochs, but at least 1,000 updates and about 50,000 at most, and the last model.
 
     Args:
       config: a Config; what is None in it is open.
@@ -64,6 +65,7 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
 def _course(config: Config, count: int, classes: int) -> dict[str, float]:
     """Epochs over so many rows, how often to look, and L2."""
     steps = math.ceil(count / min(config.batch_size or BATCH_SIZE, count))
-    epochs = config.epochs or max(EPOCHS, math.ceil(UPDATES / steps))
+    usual = min(EPOCHS, math.ceil(MOST / steps))
+    epochs = config.epochs or max(usual, math.ceil(UPDATES / steps))
     reg = PRIOR / (count * classes)
     return {"epochs": epochs, "eval_every": max(1, epochs // LOOKS), "reg": reg}

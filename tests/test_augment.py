@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given as given_
+from hypothesis import settings
+from hypothesis import strategies as st
 
 import funcnet as fn
 from funcnet.cli import main
@@ -524,3 +527,32 @@ def test_the_command_asks_for_a_layout(tmp_path, capsys):
         assert main([*unlaid, "--tta", "--layout", "HWC"]) == 0
         assert main([*unlaid, "--layout", "HWC"]) == 2
         assert "--layout is for --tta" in capsys.readouterr().err
+
+
+@settings(max_examples=25, deadline=None)
+@given_(
+    st.sampled_from(list(IMAGE_FUNCTIONS)),
+    st.sampled_from(["bool", "uint8", "int16", "uint16", "int32", "uint32", "float32"]),
+    st.integers(1, 4),
+    st.integers(0, 2**31 - 1),
+)
+def test_a_layout_is_an_order_of_axes_whatever_the_dtype(name, dtype, channels, seed):
+    """Of any dtype: channels last are channels first, moved, and pixels stay those of the dtype."""
+    function, rng = IMAGE_FUNCTIONS[name], np.random.default_rng(seed)
+    top = 2 if dtype == "bool" else 120
+    first = rng.integers(0, top, (2, channels, 6, 5)).astype(dtype)
+    key = jax.random.key(seed)
+    expected = np.asarray(function(key, first, layout="CHW"))
+    found = np.asarray(function(key, np.moveaxis(first, 1, -1), layout="HWC"))
+    assert found.dtype == expected.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(np.moveaxis(found, -1, 1), expected)
+    assert expected.min() >= 0
+    assert expected.max() <= first.max()
+    if name in ("flip", "shift"):  # which take pixels from where they are
+        assert set(np.unique(expected)) <= {0, *np.unique(first)}
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 9, 9), (2, 32, 32, 16), (2, 3, 4, 5, 4)])
+def test_many_channels_may_be_anywhere(shape):
+    with pytest.raises(ValueError, match="are height and width"):
+        fn.random_flip(jax.random.key(0), np.zeros(shape, np.uint8))

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import funcnet as fn
 
@@ -218,3 +220,36 @@ def test_freeze_refuses_what_would_wrap():
     assert fn.freeze(np.array([2**31 - 1])).tolist() == [2**31 - 1]
     with pytest.raises(ValueError, match="holds 1099511627776"):
         fn.freeze({"count": np.array([2**40])})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(st.text("ab/é", min_size=1, max_size=3), st.sampled_from(STORED), max_size=4),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.sampled_from("<>"),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_state_comes_back_or_is_refused(tmp_path_factory, kinds, shape, order, seed):
+    """Whatever the names, dtypes, shapes, byte orders and strides of the leaves of one's own."""
+    rng = np.random.default_rng(seed)
+    leaves = {}
+    for name, dtype in kinds.items():
+        leaf = rng.integers(0, 100, shape).astype(jnp.dtype(dtype))
+        swapped = order == ">" and leaf.dtype.kind != "V"
+        leaves[name] = (leaf.astype(leaf.dtype.newbyteorder(">")) if swapped else leaf).T
+    path = tmp_path_factory.mktemp("state") / "m.safetensors"
+    net = fn.mlp([], 2)
+    state = fn.FrozenDict.shallow({"own": fn.FrozenDict.shallow(leaves)})
+    model = fn.Model(net, make_model().params, state, fn.no_preprocess(None))
+    if any("/" in name for name in kinds):
+        with pytest.raises(ValueError, match="keys must be strings without '/'"):
+            fn.save_model(path, model)
+        assert not path.exists()
+        return
+    fn.save_model(path, model)
+    again = fn.load_model(path, net).state
+    assert set(again["own"] if kinds else {}) == set(kinds)
+    for name, leaf in leaves.items():
+        got = again["own"][name]
+        assert (got.dtype, got.shape) == (jnp.dtype(kinds[name]), leaf.shape)
+        np.testing.assert_array_equal(np.asarray(got), leaf)

@@ -1,5 +1,6 @@
 """Labels as people write them, and the first rows of their files."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -120,7 +121,12 @@ ROWS = "3,1,a\n4,0,b\n5,2,a\n6,1,b\n"
     ],
 )
 def test_the_first_row(tmp_path, text, count):
-    data = load_arrays(write(tmp_path / "a.csv", text), **WHOLE)
+    path = write(tmp_path / "a.csv", text)
+    said = contextlib.nullcontext()
+    if text.startswith("7,5,species"):
+        said = pytest.warns(DataWarning, match="for a header, since no other row has 'species'")
+    with said:
+        data = load_arrays(path, **WHOLE)
     assert len(data.x_train) == count
     assert data.class_names == (("cat", "dog") if "cat" in text else ("a", "b"))
 
@@ -171,3 +177,35 @@ def test_a_guess_is_said_also_where_it_leads_to_an_error(tmp_path, capsys):
     path = write(tmp_path / "a.csv", "0,1,2\n3,x,0\n")
     assert main(["train", "--dataset", str(path)]) == 2
     assert "counts up" in capsys.readouterr().err
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(-99, 99), st.floats(-9, 9, width=16), st.sampled_from("ab")),
+        min_size=4,
+        max_size=9,
+    ).filter(lambda rows: len({row[2] for row in rows}) == 2),
+    st.sampled_from(["words", "numbers", "one word", "none"]),
+    st.booleans(),
+)
+def test_a_header_is_known_by_what_it_says(tmp_path_factory, rows, kind, crlf):
+    """Whatever the numbers: of the names of columns none is read as an example, and no example is
+    taken for them."""
+    headers = {
+        "words": ["width", "height", "kind"],
+        "numbers": ["0", "1", "kind"],
+        "one word": ["2019", "height", "2020"],
+        "none": None,
+    }
+    if kind == "none" and sum(row[2] == rows[0][2] for row in rows) < 2:
+        return  # its label is one that no other row has
+    lines = [*([headers[kind]] if headers[kind] else []), *rows]
+    path = tmp_path_factory.mktemp("header") / "a.csv"
+    path.write_text("".join(",".join(map(str, row)) + "\r\n"[not crlf :] for row in lines))
+    options = {"label": "last", "columns": ["1", "2"] if kind == "none" else headers[kind][:2]}
+    data = load_arrays(path, **options, **WHOLE)
+    order = np.lexsort(data.x_train.T)
+    known = np.array([row[:2] for row in rows])
+    np.testing.assert_array_equal(data.x_train[order], known[np.lexsort(known.T)])
+    assert data.class_names == ("a", "b")

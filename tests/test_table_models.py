@@ -138,7 +138,10 @@ def test_a_file_without_a_header_has_its_columns_in_order(capsys):
     assert predicted("r", "b.csv", "--header", "no") == plain
     Path("c.csv").write_text("round\nlong\n")
     code, _, err = run("predict", "r", "c.csv", "--header", "no")
-    assert (code, "has 1 columns, but the network was trained on 3" in err) == (2, True)
+    assert (code, "c.csv: there are 1 columns, but the network was trained on 3" in err) == (
+        2,
+        True,
+    )
 
 
 def test_datasets_show():
@@ -276,6 +279,8 @@ def test_what_is_said_is_done():
     assert fn.complete_config(fn.Config(epochs=100), rows).eval_every == 4
     many = rows._replace(x_train=np.tile(x, (100, 1)), y_train=np.tile(y, 100))
     assert fn.complete_config(fn.Config(), many).epochs == 20
+    most = rows._replace(x_train=np.zeros((10**6, 1)), y_train=np.zeros(10**6, int))
+    assert fn.complete_config(fn.Config(), most).epochs == 3
 
 
 def test_a_table_is_learned_without_options():

@@ -346,6 +346,11 @@ def test_data_of_other_types():
 # The label
 
 
+def test_a_label_of_many_words():
+    letters = [chr(97 + i % 26) for i in range(130)]
+    assert len(load_table({"a": np.arange(130.0) ** 2, "letter": letters}).class_names) == 26
+
+
 def test_the_label_is_the_one_called_so():
     for name in ("target", "Class", "LABEL", "y"):
         _, _, data = whole({name: [0, 1, 0], "a": [1, 2, 3], "k": ["s", "s", "t"]})
@@ -702,3 +707,60 @@ def test_read_inputs_refuses(tmp_path, text, options, match):
 def test_there_is_a_place_for_each_kind_of_feature():
     assert {f.kind for f in expected().encoding.features} == {"number", "category", "date"}
     assert encodings.MAX_CATEGORIES == 64
+
+
+# What people keep in frames
+
+
+def test_columns_of_frames_that_hold_no_cells_are_left_out_and_said():
+    pd = pytest.importorskip("pandas")
+    count = 30
+    frame = pd.DataFrame({"a": np.arange(count) ** 2.0, "y": ["p", "q"] * (count // 2)})
+    odd = {
+        "spans": pd.to_timedelta(np.arange(count), unit="D"),
+        "lists": [[1, 2]] * count,
+        "periods": pd.period_range("2020-01", periods=count, freq="M"),
+    }
+    for name, values in odd.items():
+        with pytest.warns(fn.DataWarning) as said:
+            data = load_table(frame.assign(**{name: values}), "y", **WHOLE)
+        assert f"column {name!r} is left out: " in str(said[0].message)
+        assert data.encoding.columns == ("a",)
+    for values in (pd.array([True, None, False] * 10), np.array([1, pd.NA, 3] * 10, object)):
+        data = load_table(frame.assign(b=values), "y", **WHOLE)
+        assert data.encoding.features[1].missing
+    big = frame.assign(b=np.arange(count) + 2**60)
+    with raises("the frame, column 'b': numbers as large as .* run together in 64 bits"):
+        load_table(big, "y")
+    assert load_table(big, "y", drop=["b"], **WHOLE).encoding.columns == ("a",)
+    frame[1] = frame["1"] = 0
+    with raises("the frame has two columns '1'"):
+        load_table(frame, "y")
+
+
+MESSY = st.text(st.sampled_from('ab1,;."\r\n\t 0-N'), max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(MESSY, st.sampled_from(["u,v,y\n1,2,a\n", "", "1,2,a\n3,4,b\n"]))
+@pytest.mark.filterwarnings("ignore::funcnet.DataWarning")
+def test_any_text_is_read_the_same_or_refused_in_a_line(tmp_path_factory, text, start):
+    path = tmp_path_factory.mktemp("messy") / "a.csv"
+    path.write_bytes((start + text).encode())
+
+    def outcome():
+        try:
+            return load_table(path, **WHOLE)
+        except ValueError as error:
+            assert "\n" not in str(error)
+            assert "a.csv" in str(error)
+            return str(error)
+
+    fast = outcome()
+    with without_arrow():
+        plain = outcome()
+    assert isinstance(fast, str) == isinstance(plain, str)
+    if isinstance(fast, str):
+        assert fast == plain
+    else:
+        check_same(fast, plain)

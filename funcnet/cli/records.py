@@ -89,7 +89,7 @@ def noted() -> Iterator[None]:
 def with_data(record: Record, dataset: fn.Dataset) -> Record:
     """The record with what there is to know of its data."""
     record = record.having(class_names=list(dataset.class_names))
-    if dataset.encoding is not None and record.config.label is None:  # which has been found
+    if dataset.encoding is not None:  # its name, which "last" is not in a file of another order
         label = dataset.encoding.label
         record = record._replace(config=dataclasses.replace(record.config, label=label))
     if is_file(record.config.dataset):

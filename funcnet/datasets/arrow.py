@@ -1,5 +1,6 @@
 """What pyarrow reads, where it is installed: large text files, quickly; Parquet and Arrow files."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,47 +24,51 @@ def parts(
     from pyarrow import csv
 
     names = [str(i) for i in range(width)]
+    parsing = csv.ParseOptions(delimiter=separator)
+    converting = csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), null_values=[], strings_can_be_null=False
+    )
     columns: list[list[Column]] = [[] for _ in names]
     count = 0
     try:
-        with source.open() as raw:
-            counted = _Lines(raw)
-            reader = csv.open_csv(
-                pa.PythonFile(counted, mode="r"),
-                read_options=csv.ReadOptions(column_names=names, skip_rows=1, block_size=_BLOCK),
-                parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-                convert_options=csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()),
-                    null_values=[],
-                    strings_can_be_null=False,
-                ),
+        for block, rows in _blocks(source):
+            reading = csv.ReadOptions(column_names=names, block_size=len(block) + 1)
+            table = csv.read_csv(
+                pa.BufferReader(block), reading, parse_options=parsing, convert_options=converting
             )
-            for batch in reader:
-                count += batch.num_rows
-                for i, array in enumerate(batch.columns):
-                    columns[i].append(_column(array, i in words, comma))
-    except (pa.ArrowInvalid, pa.ArrowKeyError):
+            if table.num_rows != rows:
+                return None  # of blank lines: Python's csv knows where rows are
+            count += rows
+            for i, array in enumerate(table.combine_chunks().columns):
+                columns[i].append(_column(array.chunk(0), i in words, comma))
+    except (pa.ArrowInvalid, pa.ArrowKeyError, _OtherLines):
         return None
-    if counted.doubtful or counted.lines - count not in (0, 1):
-        return None  # blank lines, line breaks within cells: Python's csv knows where rows are
     lines = np.arange(2, count + 2)
     return [each or [Column("", np.zeros(0))] for each in columns], lines
 
 
-class _Lines:
-    """A stream that counts line breaks, and looks for what readers take in different ways."""
+class _OtherLines(Exception):
+    """Quotes, or line breaks of old, which readers take in different ways."""
 
-    def __init__(self, raw: Any) -> None:
-        self._raw, self.lines, self.doubtful, self.closed = raw, 0, False, False
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._raw.read(size)
-        self.lines += data.count(b"\n")
-        self.doubtful = self.doubtful or b'"' in data or b"\r" in data.replace(b"\r\n", b"")
-        return data
-
-    def close(self) -> None:
-        self.closed = True
+def _blocks(source: Source) -> Iterator[tuple[bytes, int]]:
+    """Whole lines below the first one, many at once, and how many they are."""
+    with source.open() as raw:
+        rest, first = b"", True
+        while True:
+            data = raw.read(_BLOCK)
+            block, rest = rest + data, b""
+            if data:
+                end = block.rfind(b"\n") + 1
+                block, rest = block[:end], block[end:]
+            if b'"' in block or b"\r" in block.replace(b"\r\n", b""):
+                raise _OtherLines
+            if first and block:
+                block, first = block[block.find(b"\n") + 1 or len(block) :], False
+            if block:
+                yield block, block.count(b"\n") + (not block.endswith(b"\n"))
+            if not data:
+                return
 
 
 def _column(array: Any, as_words: bool, comma: bool) -> Column:
@@ -74,8 +79,10 @@ def _column(array: Any, as_words: bool, comma: bool) -> Column:
     if not as_words and not comma:
         missing = compute.is_in(compute.utf8_lower(trimmed), value_set=pa.array(sorted(MISSING)))
         try:
-            values = compute.cast(compute.if_else(missing, None, trimmed), pa.float64())
-            return Column("", values.to_numpy(zero_copy_only=False))
+            cast = compute.cast(compute.if_else(missing, None, trimmed), pa.float64())
+            values = cast.to_numpy(zero_copy_only=False)
+            if np.isnan(values).sum() == cast.null_count:  # no word was taken for NaN
+                return Column("", values)
         except pa.ArrowInvalid:
             pass
     encoded = trimmed.dictionary_encode()
@@ -83,5 +90,5 @@ def _column(array: Any, as_words: bool, comma: bool) -> Column:
     known = None if as_words else numbers_of(distinct, comma=comma)
     if known is not None:
         return Column("", np.array(known)[places])
-    column = coded("", distinct, distinct)
+    column = coded("", distinct, distinct, comma=comma)
     return column._replace(values=column.values[places])

@@ -7,7 +7,7 @@ import numpy as np
 
 MAX_CLASSES = 65_536  # more are identifiers
 FEW = 20  # so many values of a number may always be classes
-MISSING = {"", "?", "na", "n/a", "nan", "null", "none"}  # in any case
+MISSING = {"", "?", "na", "n/a", "nan", "+nan", "-nan", "null", "none"}  # in any case
 
 
 def missing_labels(labels: Any) -> np.ndarray:
@@ -26,7 +26,9 @@ def missing_labels(labels: Any) -> np.ndarray:
     return np.array([word.lower() in MISSING for word in words], bool) | hidden
 
 
-def as_classes(labels: Any, *, name: str = "y") -> tuple[np.ndarray, tuple[str, ...]]:
+def as_classes(
+    labels: Any, *, name: str = "y", examples: int | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """The classes of labels, and what they are called.
 
     Classes are the values that occur: numbers in their order, strings sorted; strings that all are
@@ -37,6 +39,7 @@ def as_classes(labels: Any, *, name: str = "y") -> tuple[np.ndarray, tuple[str, 
       labels: [N] or [N, 1] integers, real numbers, bools or strings, none missing; or one-hot
         [N, C], C >= 2.
       name: what to call them in errors.
+      examples: how many examples they are of, if a label is not of one each.
     Returns:
       y [N] int32 from 0 to C - 1, and the C names.
     Raises:
@@ -61,12 +64,12 @@ def as_classes(labels: Any, *, name: str = "y") -> tuple[np.ndarray, tuple[str, 
         numbers = [number(word) for word in words]
         if any(n is None for n in numbers):
             names = sorted(set(words))
-            check_words(len(names), len(words), name=name)
+            _check_words(len(names), examples or len(words), name)
             place = {word: i for i, word in enumerate(names)}
             return np.array([place[word] for word in words], np.int32), tuple(names)
         whole = all(n.is_integer() and abs(n) >= 2**53 for n in numbers if n is not None)
         labels = np.array([int(w) for w in words], object) if whole else np.array(numbers, float)
-    return _of_numbers(labels, name)
+    return _of_numbers(labels, name, examples or len(labels))
 
 
 def joint_classes(labels: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], tuple[str, ...]]:
@@ -139,16 +142,16 @@ def number(word: str) -> float | None:
         return None
 
 
-def _of_numbers(labels: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _of_numbers(labels: np.ndarray, name: str, count: int) -> tuple[np.ndarray, tuple[str, ...]]:
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         bad = int(np.flatnonzero(~np.isfinite(labels))[0])
         raise ValueError(f"{name} must hold labels, but {name}[{bad}] is {labels[bad]}")
     values, y = np.unique(labels, return_inverse=True)
     _check_count(len(values), name)
     fractions = labels.dtype.kind == "f" and (values != np.floor(values)).any()
-    if len(values) > FEW and (fractions or len(labels) < 3 * len(values)):
+    if len(values) > FEW and (fractions or count < 3 * len(values)):
         raise ValueError(
-            f"{name} is a number of {len(values):,} values in {len(labels):,} examples, no class: "
+            f"{name} is a number of {len(values):,} values in {count:,} examples, no class: "
             "funcnet tells classes apart; cut it into a few ranges, and give their names as labels"
         )
     return y.astype(np.int32), tuple(_shown(value) for value in values.tolist())
@@ -164,7 +167,7 @@ def _of_one_hot(labels: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, .
     return labels.argmax(axis=1).astype(np.int32), tuple(map(str, range(labels.shape[1])))
 
 
-def check_words(count: int, total: int, *, name: str) -> None:
+def _check_words(count: int, total: int, name: str) -> None:
     """Raise if so many different words in so many examples are no classes, but text."""
     _check_count(count, name)
     if count > FEW and count > total / 2:

@@ -10,7 +10,7 @@ import csv
 import importlib.util
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -18,9 +18,9 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.datasets.classes import MISSING, number
-from funcnet.datasets.notes import note
+from funcnet.datasets.notes import naming_file, note
 from funcnet.datasets.sources import Source
-from funcnet.datasets.table import Column, Table, coded, joined, numbers_of
+from funcnet.datasets.table import Column, Table, as_number, coded, joined, numbers_of
 
 HEADER = {"yes": True, "no": False}
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " "}
@@ -65,7 +65,7 @@ def read_delimited(
     source: Source,
     form: Format = FOUND,
     *,
-    words: Sequence[str] = (),
+    words: Sequence[str] | Callable[[int], Sequence[str]] = (),
     label: str | None = None,
     expected: Sequence[str] = (),
 ) -> Table:
@@ -74,7 +74,8 @@ def read_delimited(
     Args:
       source: the file.
       form: what is known of it.
-      words: names of columns whose numbers are words.
+      words: names of columns whose numbers are words; or a function that gives them, of the number
+        of columns.
       label: the name of the label column, if it is known.
       expected: names that its header has, if it has one.
     Returns:
@@ -84,6 +85,9 @@ def read_delimited(
     """
     layout = _layout(source, form)
     first, width = layout.first, layout.width
+    if callable(words):
+        with naming_file(source.name):
+            words = words(width)
     header = None if form.header is None else checks.choose("header", form.header, HEADER)
     spoken_of = {name for name in (*words, label or "") if name and number(name) is None}
     awaited = {name for name in expected if number(name) is None} | spoken_of
@@ -99,7 +103,7 @@ def read_delimited(
         count = checks.plural(len(first), "cell")
         raise ValueError(f"{source.name}, line {layout.line} has {count}, expected {width}")
     if header is None:
-        header = _is_header(source.name, first, columns, label)
+        header = _is_header(source.name, layout, columns, label)
     if header:
         names = _names(first)
         if not len(lines):
@@ -142,7 +146,9 @@ def _separated(source: Source) -> tuple[str, list[tuple[int, list[str]]]]:
     found = {}
     for separator in (",", ";", "\t", "|", " "):
         with contextlib.suppress(ValueError):
-            rows = list(islice(_parsed(source.name, io.StringIO(text), separator), _SAMPLE_ROWS))
+            rows = list(
+                islice(_parsed(source.name, io.StringIO(text, newline=""), separator), _SAMPLE_ROWS)
+            )
             widths = {len(cells) for _, cells in rows[1:]} or {len(rows[0][1])} if rows else set()
             fits = rows and (len(rows[0][1]) in widths or _may_be_counts(*_two(rows)))
             if len(widths) == 1 and max(widths) > 1 and fits:
@@ -189,11 +195,13 @@ def _has_commas(name: str, rows: list[list[str]]) -> bool:
     return commas and not points
 
 
-def _is_header(name: str, first: list[str], columns: Sequence[Column], label: str | None) -> bool:
-    """Whether a first row names the columns below it, and a note if nothing says so."""
+def _is_header(name: str, layout: _Layout, columns: Sequence[Column], label: str | None) -> bool:
+    """Whether a first row names the columns below it, and a note if nothing says so plainly."""
+    first = layout.first
     numbers = [(cell, c) for cell, c in zip(first, columns, strict=True) if c.words is None]
     texts = [(cell, c) for cell, c in zip(first, columns, strict=True) if c.words is not None]
-    if any(number(cell) is None and cell.lower() not in MISSING for cell, _ in numbers):
+    plain = [cell for cell, _ in numbers if cell.lower() not in MISSING]
+    if any(as_number(cell, comma=layout.comma) is None for cell in plain):
         return True
     repeating = [(cell, c.words) for cell, c in texts if c.words and len(c.words) < len(c.values)]
     recurring = sum(cell in words or cell.lower() in MISSING for cell, words in repeating)
@@ -203,11 +211,18 @@ def _is_header(name: str, first: list[str], columns: Sequence[Column], label: st
             what = "an example" if 2 * recurring >= len(repeating) else "a header"
             note(f"{name}: {row} is taken for {what}; --header yes|no (header=) decides")
         return not recurring or 2 * recurring < len(repeating)
+    at = first.index(label) if label in first else _position(label or "", len(first))
+    features = [cell for i, cell in enumerate(first) if i != at and number(cell) is not None]
+    counting = len(features) > 1 and features == [str(i) for i in range(len(features))]
+    if repeating and not recurring and plain and not counting:
+        words = ", ".join(repr(cell) for cell, _ in repeating[:3])
+        note(
+            f"{name}: {row} is taken for a header, since no other row has {words}: --header no "
+            "(header='no') makes it an example"
+        )
     if repeating:
         return not recurring
-    at = first.index(label) if label in first else _position(label or "", len(first))
-    features = [cell for i, cell in enumerate(first) if i != at]
-    if len(features) > 1 and features == [str(i) for i in range(len(features))]:
+    if counting:
         note(
             f"{name}: {row} counts up and is taken for a header: --header no (header='no') makes "
             "it an example"
@@ -231,12 +246,15 @@ def _position(name: str, width: int) -> int:
 
 def _names(first: list[str]) -> list[str]:
     """The names in a header, each different from the others."""
-    names: list[str] = []
+    names: dict[str, int] = {}
     for i, cell in enumerate(first, start=1):
-        name = cell or f"column {i}"
-        count = 1 + sum(other == cell for other in first[: i - 1])
-        names.append(name if count == 1 else f"{name} ({count})")
-    return names
+        wanted = name = cell or f"column {i}"
+        count = 1
+        while name in names or (count > 1 and name in first):
+            count += 1
+            name = f"{wanted} ({count})"
+        names[name] = i
+    return list(names)
 
 
 def _called(columns: Sequence[Column], names: Sequence[str]) -> tuple[Column, ...]:
@@ -301,7 +319,7 @@ def _column(cells: Sequence[str], as_words: bool, comma: bool) -> Column:
     distinct = dict.fromkeys(cells)
     values = None if as_words else numbers_of([cell.strip() for cell in distinct], comma=comma)
     if values is None:
-        return coded("", cells, distinct)
+        return coded("", cells, distinct, comma=comma)
     known = dict(zip(distinct, values, strict=True))
     return Column("", np.array([known[cell] for cell in cells], np.float64))
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from funcnet.datasets.notes import note
 from funcnet.datasets.sources import Source
 from funcnet.datasets.table import Column, Table, as_column
 
@@ -30,12 +31,21 @@ def from_frame(data: Any, source: str, words: tuple[str, ...] = ()) -> Table:
     needed("narwhals", "to read data frames")
     import narwhals as nw
 
-    frame = nw.from_native(data, eager_only=True)
-    columns = []
-    for name in frame.columns:
-        series = frame.get_column(name)
-        columns.append(_column(nw, str(name), series, str(name) in words))
-    return Table(tuple(columns), source, True)
+    if type(data).__name__ == "RecordBatch":
+        import pyarrow as pa
+
+        data = pa.Table.from_batches([data])
+    try:
+        frame = nw.from_native(data, eager_only=True)
+    except TypeError as error:
+        raise TypeError(f"{source} is no data frame: {' '.join(str(error).split())}") from None
+    columns: dict[str, Column] = {}
+    for original in frame.columns:
+        name = str(original)
+        if name in columns:
+            raise ValueError(f"{source} has two columns {name!r}: give each a name of its own")
+        columns[name] = _column(nw, source, name, frame.get_column(original), name in words)
+    return Table(tuple(columns.values()), source, True)
 
 
 def from_file(source: Source, kind: str, words: tuple[str, ...] = ()) -> Table:
@@ -78,19 +88,32 @@ def needed(package: str, purpose: str) -> None:
         raise ImportError(f'{package} is needed {purpose}: pip install "funcnet[tables]"')
 
 
-def _column(nw: Any, name: str, series: Any, as_words: bool) -> Column:
+def _column(nw: Any, source: str, name: str, series: Any, as_words: bool) -> Column:
     kind = series.dtype
     if kind.is_numeric():
-        values = series.cast(nw.Float64).to_numpy()
-        column = Column(name, np.array(values, np.float64))
+        column = Column(name, _numbers(nw, series))
         return column.texts() if as_words else column
     if kind == nw.Categorical or kind == nw.Enum:
         series, as_words = series.cast(nw.String), True
-    elif kind.is_temporal():
-        if kind == nw.Duration or kind == nw.Time:
-            raise ValueError(f"column {name!r} holds {kind}: make a number of it, or drop it")
-    elif kind not in (nw.String, nw.Boolean, nw.Object, nw.Unknown, nw.Binary):
-        raise ValueError(f"column {name!r} holds {kind}: one value for each row, or drop it")
+    dated = kind == nw.Date or kind == nw.Datetime
+    if not (as_words or dated or kind in (nw.String, nw.Boolean, nw.Object, nw.Unknown)):
+        return _left_out(source, name, f"{kind} is neither a number, a word nor a date", series)
     cells = np.empty(len(series), object)
-    cells[:] = series.to_list()
-    return as_column(name, cells, text=as_words)
+    try:
+        cells[:] = series.to_list()
+        return as_column(name, cells, text=as_words)
+    except (OverflowError, ValueError, TypeError) as error:
+        return _left_out(source, name, " ".join(str(error).split()), series)
+
+
+def _left_out(source: str, name: str, reason: str, series: Any) -> Column:
+    """A column without values, where there are none that a table can have."""
+    note(f"{source}: column {name!r} is left out: {reason}")
+    return Column(name, np.full(len(series), -1, np.int32), ())
+
+
+def _numbers(nw: Any, series: Any) -> np.ndarray:
+    try:
+        return np.array(series.cast(nw.Float64).to_numpy(), np.float64)
+    except Exception:  # Arrow does not round the integers that float64 does not have
+        return np.array([np.nan if v is None else float(v) for v in series.to_list()], np.float64)

@@ -125,4 +125,9 @@ def _readable(
     size: int,
 ) -> BinaryIO:
     """A stream that unpacks, but not without bounds."""
-    return bounded(_Unpacking(unpack, open_packed()), compressed=size, name=name)
+    file = open_packed()
+    try:
+        return bounded(_Unpacking(unpack, file), compressed=size, name=name)
+    except (NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:  # other compressions
+        file.close()
+        raise ValueError(f"{name} cannot be unpacked: {' '.join(str(error).split())}") from None

@@ -134,13 +134,19 @@ def as_column(name: str, values: Any, *, text: bool = False) -> Column:
         if hidden is not None:
             column.values[hidden] = np.nan
         return column.texts() if text else column
-    cells = array.tolist() if array.dtype.kind != "M" else np.datetime_as_string(array).tolist()
+    cells = array.tolist()
+    if array.dtype.kind == "M":
+        cells = np.datetime_as_string(array).tolist()
+        hidden = np.isnat(array) if hidden is None else hidden | np.isnat(array)
     if hidden is not None:
         cells = [None if h else cell for h, cell in zip(hidden, cells, strict=True)]
+    cells = [None if _is_missing(cell) else cell for cell in cells]
     if array.dtype.kind == "O" and all(_is_number(cell) for cell in cells):
-        return as_column(
-            name, np.array([np.nan if c is None else c for c in cells], float), text=text
-        )
+        try:
+            numbers = np.array([np.nan if cell is None else float(cell) for cell in cells])
+        except OverflowError:
+            raise ValueError(f"column {name!r} holds an integer above all floats") from None
+        return as_column(name, numbers, text=text)
     return words_column(name, [_word(name, cell) for cell in cells], text=text)
 
 
@@ -154,12 +160,17 @@ def words_column(name: str, cells: list[str], *, text: bool = False) -> Column:
     return coded(name, cells, distinct)
 
 
-def coded(name: str, cells: Iterable[Any], words: Iterable[Any]) -> Column:
-    """A column of words; `words` are all that occur in `cells`, with their blanks perhaps."""
+def coded(name: str, cells: Iterable[Any], words: Iterable[Any], *, comma: bool = False) -> Column:
+    """A column of words; `words` are all that occur in `cells`, with their blanks perhaps.
+
+    Where decimals have a comma, those that are numbers are written with a point.
+    """
     places: dict[str, int] = {}
     code = {}
     for word in words:
         plain = word.strip()
+        if comma and as_number(plain, comma=True) is not None:
+            plain = plain.replace(",", ".")
         missing = plain.lower() in MISSING
         code[word] = -1 if missing else places.setdefault(plain, len(places))
     return Column(name, np.array([code[cell] for cell in cells], np.int32), tuple(places))
@@ -209,8 +220,15 @@ def _is_number(cell: Any) -> bool:
     return cell is None or (isinstance(cell, (int, float)) and not isinstance(cell, bool))
 
 
+def _is_missing(cell: Any) -> bool:
+    """Whether it is None, NaN, or what pandas has in their place, NaT and NA."""
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(cell, float) and cell != cell
+
+
 def _word(name: str, cell: Any) -> str:
-    if cell is None or cell != cell:  # NaN, NaT
+    if cell is None:
         return ""
     if isinstance(cell, bytes):
         return cell.decode("utf-8", "replace").strip()

@@ -1,13 +1,13 @@
 """Tables, of files or data frames, as a Dataset: which column is the label, what is split how."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from funcnet import checks
-from funcnet.datasets.classes import as_classes, check_words, places_among
+from funcnet.datasets.classes import as_classes, places_among
 from funcnet.datasets.dataset import Dataset
 from funcnet.datasets.dates import days, orders_of
 from funcnet.datasets.delimited import FOUND, Format, read_delimited
@@ -27,7 +27,7 @@ from funcnet.datasets.splits import (
     split_groups,
     split_in_order,
 )
-from funcnet.datasets.table import Column, Table, as_column, some
+from funcnet.datasets.table import Column, Table, as_column, check_numbers, some
 
 LABELS = ("target", "class", "label", "y")  # what a label column is called, in any case
 ENDS = {"first": 0, "last": -1}  # where a label column may be, in a file without a header, say
@@ -148,7 +148,7 @@ def read_table(
     data: Any,
     form: Format = FOUND,
     *,
-    words: Sequence[str] = (),
+    words: Sequence[str] | Callable[[int], Sequence[str]] = (),
     label: str | None = None,
     expected: Sequence[str] = (),
 ) -> Table:
@@ -156,9 +156,10 @@ def read_table(
     if isinstance(data, Table):
         return data
     if isinstance(data, Mapping):
-        return _from_dict(data, words)
+        return _from_dict(data, words(len(data)) if callable(words) else words)
     if is_frame(data):
-        return from_frame(data, "the frame", tuple(words))
+        named = words(data.shape[1]) if callable(words) else words
+        return from_frame(data, "the frame", tuple(named))
     if not isinstance(data, (str, PathLike)):
         raise TypeError(
             "data must be the path of a table, a frame of pandas, Polars or Arrow, or a dict of "
@@ -171,7 +172,7 @@ def read_table(
                 f"{source.name} is {kind}, whose columns have names: header, separator and decimal "
                 "are for text"
             )
-        return from_file(source, kind, tuple(words))
+        return from_file(source, kind, () if callable(words) else tuple(words))
     return read_delimited(source, form, words=words, label=label, expected=expected)
 
 
@@ -199,9 +200,19 @@ def inputs_of(
       words: other columns whose numbers are words.
     """
     known = (*encoding.words, *(words or ()))
-    table = read_table(data, form, words=known, expected=encoding.columns)
-    if not encoding.named:
-        table = _placed(table, encoding)
+    if encoding.named:
+        table = read_table(data, form, words=known, expected=encoding.columns)
+        return encoding(table), table
+    if form.header is None and not is_frame(data):
+        form = form._replace(header="no")  # as the file was that was trained on
+
+    def in_their_places(width: int) -> list[str]:
+        names = _places(encoding, width)
+        return [str(i) for i, name in enumerate(names, start=1) if name in known]
+
+    table = read_table(data, form, words=in_their_places)
+    columns = zip(table.columns, _places(encoding, len(table.columns)), strict=False)
+    table = table._replace(columns=tuple(c._replace(name=name) for c, name in columns), named=False)
     return encoding(table), table
 
 
@@ -265,6 +276,8 @@ def _classes(
         note(f"{table.source}: {count} without a label left out")
     rows = np.flatnonzero(~missing)
     called = f"column {label!r}"
+    if column.words is None:
+        check_numbers(table, column)
     if known is not None:
         texts = column.texts()
         with naming_file(table.source):
@@ -274,9 +287,9 @@ def _classes(
         if column.words is None:
             y, names = as_classes(column.values[rows], name=called)
         else:
-            of_words, names = as_classes(np.array(column.words, object), name=called)
+            every = np.array(column.words, object)
+            of_words, names = as_classes(every, name=called, examples=len(rows))
             y = of_words[column.values[rows]]
-            check_words(len(names), len(rows), name=called)
     if names == tuple(map(str, range(len(table.class_names)))):
         names = table.class_names
     return y, names, rows
@@ -345,16 +358,18 @@ def _from_dict(data: Mapping[Any, Any], words: Sequence[str]) -> Table:
     return Table(columns, "the dict")
 
 
-def _placed(table: Table, encoding: Encoding) -> Table:
-    """A table with the names of the columns, by their places, of one that had no header."""
+def _places(encoding: Encoding, width: int) -> list[str]:
+    """The names of so many columns, by their places, of a table that had no header.
+
+    The label may be among them or not.
+    """
     every = [*encoding.columns, *(name for name, _ in encoding.left_out), encoding.label]
     names = sorted({name for name in every if name}, key=int)
-    if len(table.columns) == len(names) - 1:
-        names = [name for name in names if name != encoding.label]
-    if len(table.columns) != len(names):
+    if width == len(names) - 1:
+        return [name for name in names if name != encoding.label]
+    if width != len(names):
         raise ValueError(
-            f"{table.source} has {len(table.columns)} columns, but the network was trained on "
-            f"{len(names)}, the label among them"
+            f"there are {width} columns, but the network was trained on {len(names)}, the label "
+            "among them"
         )
-    columns = (c._replace(name=name) for c, name in zip(table.columns, names, strict=True))
-    return table._replace(columns=tuple(columns), named=False)
+    return names
