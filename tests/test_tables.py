@@ -719,7 +719,6 @@ def test_columns_of_frames_that_hold_no_cells_are_left_out_and_said():
     odd = {
         "spans": pd.to_timedelta(np.arange(count), unit="D"),
         "lists": [[1, 2]] * count,
-        "periods": pd.period_range("2020-01", periods=count, freq="M"),
     }
     for name, values in odd.items():
         with pytest.warns(fn.DataWarning) as said:
