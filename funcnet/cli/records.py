@@ -83,7 +83,10 @@ def noted() -> Iterator[None]:
             yield
         finally:  # also where a guess has led to an error
             for note in notes:
-                print(f"note: {note.message}", file=sys.stderr)
+                if issubclass(note.category, DataWarning):
+                    print(f"note: {note.message}", file=sys.stderr)
+                else:
+                    print(f"warning: {note.message}", file=sys.stderr)
 
 
 def with_data(record: Record, dataset: fn.Dataset) -> Record:

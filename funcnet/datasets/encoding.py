@@ -389,7 +389,9 @@ def _numbers(feature: Feature, table: Table) -> np.ndarray:
         word = column.words[column.values[rows[0]]]
         raise ValueError(f"{table.place(rows[0], column.name)}: {word!r} is not a number")
     values = np.array([number(word) for word in column.words] + [np.nan], float)
-    return values[column.values]
+    numbers = Column(column.name, values[column.values])
+    check_numbers(table, numbers)
+    return numbers.values
 
 
 def _dates(feature: Feature, table: Table) -> np.ndarray:

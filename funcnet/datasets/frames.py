@@ -76,6 +76,7 @@ def from_file(source: Source, kind: str, words: tuple[str, ...] = ()) -> Table:
         else:
             with ipc.open_file(pa.BufferReader(data)) as reader:
                 table = reader.read_all()
+        table.validate(full=True)  # damaged lengths lead outside of it
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{source.name} cannot be read as {kind}: {reason}") from None

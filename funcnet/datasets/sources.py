@@ -42,6 +42,8 @@ def source_of(path: str | PathLike[str]) -> Source:
       ValueError: it is packed, and damaged, or not one file.
     """
     if str(path) == STDIN:
+        if sys.stdin is None:
+            raise ValueError("standard input, -, is closed: give a file, or put one before a |")
         return _held("standard input", "", sys.stdin.buffer.read())
     path = Path(path)
     if path.is_dir():
