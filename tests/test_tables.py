@@ -646,6 +646,13 @@ def test_the_latest_are_for_testing():
     data = load_table(ties, "y", split_by="when")
     moments = [set(np.sqrt(x[:, 0]).round().astype(int) // 7) for x in data[:6:2]]
     assert sum(map(len, moments)) == len(set(order // 7))
+    with says("no example to train is of '2', which the test split has"):
+        load_table(
+            {**columns, "when": order, "y": (order > 80) * 1 + (order > 90)}, split_by="when"
+        )
+    which = ["train"] * 80 + ["test"] * 20
+    with raises("test_fraction is 0.2, but the test split is given and kept as it is"):
+        load_table({**columns, "when": which}, "y", split_by="when", test_fraction=0.2)
     with raises("to split by must hold numbers, dates such as 2026-11-25, or train, val and test"):
         load_table({**columns, "when": ["soon", "late"] * 50}, "y", split_by="when")
     with raises("row 3, column 'when': the cell is empty"):
@@ -763,3 +770,24 @@ def test_any_text_is_read_the_same_or_refused_in_a_line(tmp_path_factory, text, 
         assert fast == plain
     else:
         check_same(fast, plain)
+
+
+SKLEARN = {
+    "iris.csv": (None, 150, 4, ("setosa", "versicolor", "virginica")),
+    "wine_data.csv": (None, 178, 13, ("class_0", "class_1", "class_2")),
+    "breast_cancer.csv": (None, 569, 30, ("malignant", "benign")),
+    "digits.csv.gz": ("last", 1797, 61, tuple("0123456789")),  # 3 pixels are always 0
+}
+
+
+@pytest.mark.filterwarnings("ignore::funcnet.DataWarning")
+@pytest.mark.parametrize("name", SKLEARN)
+def test_the_files_in_scikit_learn_as_they_are(name, reader):
+    pytest.importorskip("sklearn")
+    import importlib.resources
+
+    label, rows, features, class_names = SKLEARN[name]
+    path = importlib.resources.files("sklearn.datasets") / "data" / name
+    data = load_table(str(path), label, **WHOLE)
+    assert data.x_train.shape == (rows, features)
+    assert data.class_names == class_names

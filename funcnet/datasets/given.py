@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from funcnet.datasets.dataset import Dataset
-from funcnet.datasets.names import listed
-from funcnet.datasets.notes import naming_file, note
+from funcnet.datasets.notes import naming_file, note, warn_of_classes
 from funcnet.datasets.splits import split
 
 
@@ -38,7 +37,7 @@ def dataset_of(
       ValueError: the cut leaves nothing for training.
     """
     _warn_of_dtypes(path, x)
-    _warn_of_classes(path, y, class_names)
+    warn_of_classes(path, y, class_names)
     parts = {name: (x[name], y[name]) for name in x}
     if {"val", "test"} - set(x):
         with naming_file(path):
@@ -57,10 +56,3 @@ def _warn_of_dtypes(path: Path, x: Mapping[str, np.ndarray]) -> None:
                 f"{path}: examples to train are {x['train'].dtype}, those of the {name} split "
                 f"{other.dtype}: are they of one scale?"
             )
-
-
-def _warn_of_classes(path: Path, y: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> None:
-    for name, others in y.items():
-        unseen = [class_names[i] for i in np.setdiff1d(others, y["train"])]
-        if unseen:
-            note(f"{path}: no example to train is of {listed(unseen)}, which the {name} split has")

@@ -10,8 +10,7 @@ import numpy as np
 from funcnet import checks
 from funcnet.datasets.dataset import Dataset
 from funcnet.datasets.given import dataset_of
-from funcnet.datasets.names import listed
-from funcnet.datasets.notes import naming_file, note
+from funcnet.datasets.notes import listed, naming_file, note
 from funcnet.datasets.pairs import holds_npy
 from funcnet.datasets.pixels import check_image_size, is_image, read_images
 from funcnet.datasets.splits import GIVEN, check_fractions, check_ranges, split

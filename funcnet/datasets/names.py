@@ -1,11 +1,11 @@
 """Which arrays are examples and which are their labels, by the names that people give them."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from funcnet.datasets.notes import note
+from funcnet.datasets.notes import listed, note
 from funcnet.datasets.splits import GIVEN
 
 # Examples and labels that go together, in any case. Each may have a split before it or after it.
@@ -140,12 +140,6 @@ def find_inputs(path: Path, names: Iterable[str]) -> str:
         f"{path} has no array 'x', the arrays in it: {listed(names)}; other names are x_test, "
         "data, images, features and inputs"
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in quotes; of many, the first ones and how many more."""
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return (", ".join(map(repr, names[:12])) or "none") + more
 
 
 def _listed_pairs(pairs: Iterable[Pair]) -> str:

@@ -2,8 +2,10 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 
 class DataWarning(UserWarning):
@@ -22,3 +24,21 @@ def naming_file(path: Path | str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def warn_of_classes(
+    source: Path | str, y: Mapping[str, np.ndarray], class_names: Sequence[str]
+) -> None:
+    """Give a `DataWarning` of classes that a split has, by its name, and that of training not."""
+    for name, others in y.items():
+        unseen = [class_names[i] for i in np.setdiff1d(others, y["train"])]
+        if unseen:
+            note(
+                f"{source}: no example to train is of {listed(unseen)}, which the {name} split has"
+            )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in quotes; of many, the first ones and how many more."""
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return (", ".join(map(repr, names[:12])) or "none") + more

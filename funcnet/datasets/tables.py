@@ -17,7 +17,7 @@ from funcnet.datasets.encoding import (
     left_out_line,
 )
 from funcnet.datasets.frames import from_file, from_frame, is_frame
-from funcnet.datasets.notes import naming_file, note
+from funcnet.datasets.notes import naming_file, note, warn_of_classes
 from funcnet.datasets.sources import Source, source_of
 from funcnet.datasets.splits import (
     check_fractions,
@@ -29,6 +29,7 @@ from funcnet.datasets.splits import (
 )
 from funcnet.datasets.table import Column, Table, as_column, check_numbers, some
 
+SPLITS = ("train", "val", "test")
 LABELS = ("target", "class", "label", "y")  # what a label column is called, in any case
 ENDS = {"first": 0, "last": -1}  # where a label column may be, in a file without a header, say
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow"}
@@ -90,16 +91,19 @@ def load_table(
       ValueError: what is wrong, with the line and the column of a file; or it has to be said which
         column is the label.
     """
-    fractions = check_fractions(val_fraction, test_fraction)
+    check_fractions(val_fraction, test_fraction)
     seed = checks.NATURAL.check("seed", seed)
     words = tuple(categorical) if encoding is None else encoding.words
     form = Format(header, separator, decimal)
+    if encoding is not None:
+        form = _as_trained(form, encoding, data)
     table = read_table(data, form, words=words, label=None if target in ENDS else target)
     label = label_of(table, target) if encoding is None or target else encoding.label
     y, names, rows = _classes(table, label, class_names)
     if len(rows) < table.num_rows:
         table = some(table, rows)
-    parts, besides = _split(table, y, fractions, seed, group, split_by, label)
+    parts, besides = _split(table, y, (val_fraction, test_fraction), seed, group, split_by, label)
+    warn_of_classes(table.source, dict(zip(SPLITS, [y[p] for p in parts], strict=True)), names)
     if encoding is None:
         encoding = learn_encoding(
             table,
@@ -203,8 +207,7 @@ def inputs_of(
     if encoding.named:
         table = read_table(data, form, words=known, expected=encoding.columns)
         return encoding(table), table
-    if form.header is None and not is_frame(data):
-        form = form._replace(header="no")  # as the file was that was trained on
+    form = _as_trained(form, encoding, data)
 
     def in_their_places(width: int) -> list[str]:
         names = _places(encoding, width)
@@ -298,7 +301,7 @@ def _classes(
 def _split(
     table: Table,
     y: np.ndarray,
-    fractions: tuple[float, float],
+    asked: tuple[float | None, float | None],
     seed: int,
     group: str | None,
     split_by: str | None,
@@ -309,6 +312,7 @@ def _split(
         raise ValueError("give one of group and split_by: a split has one rule")
     if label in (group, split_by):
         raise ValueError(f"{table.source}: the label, {label!r}, is no column to split by")
+    fractions = check_fractions(*asked)
     with naming_file(table.source):
         if group is not None:
             codes = table.column(group).texts().values.copy()
@@ -326,6 +330,8 @@ def _split(
     if column.words is not None:
         given = given_split([column.words[code] for code in column.values])
         if given is not None:
+            with naming_file(table.source):
+                check_fractions(*asked, given=("val", "test"))
             if not len(given[0]):
                 raise ValueError(f"{table.source}, column {split_by!r}: no row is for training")
             return given, reason
@@ -356,6 +362,12 @@ def _from_dict(data: Mapping[Any, Any], words: Sequence[str]) -> Table:
         found = ", ".join(f"{c.name}: {len(c.values)}" for c in columns) or "none"
         raise ValueError(f"columns must be of one length, got {found}")
     return Table(columns, "the dict")
+
+
+def _as_trained(form: Format, encoding: Encoding, data: Any) -> Format:
+    """A text file has no header, unless it is said, if the one that was trained on had none."""
+    text = isinstance(data, (str, PathLike))
+    return form._replace(header="no") if text and not encoding.named and not form.header else form
 
 
 def _places(encoding: Encoding, width: int) -> list[str]:
