@@ -33,6 +33,7 @@ TABLE: Mapping[str, Any] = {
     "model": "last",
 }
 PRIOR = 20.0  # L2 beside the sum of the losses of a table, shared by its classes
+MOST_REG = 0.1  # of so few rows as were not measured
 UPDATES = 1000  # of a table, at least
 MOST = 50_000  # so many make of the epochs of a large one fewer
 EPOCHS = 20  # over a table of any other size
@@ -42,9 +43,10 @@ LOOKS = 25  # at the course of a run
 def complete_config(config: Config, dataset: Dataset) -> Config:
     """The Config with what it leaves open as the data ask for.
 
-    Examples of dtype uint8, or of more than one axis, are pixels; others are rows of a table, which
-    are standardized, with He weights, L2 of 20 / (N C), a learning rate that falls to nothing, 20
-    epochs, but at least 1,000 updates and about 50,000 at most, and the last model.
+    Examples of dtype uint8, or of more than one axis, are pixels; others are rows of a table. These
+    are standardized, with He weights, L2 of 20 / (N C), 0.1 at most, and a learning rate that falls
+    to nothing in 20 epochs, but at least 1,000 updates and about 50,000 at most; the last model
+    counts.
 
     Args:
       config: a Config; what is None in it is open.
@@ -67,5 +69,5 @@ def _course(config: Config, count: int, classes: int) -> dict[str, float]:
     steps = math.ceil(count / min(config.batch_size or BATCH_SIZE, count))
     usual = min(EPOCHS, math.ceil(MOST / steps))
     epochs = config.epochs or max(usual, math.ceil(UPDATES / steps))
-    reg = PRIOR / (count * classes)
+    reg = min(MOST_REG, PRIOR / (count * classes))
     return {"epochs": epochs, "eval_every": max(1, epochs // LOOKS), "reg": reg}

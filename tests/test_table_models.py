@@ -240,6 +240,23 @@ def test_a_sweep_of_a_table_by_the_command():
     assert run("evaluate", "s/best")[0] == 0
 
 
+def test_a_row_alone_is_what_it_is_among_others(tmp_path):
+    """How numbers are rounded depends on those of training, never on what is predicted beside."""
+    when = 1_790_000_000_000 + 1000 * np.arange(40)  # milliseconds, which float32 has not
+    columns = {"when": when, "shape": SHAPES[np.arange(40) % 3], "y": (np.arange(40) >= 20) * 1}
+    data = fn.load_table(columns, "y", columns=["when", "shape"], val_fraction=0, test_fraction=0)
+    assert data.x_train.dtype == np.float64
+    net, optimizer, dataset, options = fn.experiment({"hidden_dims": [8], "reg": 0.0}, data)
+    model = fn.fit(net, optimizer, dataset, **options).model
+    together = fn.predict_scores(model, columns)
+    assert np.mean(together.argmax(axis=1) == columns["y"]) > 0.9
+    for i in (0, 7, 39):
+        row = {name: values[i : i + 1] for name, values in columns.items()}
+        np.testing.assert_allclose(fn.predict_scores(model, row)[0], together[i], atol=1e-5)
+    large = {"when": [2.0**60], "shape": ["long"]}
+    assert np.isfinite(fn.predict_scores(model, large)).all()
+
+
 # What is done where nothing is said
 
 
@@ -249,7 +266,7 @@ def test_defaults_depend_on_what_the_data_are():
     config = fn.complete_config(fn.Config(), rows)
     assert (config.preprocess, config.weight_scale) == (("numbers",), "he")
     assert (config.schedule, config.model) == ("cosine", "last")
-    assert config.reg == 20 / (60 * 3)
+    assert config.reg == 0.1
     assert config.epochs * 2 >= 1000 > (config.epochs - 1) * 2  # two steps an epoch
     assert 20 <= config.epochs / config.eval_every <= 30
     for pixels in (x.reshape(60, 2, 2), (x.clip(0) * 9).astype(np.uint8)):
@@ -279,6 +296,7 @@ def test_what_is_said_is_done():
     assert fn.complete_config(fn.Config(epochs=100), rows).eval_every == 4
     many = rows._replace(x_train=np.tile(x, (100, 1)), y_train=np.tile(y, 100))
     assert fn.complete_config(fn.Config(), many).epochs == 20
+    assert fn.complete_config(fn.Config(), many).reg == 20 / (6000 * 3)
     most = rows._replace(x_train=np.zeros((10**6, 1)), y_train=np.zeros(10**6, int))
     assert fn.complete_config(fn.Config(), most).epochs == 3
 

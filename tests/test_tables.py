@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sys
+import warnings
 import zipfile
 from collections import Counter
 
@@ -333,6 +334,11 @@ def test_without_pyarrow_a_parquet_file_is_refused(tmp_path):
 
 
 def test_data_of_other_types():
+    for options in ({"columns": "a"}, {"drop": [1]}, {"categorical": "ab"}):
+        with raises("must be a list of names of columns", TypeError):
+            load_table({"a": [1, 2, 4], "y": [0, 1, 1]}, "y", **options)
+    with raises("target must be the name of a column, got -1", TypeError):
+        load_table({"a": [1, 2, 4], "y": [0, 1, 1]}, -1)
     with raises("data must be the path of a table, .* got ndarray", TypeError):
         load_table(np.eye(3))
     with raises("columns must be of one length, got a: 2, y: 3"):
@@ -626,7 +632,9 @@ def test_groups_of_any_size(groups, fraction):
         with raises("cannot be split"):
             load_table(columns, "y", **options)
         return
-    data = load_table(columns, "y", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fn.DataWarning)  # of classes that training may not have
+        data = load_table(columns, "y", **options)
     parts = [np.sqrt(x[:, 0]).round().astype(int) for x in data[:6:2]]
     assert sorted(np.concatenate(parts)) == list(range(len(groups)))
     of = [{groups[i] for i in part} for part in parts]
@@ -646,10 +654,9 @@ def test_the_latest_are_for_testing():
     data = load_table(ties, "y", split_by="when")
     moments = [set(np.sqrt(x[:, 0]).round().astype(int) // 7) for x in data[:6:2]]
     assert sum(map(len, moments)) == len(set(order // 7))
+    late = {**columns, "when": order, "y": (order > 70) * 1 + (order > 95)}
     with says("no example to train is of '2', which the test split has"):
-        load_table(
-            {**columns, "when": order, "y": (order > 80) * 1 + (order > 90)}, split_by="when"
-        )
+        load_table(late, split_by="when")
     which = ["train"] * 80 + ["test"] * 20
     with raises("test_fraction is 0.2, but the test split is given and kept as it is"):
         load_table({**columns, "when": which}, "y", split_by="when", test_fraction=0.2)
@@ -659,6 +666,8 @@ def test_the_latest_are_for_testing():
         load_table({**columns, "when": [1, 2, 3, None, *range(96)]}, "y", split_by="when")
     with raises("give one of group and split_by"):
         load_table(columns, "y", split_by="when", group="a")
+    with raises("got 'tst'"):
+        load_table({**columns, "when": [*which[:-1], "tst"]}, "y", split_by="when")
     with raises("the label, 'y', is no column to split by"):
         load_table(columns, "y", split_by="y")
 

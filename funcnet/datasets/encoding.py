@@ -14,7 +14,7 @@ from funcnet import checks
 from funcnet.datasets.classes import FEW, number
 from funcnet.datasets.dates import cycles, days, orders_of
 from funcnet.datasets.notes import note
-from funcnet.datasets.table import Column, Table, check_numbers, some
+from funcnet.datasets.table import Column, Table, check_finite, check_numbers, some
 
 MAX_CATEGORIES = 64  # of a column, with the place of those that are rare
 RARE = 2  # what has fewer examples has no place of its own
@@ -70,12 +70,15 @@ class Encoding:
       label: the name of the label column.
       named: whether columns are called by names, rather than by their places from "1".
       left_out: the other columns, (name, reason) each.
+      wide: whether inputs are float64, since float32 would have rounded those of training to their
+        harm; None finds out from what is encoded.
     """
 
     features: tuple[Feature, ...]
     label: str = ""
     named: bool = True
     left_out: tuple[tuple[str, str], ...] = ()
+    wide: bool | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,7 +103,7 @@ class Encoding:
         Args:
           table: its columns may be in any order, and more than there are features.
         Returns:
-          x [N, D], float32, or float64 where that would round to their harm.
+          x [N, D], float32, or float64 if it is `wide`.
         Raises:
           ValueError: a column is missing, it is named; or a cell is no number, with its place.
         """
@@ -122,10 +125,7 @@ class Encoding:
                 f"network was trained on; its columns: {', '.join(table.names)}"
             )
         made = [_prepared(feature, table, say) for feature in self.features]
-        wide = any(
-            feature.kind != "category" and checks.rounds(values, np.float32, tolerance=1e-5)
-            for feature, values in zip(self.features, made, strict=True)
-        )
+        wide = _rounded(self.features, made) if self.wide is None else self.wide
         dtype = np.float64 if wide else np.float32
         xs = [np.zeros((len(rows), len(self.names)), dtype) for rows in parts]
         for x, rows in zip(xs, parts, strict=True):
@@ -207,7 +207,18 @@ def learn_encoding(
         raise ValueError(f"{table.source} has no column to learn from ({told})")
     others = [n for n in table.names if n not in wanted and n != label]
     left_out += [(name, reasons.get(name, "not wanted")) for name in others]
-    return Encoding(tuple(features), label, table.named, tuple(left_out))
+    wide = _rounded(features, [_prepared(feature, train, False) for feature in features])
+    return Encoding(tuple(features), label, table.named, tuple(left_out), wide)
+
+
+def _rounded(features: Sequence[Feature], made: Sequence[np.ndarray]) -> bool:
+    """Whether float32 would round what features are made of, to the harm of one."""
+    return any(
+        feature.kind != "category"
+        and len(values)
+        and checks.rounds(values, np.float32, tolerance=1e-5)
+        for feature, values in zip(features, made, strict=True)
+    )
 
 
 def plain_encoding(table: Table, label: str) -> Encoding:
@@ -381,7 +392,7 @@ def _numbers(feature: Feature, table: Table) -> np.ndarray:
     if feature.median is None and len(missing):
         raise ValueError(f"{table.place(missing[0], column.name)}: the cell is empty")
     if column.words is None:
-        check_numbers(table, column)
+        check_finite(table, column)
         return column.values
     odd = [i for i, word in enumerate(column.words) if number(word) is None]
     rows = np.flatnonzero(np.isin(column.values, odd))
@@ -390,7 +401,7 @@ def _numbers(feature: Feature, table: Table) -> np.ndarray:
         raise ValueError(f"{table.place(rows[0], column.name)}: {word!r} is not a number")
     values = np.array([number(word) for word in column.words] + [np.nan], float)
     numbers = Column(column.name, values[column.values])
-    check_numbers(table, numbers)
+    check_finite(table, numbers)
     return numbers.values
 
 

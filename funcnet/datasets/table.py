@@ -189,12 +189,17 @@ def joined(parts: list[Column]) -> Column:
     return Column(parts[0].name, np.concatenate(codes), tuple(places))
 
 
-def check_numbers(table: Table, column: Column) -> None:
-    """Raise a ValueError unless float32 holds each of the numbers, scaled, and tells them apart."""
+def check_finite(table: Table, column: Column) -> None:
+    """Raise a ValueError unless float32 holds each of the numbers, be they rounded."""
     bad = np.flatnonzero(np.abs(column.values) > LARGEST)
     if len(bad):
         value = column.values[bad[0]]
         raise ValueError(f"{table.place(bad[0], column.name)}: {value} is not finite in float32")
+
+
+def check_numbers(table: Table, column: Column) -> None:
+    """Raise a ValueError unless the numbers are finite, and float64 tells them apart."""
+    check_finite(table, column)
     known = column.values[~column.missing]
     if not len(known) or (top := np.abs(known).max()) < EXACT:
         return

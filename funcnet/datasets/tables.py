@@ -20,6 +20,7 @@ from funcnet.datasets.frames import from_file, from_frame, is_frame
 from funcnet.datasets.notes import naming_file, note, warn_of_classes
 from funcnet.datasets.sources import Source, source_of
 from funcnet.datasets.splits import (
+    GIVEN,
     check_fractions,
     given_split,
     repeated,
@@ -91,6 +92,12 @@ def load_table(
       ValueError: what is wrong, with the line and the column of a file; or it has to be said which
         column is the label.
     """
+    if target is not None and not isinstance(target, str):
+        raise TypeError(f"target must be the name of a column, got {target!r}")
+    columns, drop, categorical = (
+        _names(name, value)
+        for name, value in (("columns", columns), ("drop", drop), ("categorical", categorical))
+    )
     check_fractions(val_fraction, test_fraction)
     seed = checks.NATURAL.check("seed", seed)
     words = tuple(categorical) if encoding is None else encoding.words
@@ -109,7 +116,7 @@ def load_table(
             table,
             parts[0],
             label=label,
-            columns=columns,
+            columns=columns or None,
             drop=drop,
             categorical=categorical,
             besides=besides,
@@ -119,6 +126,13 @@ def load_table(
     xs, ys = encoding.parts(table, parts, say=False), [y[rows] for rows in parts]
     _note_repeated(table, encoding, parts, xs, ys)
     return Dataset(xs[0], ys[0], xs[1], ys[1], xs[2], ys[2], names, encoding)
+
+
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    """Names of columns, each once."""
+    if isinstance(value, str) or not all(isinstance(each, str) for each in value or ()):
+        raise TypeError(f"{name} must be a list of names of columns, got {value!r}")
+    return tuple(dict.fromkeys(value or ()))
 
 
 def _note_repeated(
@@ -346,11 +360,16 @@ def _times(column: Column) -> np.ndarray:
     if len(orders) != 1:
         raise ValueError(
             f"column {column.name!r} to split by must hold numbers, dates such as 2026-11-25, or "
-            f"train, val and test, got {column.words[0]!r}"
+            f"train, val and test, got {_odd(column.words)!r}"
         )
     values = days(column.words, orders[0])
     assert values is not None
     return values[column.values]
+
+
+def _odd(words: Sequence[str]) -> str:
+    """The first word that names no split."""
+    return next(word for word in words if word.lower() not in GIVEN)
 
 
 def _from_dict(data: Mapping[Any, Any], words: Sequence[str]) -> Table:
