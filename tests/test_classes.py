@@ -14,6 +14,11 @@ from funcnet.datasets.classes import as_classes, missing_labels
 from funcnet.datasets.notes import DataWarning
 
 LABELS = {
+    "large words": (
+        ["1e20", "2e20", "1e20"],
+        ("100000000000000000000", "200000000000000000000"),
+        [0, 1, 0],
+    ),
     "plus and minus": ([1, -1, -1, 1], ("-1", "1"), [1, 0, 0, 1]),
     "years": ([2022, 2020, 2021, 2020], ("2020", "2021", "2022"), [2, 0, 1, 0]),
     "whole floats": ([2.0, 1.0, 2.0], ("1", "2"), [1, 0, 1]),

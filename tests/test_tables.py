@@ -725,6 +725,49 @@ def test_there_is_a_place_for_each_kind_of_feature():
     assert encodings.MAX_CATEGORIES == 64
 
 
+# Another table, again
+
+
+def test_a_column_that_occurs_twice_is_no_column_of_that_name(tmp_path):
+    known = load_table({"a": [1.0, 5, 9, 4], "b": [1, 2, 3, 5], "y": [0, 1, 1, 0]}, "y", **WHOLE)
+    path = write(tmp_path / "a.csv", "a,b,a,y\n1,2,3,0\n5,6,7,1\n")
+    with raises(r"a\.csv has two columns 'a': which one is it"):
+        load_table(path, "y", encoding=known.encoding)
+    twice = load_table(path, "y", **WHOLE).encoding
+    assert twice.columns == ("a", "b", "a (2)")
+    assert load_table(path, "y", encoding=twice, **WHOLE).x_train.shape == (2, 3)
+    names = load_table(write(tmp_path / "b.csv", "a,a,a (2),y\n1,2,3,0\n5,6,9,1\n"), **WHOLE)
+    assert len(set(names.encoding.columns)) == 3
+    with raises("the dict has two columns of a name"):
+        load_table({1: [1, 2], "1": [2, 1], "y": [0, 1]})
+
+
+def test_another_labelled_table_says_what_training_has_not_seen():
+    known = load_table({"a": [1.0, 5, 9, 4], "w": ["p", "q"] * 2, "y": [0, 1, 1, 0]}, "y", **WHOLE)
+    given = {"encoding": known.encoding, "class_names": known.class_names, **WHOLE}
+    with says("2 rows of a category that training has not seen, such as 'r'"):
+        load_table({"a": [1.0, 2, 3], "w": ["r", "p", "r"], "y": [0, 1, 1]}, "y", **given)
+    with raises("the label, 'a', is a column that the network was trained on"):
+        load_table({"w": ["p", "q"], "y": [0, 1], "a": [0, 1]}, "last", **given)
+
+
+def test_one_odd_cell_among_few_numbers_is_an_error(tmp_path, reader):
+    """Be it a row of units, or a footer."""
+    rows = "".join(f"{i % 5},{i % 2}\n" for i in range(60))
+    with raises(r"line 2, column 'a': 'cm' is not a number, as 98.4 % of the column are"):
+        load_table(write(tmp_path / "a.csv", f"a,y\ncm,0\n{rows}"), "y")
+
+
+def test_integers_that_floats_do_not_have():
+    big = [2**53, 2**53 + 1] * 20
+    with raises("run together in 64 bits"):
+        load_table({"a": np.arange(40) ** 2, "y": big}, "y")
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": big, "y": np.arange(40) % 4 // 2})
+    words = load_table(frame, "y", categorical=["a"], **WHOLE).encoding.features[0].categories
+    assert set(words) == {str(2**53), str(2**53 + 1)}
+
+
 # What people keep in frames
 
 

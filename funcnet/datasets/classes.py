@@ -68,7 +68,9 @@ def as_classes(
             place = {word: i for i, word in enumerate(names)}
             return np.array([place[word] for word in words], np.int32), tuple(names)
         whole = all(n.is_integer() and abs(n) >= 2**53 for n in numbers if n is not None)
-        labels = np.array([int(w) for w in words], object) if whole else np.array(numbers, float)
+        labels = (
+            np.array([_integer(w) for w in words], object) if whole else np.array(numbers, float)
+        )
     return _of_numbers(labels, name, examples or len(labels))
 
 
@@ -140,6 +142,14 @@ def number(word: str) -> float | None:
         return None if "_" in word else float(word)
     except ValueError:
         return None
+
+
+def _integer(word: str) -> int:
+    """The integer that a word is, all its digits; of 1e20 those that a float has."""
+    try:
+        return int(word)
+    except ValueError:
+        return int(float(word))
 
 
 def _of_numbers(labels: np.ndarray, name: str, count: int) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -91,6 +91,10 @@ class Encoding:
         return tuple(feature.name for feature in self.features)
 
     @property
+    def _known(self) -> set[str]:
+        return {*self.columns, *(name for name, _ in self.left_out), self.label}
+
+    @property
     def words(self) -> tuple[str, ...]:
         """The names of the columns whose cells are words, though they may look like numbers."""
         return tuple(feature.name for feature in self.features if feature.kind != "number")
@@ -117,22 +121,28 @@ class Encoding:
           parts: the rows of each, indices.
           say: whether to say what training has not seen.
         """
-        missing = [name for name in self.columns if name not in table.names]
+        names = set(table.names)
+        missing = [name for name in self.columns if name not in names]
         if missing:
             several = "columns" if len(missing) > 1 else "column"
             raise ValueError(
                 f"{table.source} has no {several} {', '.join(map(repr, missing))}, which the "
                 f"network was trained on; its columns: {', '.join(table.names)}"
             )
-        made = [_prepared(feature, table, say) for feature in self.features]
+        known = {column.name: column for column in table.columns}
+        for name in self.columns:
+            if f"{name} (2)" in known and f"{name} (2)" not in self._known:
+                raise ValueError(f"{table.source} has two columns {name!r}: which one is it?")
+        columns = [known[name] for name in self.columns]
+        made = [_prepared(f, table, c, say) for f, c in zip(self.features, columns, strict=True)]
         wide = _rounded(self.features, made) if self.wide is None else self.wide
         dtype = np.float64 if wide else np.float32
         xs = [np.zeros((len(rows), len(self.names)), dtype) for rows in parts]
         for x, rows in zip(xs, parts, strict=True):
             start = 0
-            for feature, values in zip(self.features, made, strict=True):
+            for feature, column, values in zip(self.features, columns, made, strict=True):
                 end = start + len(feature.names)
-                empty = table.column(feature.name).missing[rows] if feature.missing else None
+                empty = column.missing[rows] if feature.missing else None
                 _write(feature, values[rows], empty, x[:, start:end])
                 start = end
         return xs
@@ -193,21 +203,23 @@ def learn_encoding(
     asked = {*(columns or ()), *categorical}
     reasons = {**dict.fromkeys(drop, "not wanted"), **(besides or {})}
     train = some(table, rows)
+    known = {column.name: column for column in table.columns}
+    learned = {column.name: column for column in train.columns}
     features, left_out = [], []
     for name in wanted:
         reason = reasons.get(name)
         if reason is None and name not in asked:
-            reason = _useless(table, train.column(name))
+            reason = _useless(table, known[name], learned[name])
         if reason:
             left_out.append((name, reason))
         else:
-            features.append(_learn(table, train.column(name), name in categorical))
+            features.append(_learn(table, known[name], learned[name], name in categorical))
     if not features:
         told = "; ".join(f"{name}: {reason}" for name, reason in left_out) or "the label is all"
         raise ValueError(f"{table.source} has no column to learn from ({told})")
-    others = [n for n in table.names if n not in wanted and n != label]
+    others = [n for n in table.names if n not in {*wanted, label}]
     left_out += [(name, reasons.get(name, "not wanted")) for name in others]
-    wide = _rounded(features, [_prepared(feature, train, False) for feature in features])
+    wide = _rounded(features, [_prepared(f, train, learned[f.name], False) for f in features])
     return Encoding(tuple(features), label, table.named, tuple(left_out), wide)
 
 
@@ -239,18 +251,17 @@ def left_out_line(table: Table, encoding: Encoding) -> str | None:
     )
 
 
-def _useless(table: Table, train: Column) -> str | None:
+def _useless(table: Table, column: Column, train: Column) -> str | None:
     """Why nothing can be learned from a column; None if something may be.
 
     Raises:
       ValueError: its numbers are not finite, or run together; or it is one of numbers, but for a
         few cells.
     """
-    column = table.column(train.name)
     if column.words is None:
         check_numbers(table, column)
     else:
-        _check_no_typos(table, train.name)
+        _check_no_typos(table, column)
     missing = train.missing
     if missing.all():
         return "empty"
@@ -281,10 +292,10 @@ def _counting(column: Column, all_differ: bool) -> str | None:
     return "identifiers" if identifier and len(values) >= _LONG else None
 
 
-def _learn(table: Table, column: Column, categorical: bool) -> Feature:
+def _learn(table: Table, whole: Column, column: Column, categorical: bool) -> Feature:
     missing = bool(column.missing.any())
     if column.words is None and not categorical:
-        check_numbers(table, table.column(column.name))
+        check_numbers(table, whole)
         return Feature(column.name, "number", missing, _median(column.values[~column.missing]))
     column = column.texts()
     codes, counts = np.unique(column.values[~column.missing], return_counts=True)
@@ -313,22 +324,24 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(values)) if len(values) else 0.0
 
 
-def _check_no_typos(table: Table, name: str) -> None:
+def _check_no_typos(table: Table, column: Column) -> None:
     """Raise if a column of words is one of numbers, but for a few cells."""
-    column = table.column(name)
     assert column.words is not None
     counts = np.bincount(column.values[~column.missing], minlength=len(column.words))
     odd = [i for i, word in enumerate(column.words) if number(word) is None and counts[i]]
     if not odd:
         return
     share = 1 - counts[odd].sum() / counts.sum()
-    if (counts > 0).sum() <= FEW or share <= 0.5 or (len(odd) > 3 and share < 0.95):
+    few, several = (counts > 0).sum() <= FEW, len(odd) > 3
+    if share < 0.95 and (few or several or share <= 0.5):
+        return
+    if counts.sum() < FEW:
         return
     row = int(np.flatnonzero(np.isin(column.values, odd))[0])
     word = column.words[column.values[row]]
     raise ValueError(
-        f"{table.place(row, name)}: {word!r} is not a number, as {100 * share:.3g} % of the column "
-        "are: write NA where there is none, or make categories of it with --categorical "
+        f"{table.place(row, column.name)}: {word!r} is not a number, as {100 * share:.3g} % of the "
+        "column are: write NA where there is none, or make categories of it with --categorical "
         "(categorical=)"
     )
 
@@ -336,9 +349,8 @@ def _check_no_typos(table: Table, name: str) -> None:
 # Applying
 
 
-def _prepared(feature: Feature, table: Table, say: bool) -> np.ndarray:
+def _prepared(feature: Feature, table: Table, column: Column, say: bool) -> np.ndarray:
     """[N], numbers, or days, with the median for a missing one; or places of words, -1 is none."""
-    column = table.column(feature.name)
     missing = column.missing
     if say and not feature.missing and missing.any() and feature.median is not None:
         count = checks.plural(int(missing.sum()), "missing cell")
@@ -349,7 +361,8 @@ def _prepared(feature: Feature, table: Table, say: bool) -> np.ndarray:
         )
     if feature.kind == "category":
         return _places(feature, table.source, column.texts(), say)
-    values = _dates(feature, table) if feature.kind == "date" else _numbers(feature, table)
+    read = _dates if feature.kind == "date" else _numbers
+    values = read(feature, table, column)
     return np.where(missing, feature.median or 0.0, values)
 
 
@@ -386,8 +399,7 @@ def _write(
         out[:, -1] = missing
 
 
-def _numbers(feature: Feature, table: Table) -> np.ndarray:
-    column = table.column(feature.name)
+def _numbers(feature: Feature, table: Table, column: Column) -> np.ndarray:
     missing = np.flatnonzero(column.missing)
     if feature.median is None and len(missing):
         raise ValueError(f"{table.place(missing[0], column.name)}: the cell is empty")
@@ -405,8 +417,8 @@ def _numbers(feature: Feature, table: Table) -> np.ndarray:
     return numbers.values
 
 
-def _dates(feature: Feature, table: Table) -> np.ndarray:
-    column = table.column(feature.name).texts()
+def _dates(feature: Feature, table: Table, column: Column) -> np.ndarray:
+    column = column.texts()
     assert column.words is not None
     values = np.array([_day(word, feature.order) for word in column.words] + [np.nan], float)
     each = values[column.values]

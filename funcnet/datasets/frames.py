@@ -94,6 +94,10 @@ def needed(package: str, purpose: str) -> None:
 def _column(nw: Any, source: str, name: str, series: Any, as_words: bool) -> Column:
     kind = series.dtype
     if kind.is_numeric():
+        if as_words and kind.is_integer():  # of which floats may lack digits
+            cells = np.empty(len(series), object)
+            cells[:] = [None if v is None or v != v else str(int(v)) for v in series.to_list()]
+            return as_column(name, cells, text=True)
         column = Column(name, _numbers(nw, series))
         return column.texts() if as_words else column
     if kind == nw.Categorical or kind == nw.Enum:

@@ -106,6 +106,11 @@ def load_table(
         form = _as_trained(form, encoding, data)
     table = read_table(data, form, words=words, label=None if target in ENDS else target)
     label = label_of(table, target) if encoding is None or target else encoding.label
+    if encoding is not None and label in encoding.columns:
+        raise ValueError(
+            f"{table.source}: the label, {label!r}, is a column that the network was trained on: "
+            "which one is it? --label (target=) says"
+        )
     y, names, rows = _classes(table, label, class_names)
     if len(rows) < table.num_rows:
         table = some(table, rows)
@@ -123,7 +128,8 @@ def load_table(
         )
         if line := left_out_line(table, encoding):
             note(line)
-    xs, ys = encoding.parts(table, parts, say=False), [y[rows] for rows in parts]
+    say = class_names is not None  # it is another table than that of training
+    xs, ys = encoding.parts(table, parts, say=say), [y[rows] for rows in parts]
     _note_repeated(table, encoding, parts, xs, ys)
     return Dataset(xs[0], ys[0], xs[1], ys[1], xs[2], ys[2], names, encoding)
 
@@ -184,6 +190,8 @@ def read_table(
             f"columns, got {type(data).__name__}"
         )
     source = source_of(data)
+    if source.start(6) == b"\x93NUMPY" or source.suffix == ".npz":
+        raise ValueError(f"{source.name} holds arrays, and no table with columns of names")
     if kind := kind_of(source):
         if form != FOUND:
             raise ValueError(
@@ -327,11 +335,11 @@ def _split(
     if label in (group, split_by):
         raise ValueError(f"{table.source}: the label, {label!r}, is no column to split by")
     fractions = check_fractions(*asked)
-    with naming_file(table.source):
-        if group is not None:
-            codes = table.column(group).texts().values.copy()
-            alone = np.flatnonzero(codes < 0)
-            codes[alone] = codes.max(initial=0) + 1 + np.arange(len(alone))
+    if group is not None:
+        codes = table.column(group).texts().values.copy()
+        alone = np.flatnonzero(codes < 0)
+        codes[alone] = codes.max(initial=0) + 1 + np.arange(len(alone))
+        with naming_file(table.source):
             return split_groups(codes, *fractions, seed), {group: "the groups of the split"}
     if split_by is None:
         with naming_file(table.source):
@@ -376,6 +384,8 @@ def _from_dict(data: Mapping[Any, Any], words: Sequence[str]) -> Table:
     columns = tuple(
         as_column(str(name), values, text=str(name) in words) for name, values in data.items()
     )
+    if len({column.name for column in columns}) < len(columns):
+        raise ValueError(f"the dict has two columns of a name: {', '.join(map(repr, data))}")
     lengths = {len(column.values) for column in columns}
     if len(lengths) != 1:
         found = ", ".join(f"{c.name}: {len(c.values)}" for c in columns) or "none"
