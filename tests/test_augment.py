@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given as given_
 from hypothesis import settings
 from hypothesis import strategies as st
+from marks import slow_but
 
 import funcnet as fn
 from funcnet.cli import main
@@ -103,7 +104,7 @@ def test_an_example_does_not_see_the_others(name, rng):
     assert set(np.flatnonzero(differ)) <= {4}
 
 
-@each
+@pytest.mark.parametrize("name", slow_but(AUGMENTATIONS, "flip"))
 def test_uncompiled_and_vmapped(name, rng, unoptimized):
     images = pixels(rng, 2, 5, 3, 5, 6)
     keys = jax.random.split(KEY, 2)
@@ -290,6 +291,7 @@ def test_mixup_takes_shares_of_two_examples(rng):
     assert len(set(partners)) > 0.9 * len(x)  # a permutation, but for shares of 0 and 1
 
 
+@pytest.mark.slow
 def test_mixup_is_what_it_says(rng):
     x = rng.normal(size=(6, 2, 3)).astype(np.float32)
     targets = rng.dirichlet(np.ones(4), size=6).astype(np.float32)
@@ -429,7 +431,7 @@ IMAGE_FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", slow_but([1, 3, 4], 3))
 @pytest.mark.parametrize("name", IMAGE_FUNCTIONS)
 def test_channels_last_is_channels_first_moved(name, channels):
     function, key = IMAGE_FUNCTIONS[name], jax.random.key(3)
@@ -459,9 +461,10 @@ def test_a_layout_that_no_shape_shows_is_asked_for(name):
         IMAGE_FUNCTIONS[name](jax.random.key(0), np.zeros((2, 3, 8, 8)), layout="HCW")
 
 
-@pytest.mark.parametrize(
-    "dtype", ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32"]
-)
+DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32"]
+
+
+@pytest.mark.parametrize("dtype", slow_but(DTYPES, "bool", "uint8", "uint32"))
 @pytest.mark.parametrize("name", IMAGE_FUNCTIONS)
 def test_pixels_of_every_dtype(name, dtype):
     images = np.random.default_rng(1).random((8, 9, 9))
@@ -507,6 +510,7 @@ def test_training_takes_int64_pixels():
     np.testing.assert_allclose(losses(x), losses(x.astype(np.float32)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_command_asks_for_a_layout(tmp_path, capsys):
     x = np.random.default_rng(0).integers(0, 256, (40, 3, 4, 4)).astype(np.uint8)
     np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) % 2)
@@ -529,7 +533,7 @@ def test_the_command_asks_for_a_layout(tmp_path, capsys):
         assert "--layout is for --tta" in capsys.readouterr().err
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given_(
     st.sampled_from(list(IMAGE_FUNCTIONS)),
     st.sampled_from(["bool", "uint8", "int16", "uint16", "int32", "uint32", "float32"]),

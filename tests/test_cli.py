@@ -579,7 +579,7 @@ GRADCHECKS = {
 }
 
 
-@pytest.mark.parametrize("case", slow_but(GRADCHECKS, "", "of the svm"))
+@pytest.mark.parametrize("case", slow_but(GRADCHECKS, ""))
 def test_gradcheck_passes(case):
     options = GRADCHECKS[case]
     code, out, err = run("gradcheck", *options)

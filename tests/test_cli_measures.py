@@ -31,7 +31,7 @@ def train(*options):
     lines = [f"{a},{b},{NAMES[i]}" for (a, b), i in zip(x, y, strict=True)]
     Path("mine.csv").write_text("\n".join(["a,b,kind", *lines]))
     words = ("train", "--dataset", "mine.csv", "--hidden", 4, "--epochs", 3, "--out", "r")
-    words += ("--test-fraction", 0.3, "--val-fraction", 0.2)
+    words += ("--test-fraction", 0.3, "--val-fraction", 0.2, "--model", "best")
     code, out, err = run(*words, "--quiet", "--learning-rate", 0.05, *options)
     assert (code, err) == (0, "")
     dataset = fn.load_arrays("mine.csv", test_fraction=0.3, val_fraction=0.2)

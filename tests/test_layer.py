@@ -267,6 +267,7 @@ def init_noise(key, in_shape):
     return {"shift": jnp.zeros(in_shape)}, {"calls": jnp.zeros((), "int32")}, in_shape
 
 
+@pytest.mark.slow
 def test_a_layer_of_ones_own_with_state_and_key(rng):
     def make():
         return make_stateful_layer(

@@ -30,6 +30,7 @@ def test_python_examples_run(source, tmp_path, monkeypatch, capsys):
         assert any(re.fullmatch(pattern, found) for found in printed), (line, printed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", blocks("py"))
 @pytest.mark.filterwarnings("ignore::funcnet.DataWarning")
 def test_examples_of_other_packages_run(source, tmp_path, monkeypatch, capsys):

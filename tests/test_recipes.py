@@ -422,9 +422,7 @@ def small_images():
 
 
 @pytest.mark.usefixtures("small_images", "unoptimized")
-@pytest.mark.parametrize(
-    "name", slow_but([name for name in NAMES if name != "digits"], "cifar10-cpu")
-)
+@pytest.mark.parametrize("name", slow_but([name for name in NAMES if name != "digits"]))
 def test_a_recipe_runs(name):
     recipe = fn.list_recipes()[name].options
     assert recipe["dataset"] == "cifar10"

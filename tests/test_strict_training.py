@@ -53,6 +53,7 @@ def few():
     return digits._replace(x_train=digits.x_train[:103], y_train=digits.y_train[:103])
 
 
+@pytest.mark.slow
 def test_fit_with_everything_predict_and_evaluate(few):
     net = fn.mlp([8], 10, normalization="batchnorm", keep_prob=0.5, activation="gelu")
 

@@ -231,6 +231,7 @@ def test_models_that_differ_in_the_seed_are_evaluated_by_one_program(small, comp
     assert compiled()[before:] == []  # the sweep has evaluated the best of them
 
 
+@pytest.mark.slow
 def test_structural_settings_are_a_program_each(small, compiled):
     calls = []
 

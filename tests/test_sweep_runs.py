@@ -259,6 +259,7 @@ def test_members_come_back_as_they_were_saved(tmp_path):
     assert whole.table() == rest.table()
 
 
+@pytest.mark.slow
 def test_hidden_sizes_seeds_and_divergence_survive_an_interrupt(tmp_path, interrupt_at):
     path = tmp_path / "run"
     words = ("--num-train", 200, "--hidden", 4, 3, "--hidden", 8, "--epochs", 3, "--quiet")

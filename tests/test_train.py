@@ -73,6 +73,10 @@ EVERYTHING = {
 PLAIN = {"plain": {}, "everything": EVERYTHING}
 
 either = pytest.mark.parametrize("options", PLAIN.values(), ids=PLAIN)
+SLOWLY = [
+    pytest.param(PLAIN[name], marks=() if name == "plain" else pytest.mark.slow) for name in PLAIN
+]
+plain_or_slow = pytest.mark.parametrize("options", SLOWLY, ids=PLAIN)
 
 
 def assert_trees_equal(a, b):
@@ -101,7 +105,13 @@ def test_train_step_is_loss_and_grads_then_update(reg):
     assert (int(state.step), int(state.epoch)) == (0, 0)
 
 
-@pytest.mark.parametrize("freeze", [fn.freeze, fn.unfreeze], ids=["FrozenDict", "dict"])
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        pytest.param(fn.freeze, id="FrozenDict", marks=pytest.mark.slow),
+        pytest.param(fn.unfreeze, id="dict"),
+    ],
+)
 def test_jitted_and_unjitted_steps_agree_on_any_kind_of_dict(freeze):
     data = blobs()
     with jax.enable_x64(True):
@@ -205,7 +215,7 @@ def test_short_last_batch_is_a_step_of_its_own():
         assert int(result.state.step) == 2 * steps
 
 
-@either
+@plain_or_slow
 def test_fit_compiles_its_epoch_once(options, compiles):
     net, traces = counting(NET)
     options = {**options, "net": net}
@@ -221,7 +231,7 @@ def test_fit_compiles_its_epoch_once(options, compiles):
     assert not compiles
 
 
-@either
+@plain_or_slow
 def test_fit_is_a_function_of_its_arguments(options):
     a, b = quick(**options), quick(**options)
     assert_trees_equal(a.state._replace(key=0), b.state._replace(key=0))
@@ -275,6 +285,7 @@ def test_fit_matches_steps_taken_one_by_one():
         np.testing.assert_allclose(result.history.loss, losses, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_fit_matches_steps_taken_one_by_one_with_everything():
     """Steps on the very batches that fit took, as an augmentation saw them."""
     data = blobs(train=12)
@@ -462,6 +473,7 @@ def test_float64_stays_float64():
     assert dtypes == {np.dtype("float64")}
 
 
+@pytest.mark.slow
 def test_third_party_optimizer():
     """Any (init, update) pair will do, whatever its state is made of."""
     optimizer = fn.Optimizer(

@@ -111,6 +111,7 @@ def test_an_interrupted_sweep_resumes(name, copy):
     assert run("evaluate", path / "best")[0] == 0
 
 
+@pytest.mark.slow
 def test_files_say_their_version(tmp_path):
     run("train", "--hidden", 4, "--epochs", 1, "--num-train", 60, "--out", tmp_path / "r")
     run(
