@@ -76,8 +76,6 @@ either = pytest.mark.parametrize("options", PLAIN.values(), ids=PLAIN)
 SLOWLY = [
     pytest.param(PLAIN[name], marks=() if name == "plain" else pytest.mark.slow) for name in PLAIN
 ]
-    pytest.param(PLAIN[name], marks=() if name == "plain" else pytest.mark.slow) for name in PLAIN
-]
 plain_or_slow = pytest.mark.parametrize("options", SLOWLY, ids=PLAIN)
 
 
