@@ -575,6 +575,16 @@ def test_columns_are_found_by_name():
         )
 
 
+def test_labels_that_look_like_numbers_are_words_if_they_were(tmp_path):
+    text = "a,y\n1,01\n5,1\n9,x\n4,01\n"
+    known = load_table(write(tmp_path / "a.csv", text), "y", **WHOLE)
+    assert known.class_names == ("01", "1", "x")
+    other = write(tmp_path / "b.csv", "a,y\n1,01\n2,1\n")
+    given = {"encoding": known.encoding, "class_names": known.class_names, **WHOLE}
+    data = load_table(other, **given)
+    assert dict(zip(data.x_train[:, 0], data.y_train, strict=True)) == {1.0: 0, 2.0: 1}
+
+
 def test_numbers_are_classes_by_value():
     known = load_table({"a": [1.0, 5, 9, 4], "y": [10, 20, 10, 20]}, **WHOLE)
     other = {"a": [1.0, 2.0], "y": ["20.0", "10"]}

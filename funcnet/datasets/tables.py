@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from funcnet import checks
-from funcnet.datasets.classes import as_classes, places_among
+from funcnet.datasets.classes import as_classes, number, places_among
 from funcnet.datasets.dataset import Dataset
 from funcnet.datasets.dates import days, orders_of
 from funcnet.datasets.delimited import FOUND, Format, read_delimited
@@ -104,6 +104,8 @@ def load_table(
     form = Format(header, separator, decimal)
     if encoding is not None:
         form = _as_trained(form, encoding, data)
+    if class_names is not None and any(number(name) is None for name in class_names):
+        words = (*words, target or (encoding.label if encoding else ""))  # "01" is not "1" then
     table = read_table(data, form, words=words, label=None if target in ENDS else target)
     label = label_of(table, target) if encoding is None or target else encoding.label
     if encoding is not None and label in encoding.columns:
@@ -208,7 +210,7 @@ def is_table(data: Any) -> bool:
 
 
 def kind_of(source: Source) -> str | None:
-    """ "parquet" or "arrow", by how a file begins; None is another one, of text perhaps."""
+    """Parquet or Arrow, in lower case, by how a file begins; None is another one, text perhaps."""
     start = source.start(8)
     return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
 
