@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 import funcnet as fn
 from funcnet import layers
@@ -461,7 +462,7 @@ def test_the_sound_net_passes(net, loss_fn, train):
         assert sum(row.kinks for row in report.rows) > 0
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
+@pytest.mark.parametrize("name", slow_but(MUTATIONS, *list(MUTATIONS)[::2]))
 def test_a_mistake_is_seen(name, monkeypatch):
     mutation = MUTATIONS[name]
     if mutation.where is None:

@@ -11,6 +11,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 import funcnet as fn
 from funcnet.net import ACTIVATIONS, NORMALIZATIONS
@@ -738,7 +739,7 @@ def check_both(results, params, tols, where):
 
 
 @pytest.mark.usefixtures("unoptimized")
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", slow_but(range(8), 0, 1, 2))
 def test_random_mlps_by_hand_and_by_autodiff(seed, x64):
     rng = np.random.default_rng(seed)
     hidden, in_shape, n, classes, loss_fn = random_net(rng)
@@ -789,7 +790,7 @@ def by_an_ulp(x, rng):
 
 
 @pytest.mark.usefixtures("unoptimized")
-@pytest.mark.parametrize("seed", range(52))
+@pytest.mark.parametrize("seed", slow_but(range(52), *range(16)))
 def test_random_nets_by_hand_and_by_autodiff(seed, x64):
     rng = np.random.default_rng(seed)
     in_shape = [(5,), (2, 3), (2, 1, 3)][seed % 3]

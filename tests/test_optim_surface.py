@@ -73,6 +73,13 @@ KINDS = {name: Kind(make, others(make)) for name, make in optim.OPTIMIZERS.items
     "with_average": Kind(averaged, {"decay": 0.75}),
 }
 every = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
+every_third_quickly = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, id=name, marks=pytest.mark.slow if i % 3 else ())
+        for i, (name, kind) in enumerate(KINDS.items())
+    ],
+)
 every_maker = pytest.mark.parametrize("maker", MAKERS)
 
 
@@ -443,7 +450,7 @@ def test_optimizers_in_strict_modes(kind, dtypes):
             assert_the_same(made)
 
 
-@every
+@every_third_quickly
 def test_optimizers_in_strict_modes_compiled(kind, dtypes, unoptimized):
     """With numbers that are traced, of a dtype each."""
     numbers = {"learning_rate": 0.03} | kind.numbers
