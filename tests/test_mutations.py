@@ -453,7 +453,10 @@ SOUND = [
 ]
 
 
-@pytest.mark.parametrize(("net", "loss_fn", "train"), SOUND)
+@pytest.mark.parametrize(
+    ("net", "loss_fn", "train"),
+    [pytest.param(*case, marks=pytest.mark.slow if i % 3 else ()) for i, case in enumerate(SOUND)],
+)
 def test_the_sound_net_passes(net, loss_fn, train):
     report = check(loss_fn, net=net, train=train)
     assert report.passed, str(report)
@@ -462,7 +465,7 @@ def test_the_sound_net_passes(net, loss_fn, train):
         assert sum(row.kinks for row in report.rows) > 0
 
 
-@pytest.mark.parametrize("name", slow_but(MUTATIONS, *list(MUTATIONS)[::2]))
+@pytest.mark.parametrize("name", slow_but(MUTATIONS, *list(MUTATIONS)[::3]))
 def test_a_mistake_is_seen(name, monkeypatch):
     mutation = MUTATIONS[name]
     if mutation.where is None:
