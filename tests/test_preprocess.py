@@ -450,6 +450,7 @@ def test_wide_images_are_augmented_where_nothing_is_lost_and_refused_where_it_is
 def test_indicators_are_left_as_they_are(seed, offset, scale):
     rng = np.random.default_rng(seed)
     numbers = offset + scale * rng.normal(size=(12, 3))
+    numbers[0] = 0  # a number may be 0, too
     indicators = rng.integers(2, size=(12, 4))
     x = np.concatenate([numbers, indicators], axis=1)
     fitted = fn.standardize_numbers(x)

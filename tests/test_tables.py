@@ -778,6 +778,52 @@ def test_integers_that_floats_do_not_have():
     assert set(words) == {str(2**53), str(2**53 + 1)}
 
 
+def test_a_file_like_one_without_a_header_has_none(tmp_path):
+    """Its first row is an example, be it of words that no other has; the label may be left out."""
+    text = "".join(f"{'ab'[i % 2]},0{1 + i % 2},{i * i % 7}\n" for i in range(12))
+    path = write(tmp_path / "a.csv", text)
+    data = load_table(path, "first", header="no", categorical=["2"], **WHOLE)
+    assert data.encoding.columns == ("2", "3")
+    model = fn.Model(fn.mlp([], 2), *some_params(data), encoding=data.encoding)
+    whole_rows = write(tmp_path / "b.csv", "a,01,1\nb,02,4\nb,02,2\n")
+    features = write(tmp_path / "c.csv", "01,1\n02,4\n02,2\n")
+    expected = fn.predict_scores(model, np.array([[1, 0, 1], [0, 1, 4], [0, 1, 2]], np.float32))
+    for each in (whole_rows, features):
+        np.testing.assert_array_equal(fn.predict_scores(model, each), expected)
+
+
+def test_decimal_commas_in_a_first_row_are_numbers(tmp_path, reader):
+    rows = "1,5;2,5;a\n3,5;4,5;b\n5,5;6,5;a\n7,5;8,5;b\n"
+    options = {"separator": "semicolon", "decimal": "comma"}
+    x, _, data = whole(write(tmp_path / "a.csv", rows), **options)
+    np.testing.assert_array_equal(x, [[1.5, 2.5], [3.5, 4.5], [5.5, 6.5], [7.5, 8.5]])
+    assert not data.encoding.named
+
+
+def test_words_far_down_keep_numbers_above_as_they_were_written(tmp_path, reader, monkeypatch):
+    monkeypatch.setattr("funcnet.datasets.delimited.CHUNK", 8)
+    monkeypatch.setattr("funcnet.datasets.arrow._BLOCK", 40)
+    codes = ["007", "7", "08"] * 6 + ["x", "y"] * 5
+    rows = "".join(f"{code},{i * i},{i % 2}\n" for i, code in enumerate(codes))
+    data = load_table(write(tmp_path / "a.csv", f"code,n,y\n{rows}"), **WHOLE)
+    assert set(data.encoding.features[0].categories) == {"007", "7", "08", "x", "y"}
+
+
+def test_what_arrow_alone_takes_for_nan_is_a_word(tmp_path, reader):
+    rows = "".join(f"{'nan(1)' if i % 3 else i},{i % 2}\n" for i in range(18))
+    data = load_table(write(tmp_path / "a.csv", f"a,y\n{rows}"), **WHOLE)
+    assert "nan(1)" in data.encoding.features[0].categories
+
+
+def test_what_is_in_quotes_is_one_cell(tmp_path, reader):
+    rows = "".join(f'"{"ab"[i % 2]}, or ""so""",{i * i},{i % 2}\n' for i in range(12))
+    data = load_table(write(tmp_path / "a.csv", f"w,n,y\n{rows}"), **WHOLE)
+    assert set(data.encoding.features[0].categories) == {'a, or "so"', 'b, or "so"'}
+    bad = write(tmp_path / "b.csv", 'w,n,y\n"a"b,1,0\nc,2,1\n')
+    with raises("b.csv, line 2"):
+        load_table(bad)
+
+
 # What people keep in frames
 
 
