@@ -144,6 +144,31 @@ def test_a_file_without_a_header_has_its_columns_in_order(capsys):
     )
 
 
+def test_another_file_without_a_header_is_evaluated_whole():
+    """Its first row is an example, be its words in no other row; labels are words as in training."""
+    labels = ("1", "01", "x")
+    rows = "".join(f"{'ab'[i % 2]},{i * i},{labels[i % 3]}\n" for i in range(60))
+    Path("a.csv").write_text(rows)
+    options = ["--hidden", 4, "--epochs", 3, "--quiet", "--out", "r", "--header", "no"]
+    assert run("train", "--dataset", "a.csv", "--label", "last", *options)[0] == 0
+    Path("b.csv").write_text("a,1,01\nb,4,1\nb,9,01\nb,16,1\n")
+    code, out, err = run("evaluate", "r", "b.csv", "--json")
+    assert (code, err) == (0, "")
+    classes = {each["name"]: each["examples"] for each in json.loads(out)["classes"]}
+    assert classes == {"01": 2, "1": 2, "x": 0}
+
+
+def test_a_first_row_of_counts_is_known_in_any_file():
+    rows = "".join(f"{i * i % 17},{i % 7},{i % 2}\n" for i in range(60))
+    Path("a.csv").write_text(f"60,2,cat,dog\n{rows}")
+    options = ["--hidden", 4, "--epochs", 3, "--quiet", "--out", "r"]
+    assert run("train", "--dataset", "a.csv", *options)[0] == 0
+    assert run("evaluate", "r")[0] == 0
+    assert len(predicted("r", "a.csv")) == 60
+    Path("b.csv").write_text(rows)
+    assert predicted("r", "b.csv") == predicted("r", "a.csv")
+
+
 def test_datasets_show():
     columns = table(90) | {"day": [f"2026-01-{1 + i % 28:02}" for i in range(90)]}
     code, out, _ = run("datasets", "show", write("a.csv", columns), "--label", "kind")

@@ -63,15 +63,15 @@ def load_data(config: Config, model: fn.Model | None = None) -> fn.Dataset:
 
 def load_for(model: fn.Model, path: str, label: str | None = None, **options: Any) -> fn.Dataset:
     """A table as it was made for a model: options of `load_arrays`, and of `load_table`."""
+    said_of_columns = ("columns", "drop", "categorical")  # the encoding has it
+    options = {name: value for name, value in options.items() if name not in said_of_columns}
     given = {name: value for name, value in options.items() if value not in (None, ())}
+    if model.encoding is not None:
+        return load_table(path, label, encoding=model.encoding, **given)
+    # Of a run before columns were encoded: they all were numbers.
     form = Format(*(given.pop(name, None) for name in Format._fields))
-    encoding = model.encoding
-    learned = {name: given.pop(name, ()) for name in ("columns", "drop", "categorical")}
-    words = learned["categorical"] if encoding is None else encoding.words
-    table = read_table(path, form, words=words, label=None if label in ENDS else label)
-    if encoding is None:  # of a run before columns were encoded: they all were numbers
-        encoding = plain_encoding(table, label_of(table, label))
-    return load_table(table, label, encoding=encoding, **given)
+    table = read_table(path, form, label=None if label in ENDS else label)
+    return load_table(table, label, encoding=plain_encoding(table, label_of(table, label)), **given)
 
 
 @contextlib.contextmanager

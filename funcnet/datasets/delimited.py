@@ -97,7 +97,7 @@ def read_delimited(
     places = {name: i for i, name in enumerate(first)} if header else {}
     known = {places.get(name, _position(name, width)) for name in words}
     columns, lines = _read(source, layout, known)
-    if header is None and [str(len(lines)), str(width - 1)] == first[:2] and len(first) > 2:
+    if header is not True and [str(len(lines)), str(width - 1)] == first[:2] and len(first) > 2:
         return Table(_called(columns, _numbers(width)), source.name, False, lines, tuple(first[2:]))
     if len(first) != width:
         count = checks.plural(len(first), "cell")
