@@ -145,7 +145,7 @@ def test_a_file_without_a_header_has_its_columns_in_order(capsys):
 
 
 def test_another_file_without_a_header_is_evaluated_whole():
-    """Its first row is an example, be its words in no other row; labels are words as in training."""
+    """Its first row is an example, be its words in no other; labels are words as in training."""
     labels = ("1", "01", "x")
     rows = "".join(f"{'ab'[i % 2]},{i * i},{labels[i % 3]}\n" for i in range(60))
     Path("a.csv").write_text(rows)

@@ -75,9 +75,8 @@ def add(commands: Any, base: Config) -> Any:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
-    record, model = load_run(args.run_directory, args.model)
+    record, model, which = load_run(args.run_directory, args.model)
     config = record.config
-    which = args.model or config.model or "best"
     if args.file is None:
         x, y, what = _split(args, record, model)
     else:

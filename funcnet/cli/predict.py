@@ -56,7 +56,7 @@ def add(commands: Any, base: Config) -> Any:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
-    record, model = load_run(args.run_directory, args.model)
+    record, model, _ = load_run(args.run_directory, args.model)
     with noted():
         x, names, title = _inputs(args, record.config, model)
     averaged_over = views(record.config, args)

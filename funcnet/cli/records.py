@@ -83,10 +83,8 @@ def noted() -> Iterator[None]:
             yield
         finally:  # also where a guess has led to an error
             for note in notes:
-                if issubclass(note.category, DataWarning):
-                    print(f"note: {note.message}", file=sys.stderr)
-                else:
-                    print(f"warning: {note.message}", file=sys.stderr)
+                what = "note" if issubclass(note.category, DataWarning) else "warning"
+                print(f"{what}: {note.message}", file=sys.stderr)
 
 
 def with_data(record: Record, dataset: fn.Dataset) -> Record:
@@ -107,8 +105,8 @@ def check_data(record: Record, dataset: fn.Dataset, problem: str) -> None:
         raise ValueError(f"{record.config.dataset} has changed {problem}")
 
 
-def load_run(path: str, which: str | None) -> tuple[Record, fn.Model]:
-    """The record and the model of a run directory; that which counted in training if None."""
+def load_run(path: str, which: str | None) -> tuple[Record, fn.Model, str]:
+    """The record of a run directory, its model, and which: that which counted if None is said."""
     record = runs.load_record(path)
     if record.unknown:
         names = listed(record.unknown)
@@ -117,4 +115,5 @@ def load_run(path: str, which: str | None) -> tuple[Record, fn.Model]:
             file=sys.stderr,
         )
     net = recipes.build_net(record.config, len(record.facts["class_names"]))
-    return record, runs.load_run_model(path, net, which=which or record.config.model or "best")
+    which = which or record.config.model or "best"
+    return record, runs.load_run_model(path, net, which=which), which

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         for line in summary(dataset):
             print(line)
-    shown_every = 1 if config.eval_every is not None else None  # as said; else as measured
+    every_epoch = config.eval_every is not None  # has a line, else those that are measured
     config = complete_config(config, first(dataset, config.num_train, "--num-train"))
     record = with_data(make_record(config, args.recipe), dataset)
     net, optimizer, dataset, options = fn.experiment(config, dataset)
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     assert config.epochs is not None
     assert config.eval_every is not None
     epochs, claimed = config.epochs, False
-    shown_every = shown_every or config.eval_every
+    shown_every = 1 if every_epoch else config.eval_every
     bar = tqdm(total=config.epochs, unit="epoch", disable=True if args.quiet else None)
 
     def report(epoch: int, train_state: fn.TrainState, metrics: dict[str, Any]) -> None:

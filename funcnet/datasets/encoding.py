@@ -121,15 +121,14 @@ class Encoding:
           parts: the rows of each, indices.
           say: whether to say what training has not seen.
         """
-        names = set(table.names)
-        missing = [name for name in self.columns if name not in names]
+        known = table.by_name()
+        missing = [name for name in self.columns if name not in known]
         if missing:
             several = "columns" if len(missing) > 1 else "column"
             raise ValueError(
                 f"{table.source} has no {several} {', '.join(map(repr, missing))}, which the "
                 f"network was trained on; its columns: {', '.join(table.names)}"
             )
-        known = {column.name: column for column in table.columns}
         for name in self.columns:
             if f"{name} (2)" in known and f"{name} (2)" not in self._known:
                 raise ValueError(f"{table.source} has two columns {name!r}: which one is it?")
@@ -203,8 +202,7 @@ def learn_encoding(
     asked = {*(columns or ()), *categorical}
     reasons = {**dict.fromkeys(drop, "not wanted"), **(besides or {})}
     train = some(table, rows)
-    known = {column.name: column for column in table.columns}
-    learned = {column.name: column for column in train.columns}
+    known, learned = table.by_name(), train.by_name()
     features, left_out = [], []
     for name in wanted:
         reason = reasons.get(name)
@@ -332,10 +330,9 @@ def _check_no_typos(table: Table, column: Column) -> None:
     if not odd:
         return
     share = 1 - counts[odd].sum() / counts.sum()
-    few, several = (counts > 0).sum() <= FEW, len(odd) > 3
-    if share < 0.95 and (few or several or share <= 0.5):
-        return
-    if counts.sum() < FEW:
+    nearly_all = share >= 0.95 and counts.sum() >= FEW
+    most = share > 0.5 and len(odd) <= 3 and (counts > 0).sum() > FEW
+    if not (nearly_all or most):
         return
     row = int(np.flatnonzero(np.isin(column.values, odd))[0])
     word = column.words[column.values[row]]

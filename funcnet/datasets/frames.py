@@ -1,10 +1,10 @@
 """Data frames of other libraries, pandas, Polars or Arrow, as tables: by narwhals."""
 
-import importlib.util
 from typing import Any
 
 import numpy as np
 
+from funcnet import checks
 from funcnet.datasets.notes import note
 from funcnet.datasets.sources import Source
 from funcnet.datasets.table import Column, Table, as_column
@@ -28,7 +28,7 @@ def from_frame(data: Any, source: str, words: tuple[str, ...] = ()) -> Table:
       ImportError: narwhals is not installed.
       ValueError: a column is of a type that no cell of a table has, it is named.
     """
-    needed("narwhals", "to read data frames")
+    checks.installed("narwhals", "to read data frames", extra="tables")
     import narwhals as nw
 
     if type(data).__name__ == "RecordBatch":
@@ -59,7 +59,7 @@ def from_file(source: Source, kind: str, words: tuple[str, ...] = ()) -> Table:
       ImportError: pyarrow or narwhals is not installed.
       ValueError: the file is damaged.
     """
-    needed("pyarrow", f"to read {source.name}")
+    checks.installed("pyarrow", f"to read {source.name}", extra="tables")
     import pyarrow as pa
     from pyarrow import ipc, parquet
 
@@ -83,12 +83,6 @@ def from_file(source: Source, kind: str, words: tuple[str, ...] = ()) -> Table:
         reason = " ".join(str(error).split())
         raise ValueError(f"{source.name} cannot be read as {kind}: {reason}") from None
     return from_frame(table, source.name, words)
-
-
-def needed(package: str, purpose: str) -> None:
-    """Raise an ImportError that says what to install unless `package` is there."""
-    if importlib.util.find_spec(package) is None:
-        raise ImportError(f'{package} is needed {purpose}: pip install "funcnet[tables]"')
 
 
 def _column(nw: Any, source: str, name: str, series: Any, as_words: bool) -> Column:

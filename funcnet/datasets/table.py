@@ -73,11 +73,15 @@ class Table(NamedTuple):
         """The names of its columns."""
         return tuple(column.name for column in self.columns)
 
+    def by_name(self) -> dict[str, Column]:
+        """The columns by their names."""
+        return {column.name: column for column in self.columns}
+
     def column(self, name: str) -> Column:
         """The column of a name, or a ValueError with the nearest name."""
-        for column in self.columns:
-            if column.name == name:
-                return column
+        columns = self.by_name()
+        if name in columns:
+            return columns[name]
         raise ValueError(f"{self.source}: {checks.unknown('column', name, self.names)}")
 
     def place(self, row: int, name: str) -> str:

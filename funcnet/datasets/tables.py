@@ -33,7 +33,7 @@ from funcnet.datasets.table import Column, Table, as_column, check_numbers, some
 SPLITS = ("train", "val", "test")
 LABELS = ("target", "class", "label", "y")  # what a label column is called, in any case
 ENDS = {"first": 0, "last": -1}  # where a label column may be, in a file without a header, say
-_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow"}
+_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\x93NUMPY": "arrays"}
 
 
 def load_table(
@@ -192,9 +192,10 @@ def read_table(
             f"columns, got {type(data).__name__}"
         )
     source = source_of(data)
-    if source.start(6) == b"\x93NUMPY" or source.suffix == ".npz":
+    kind = kind_of(source)
+    if kind == "arrays" or source.suffix == ".npz":
         raise ValueError(f"{source.name} holds arrays, and no table with columns of names")
-    if kind := kind_of(source):
+    if kind:
         if form != FOUND:
             raise ValueError(
                 f"{source.name} is {kind}, whose columns have names: header, separator and decimal "
@@ -210,7 +211,7 @@ def is_table(data: Any) -> bool:
 
 
 def kind_of(source: Source) -> str | None:
-    """Parquet or Arrow, in lower case, by how a file begins; None is another one, text perhaps."""
+    """A value of `_MAGIC`, by how a file begins; None is another one, of text perhaps."""
     start = source.start(8)
     return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
 
