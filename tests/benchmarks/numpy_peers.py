@@ -141,5 +141,3 @@ class SklearnPeer(Peer):
     def train(self, order: Any) -> Any:
         """A pass."""
         return self.fit(order)
-
-

@@ -35,7 +35,9 @@ def machine() -> dict[str, Any]:
     names = {"numpy": "numpy", "jax": "jax", "jaxlib": "jaxlib", "torch": "torch"}
     names["sklearn"] = "scikit-learn"
     versions = {
-        shown: importlib.metadata.version(shown) for module, shown in names.items() if installed(module)
+        shown: importlib.metadata.version(shown)
+        for module, shown in names.items()
+        if installed(module)
     }
     return {
         "device": jax.devices()[0].device_kind,
