@@ -1,5 +1,6 @@
 """How the time of a step, its memory and compiling grow with the width, the depth and so on."""
 
+import itertools
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ class Size:
     def shapes(self) -> list[tuple[int, int, int]]:
         """N, D, M of each product."""
         dims = [FEATURES, *[self.width] * self.depth, self.classes]
-        return [(self.batch, d, m) for d, m in zip(dims[:-1], dims[1:], strict=True)]
+        return [(self.batch, d, m) for d, m in itertools.pairwise(dims)]
 
 
 FEATURES = 64

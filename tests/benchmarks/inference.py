@@ -75,10 +75,8 @@ def evaluate(run: Run) -> Result:
                 for part, targets in zip(pixels.split(BATCH), labels.split(BATCH), strict=True):
                     scores = net(part if shift is None else part.float() - shift)
                     loss = torch.nn.functional.cross_entropy(scores, targets, reduction="sum")
-                    total, right = (
-                        total + float(loss),
-                        right + int((scores.argmax(1) == targets).sum()),
-                    )
+                    total += float(loss)
+                    right += int((scores.argmax(1) == targets).sum())
             return total / len(pixels), right / len(pixels)
 
         actions["PyTorch, of uint8"] = lambda: measure(raw, mean)
@@ -125,9 +123,7 @@ def predict(run: Run) -> Result:
         child = in_process(large, how, count)
         seconds, before = child.value
         name = f"{count:,} images of float32, {how}"
-        rows.append(
-            Row(f"{name}: time", [seconds], base=f"{count:,} images of float32, at once: time")
-        )
+        rows.append(Row(f"{name}: time", [seconds]))
         rows.append(Row(f"{name}: memory beside the input", [child.peak - before], "MiB"))
         if child.device_peak is not None:
             rows.append(Row(f"{name}: memory of the GPU", [child.device_peak], "MiB"))

@@ -124,6 +124,10 @@ class Peer:
     def wait(self) -> None:
         """Until all that was begun has ended."""
 
+    def tune(self) -> str:
+        """Choose what is fastest here, if there is a choice. Returns what was chosen."""
+        return ""
+
     def losses(self, steps: int) -> np.ndarray:
         """The losses of the first steps, in the order of the problem."""
         epochs = math.ceil(steps * self.problem.batch_size / len(self.problem.x))

@@ -1,4 +1,4 @@
-"""The rate of matrix products alone: large square ones, the floor of every training, and a net's."""
+"""The rate of matrix products alone: of large square ones, every training's floor, and of a net's."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -44,6 +44,7 @@ def machine() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "processor": fields.get("model name", platform.processor()),
         "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
         "instructions": [name for name in INSTRUCTIONS if name in flags],
         "versions": {"python": platform.python_version(), "funcnet": fn.__version__, **versions},
     }

