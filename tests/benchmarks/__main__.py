@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Run the workloads that are named, all by default."""
+    """Run the workloads that are named, all by default; 1 if what one computes was refused."""
     # JAX would take most of a GPU's memory at once, and leave none to others in this process.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
@@ -44,7 +44,8 @@ def main() -> int:
             settings = {"quick": run.quick, "rounds": run.rounds}
             Path(args.json).write_text(report.as_json(results, settings))
     print(f"\n{time.perf_counter() - start:.0f} s in all")
-    return 0
+    notes = [row.note for result in results for row in result.rows]
+    return int(any(note.startswith("REFUSED") for note in notes))
 
 
 if __name__ == "__main__":

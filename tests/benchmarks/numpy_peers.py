@@ -1,13 +1,44 @@
 """The net in NumPy, forward, backward and Adam by hand; and scikit-learn's MLPClassifier."""
 
+import os
 from typing import Any
 
 import numpy as np
 
 from .problem import BETA1, BETA2, EPS, EPSILON, MOMENTUM, Peer, Problem
 
+try:
+    import threadpoolctl  # comes with scikit-learn
+except ImportError:
+    threadpoolctl = None
 
-class NumpyPeer(Peer):
+
+class BlasPeer(Peer):
+    """What leaves its matrix products to a BLAS library, whose threads may be chosen."""
+
+    threads: int | None = None
+
+    def epochs(self, count: int) -> float:
+        """Train so many epochs more, with its own number of threads."""
+        if self.threads is None:
+            return super().epochs(count)
+        with threadpoolctl.threadpool_limits(self.threads, user_api="blas"):
+            return super().epochs(count)
+
+    def tune(self) -> str:
+        """As many threads as cores, or one: small nets may be faster without any waiting."""
+        if threadpoolctl is None:
+            return ""
+        taken = {}
+        for threads in dict.fromkeys((os.cpu_count() or 1, 1)):
+            self.threads = threads
+            self.epochs(1)
+            taken[threads] = self.epochs(1)
+        self.threads = min(taken, key=lambda threads: taken[threads])
+        return f"; threads: {self.threads}"
+
+
+class NumpyPeer(BlasPeer):
     """Arrays and formulas."""
 
     def __init__(self, problem: Problem) -> None:
@@ -98,7 +129,7 @@ class NumpyPeer(Peer):
                 layer[name] -= rate * m[name] / (np.sqrt(v[name] * fix) + EPSILON)
 
 
-class SklearnPeer(Peer):
+class SklearnPeer(BlasPeer):
     """scikit-learn: an epoch is a `partial_fit` on everything, a step one on a batch."""
 
     def __init__(self, problem: Problem) -> None:

@@ -1,4 +1,4 @@
-"""The rate of matrix products alone: of large square ones, every training's floor, and of a net's."""
+"""The rate of matrix products alone: of large square ones, a training's floor, and of a net's."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -50,7 +50,7 @@ def layer_rows(run: Run, shapes: Sequence[tuple[int, int, int]]) -> list[Row]:
     for shape in dict.fromkeys(shapes):
         n, d, m = shape
         flop = 6.0 * n * d * m
-        times = max(1, round(run.least / 4 * 5e10 / flop))
+        times = max(1, round(run.least / 4 * (5e13 if run.gpu else 5e10) / flop))
         actions: dict[str, Sample] = {"JAX": repeated(_jax_products(shape, times), 0)}
         if installed("torch"):
             from . import torch_peers

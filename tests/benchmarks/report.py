@@ -12,6 +12,7 @@ import numpy as np
 
 import funcnet as fn
 
+from .data import has_cifar10
 from .measure import Result, Row, installed
 
 SCALES = {  # of each unit, from the largest: what a number is divided by, and its name then
@@ -45,6 +46,7 @@ def machine() -> dict[str, Any]:
         "processor": fields.get("model name", platform.processor()),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
+        "CIFAR-10": "found" if has_cifar10() else "not found: random images of its size",
         "instructions": [name for name in INSTRUCTIONS if name in flags],
         "versions": {"python": platform.python_version(), "funcnet": fn.__version__, **versions},
     }

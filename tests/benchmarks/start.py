@@ -148,7 +148,7 @@ def measure(run: Run) -> Result:
     rows.append(Row("programs compiled by each fit after it", counts[1:], ""))
     notes = [
         "the first step is that of the assignment's net, from the start of the process, with "
-        "import and compiling, nothing in any cache",
+        "import and compiling, nothing in any cache; the others are given their initial parameters",
         f"{FITS} fits in one process, of nets and optimizers made anew from equal arguments",
     ]
     return Result("start", "what comes before the first epoch", rows, notes)
