@@ -5,7 +5,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-from .measure import Result, Row, Run, forget_peak, in_process, log
+from .measure import Result, Row, Run, forget_peak, in_process, log, peak_mib
 from .problem import step_flop
 
 
@@ -35,13 +35,16 @@ AXES = {  # from the least to the most
     "examples": (1_000, 10_000, 100_000, 1_000_000),
 }
 QUICK = {"width": 512, "depth": 8, "batch": 512, "classes": 100, "examples": 10_000}  # at most
+LABELS = ("step, ms", "peak of memory, MiB", "compiling, s")
 ENOUGH = 2e10  # FLOP of an epoch, in which a step is timed
 
 
 def point(size: dict[str, int]) -> list[float]:
-    """Seconds of a step, seconds of compiling, MiB held before training.
+    """Seconds of a step, seconds of compiling, MiB at the peak until then.
 
-    Steps are those of the epochs after the first; what the first takes longer is compiling.
+    Steps are those of the epochs after the first. Compiling, and all else that `fit` does before
+    it trains, is the time until the first one ends, less that of an epoch.
+    The peak of the process is, on Linux, that of the later epochs alone.
     """
     import jax
     import numpy as np
@@ -49,7 +52,7 @@ def point(size: dict[str, int]) -> list[float]:
     import funcnet as fn
 
     each = Size(**size)
-    steps = max(4, min(200, round(ENOUGH / step_flop(each.shapes))))
+    steps = max(2, min(200, round(ENOUGH / step_flop(each.shapes))))
     count = each.examples or steps * each.batch
     count -= count % each.batch
     rng = np.random.default_rng(0)
@@ -58,8 +61,17 @@ def point(size: dict[str, int]) -> list[float]:
     names = tuple(map(str, range(each.classes)))
     dataset = fn.Dataset(x, y, x[:0], y[:0], x[:0], y[:0], names)
     net = fn.mlp([each.width] * each.depth, each.classes)
-    clock: list[float] = []
-    before = forget_peak()
+    clock = [time.perf_counter()]
+    compiled = 0.0
+
+    def callback(epoch: int, *_: object) -> None:
+        nonlocal compiled
+        if epoch > 0:
+            clock.append(time.perf_counter())
+        if epoch == 1:
+            compiled = peak_mib()
+            forget_peak()
+
     fn.fit(
         net,
         fn.adam(1e-4),
@@ -69,11 +81,11 @@ def point(size: dict[str, int]) -> list[float]:
         batch_size=each.batch,
         preprocess=None,
         eval_every=None,
-        callback=lambda *_: clock.append(time.perf_counter()),
+        callback=callback,
     )
     first, *later = np.diff(clock)
     epoch = float(np.median(later))
-    return [epoch / (count // each.batch), max(0.0, float(first) - epoch), before]
+    return [epoch / (count // each.batch), max(0.0, float(first) - epoch), compiled]
 
 
 def measure(run: Run) -> Result:
@@ -87,13 +99,13 @@ def measure(run: Run) -> Result:
             size = replace(Size(), **{axis: value})
             log(f"{axis} {value:,}")
             child = in_process(point, asdict(size))
-            step, compiling, before = child.value
+            step, compiling, until = child.value
             flop = step_flop(size.shapes)
             peak = child.peak if child.device_peak is None else child.device_peak
             points[axis].append((value, step, flop, peak, compiling))
             note = (
-                f"{flop / 1e6:,.4g} MFLOP, {flop / step / 1e9:,.3g} GFLOP/s, {peak:,.0f} MiB "
-                f"({before:,.0f} before), compiled in {compiling:.2f} s"
+                f"{flop / 1e6:,.4g} MFLOP, {flop / step / 1e9:,.3g} GFLOP/s, {peak:,.0f} MiB, "
+                f"compiled in {compiling:.2f} s ({until:,.0f} MiB)"
             )
             rows.append(Row(f"{axis} {value:,}", [step], note=note))
     if run.plot:
@@ -108,7 +120,9 @@ def picture(points: dict[str, list[tuple[float, ...]]], path: str) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3 * len(points), 8), layout="constrained")
-    panels = figure.subplots(3, len(points), squeeze=False)
+    panels = figure.subplots(3, len(points), sharey="row", squeeze=False)
+    for panel, label in zip(panels[:, 0], LABELS, strict=True):
+        panel.set_ylabel(label)
     for column, (axis, measured) in zip(panels.T, points.items(), strict=True):
         values, step, flop, peak, compiling = zip(*measured, strict=True)
         scaled = [step[-1] * each / flop[-1] for each in flop]
@@ -117,8 +131,7 @@ def picture(points: dict[str, list[tuple[float, ...]]], path: str) -> None:
         draw([1e3 * each for each in scaled], "-", label="linear in FLOP")
         column[1].plot(values, peak, "o")
         column[2].plot(values, compiling, "o")
-        labels = ("step, ms", "peak of memory, MiB", "compiling, s")
-        for panel, label in zip(column, labels, strict=True):
-            panel.set(xscale="log", yscale="log", xlabel=axis, ylabel=label)
-        column[0].legend()
+        for panel in column:
+            panel.set(xscale="log", yscale="log", xlabel=axis)
+    panels[0, 0].legend()
     figure.savefig(path, dpi=120)
