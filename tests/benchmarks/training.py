@@ -250,8 +250,8 @@ def measure(training: Training, run: Run) -> Result:
     notes = [
         f"an epoch of {case.count:,} examples, {case.count // problem.batch_size:,} steps; "
         f"floor: {problem.flop / 1e9:.3g} GFLOP of matrix products at {rate / 1e9:.4g} GFLOP/s",
-        f"losses may differ by {TOLERANCE:g}, or by {MARGIN} times what {ROUNDINGS} roundings of the "
-        "initial parameters do to ours",
+        f"losses may differ by {TOLERANCE:g}, or by {MARGIN} times what {ROUNDINGS} roundings of "
+        "the initial parameters do to ours",
         "hand-written / autodiff: " + _ratio(samples, OURS, AUTODIFF),
     ]
     return Result(training.name, training.about, rows, notes)
