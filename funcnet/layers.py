@@ -85,7 +85,7 @@ def affine_forward(
     x = _cast_integers(x, w.dtype)
     _same_dtype("affine", x=x, w=w, b=b)
     rows = x.reshape(x.shape[0], w.shape[0])  # [N, D]
-    return _matmul(rows, w, matmul_dtype) + b[None], (x, w, Static(matmul_dtype))
+    return matmul(rows, w, matmul_dtype) + b[None], (x, w, Static(matmul_dtype))
 
 
 def affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -102,8 +102,8 @@ def affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, jax.
     x, w, matmul_dtype = cache
     dout = _like_output("affine", dout, (x.shape[0], w.shape[1]), w.dtype)
     rows = x.reshape(x.shape[0], w.shape[0])  # [N, D]
-    dx = _matmul(dout, w.T, matmul_dtype.value).reshape(x.shape)
-    return dx, _matmul(rows.T, dout, matmul_dtype.value), dout.sum(axis=0)
+    dx = matmul(dout, w.T, matmul_dtype.value).reshape(x.shape)
+    return dx, matmul(rows.T, dout, matmul_dtype.value), dout.sum(axis=0)
 
 
 def relu_forward(x: Array) -> tuple[jax.Array, Any]:
@@ -492,7 +492,8 @@ def add(a: Any, b: Any) -> jax.Array:
     return a + b
 
 
-def _matmul(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
+def matmul(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
+    """a @ b of factors rounded to a dtype, summed in that of a; None rounds nothing."""
     if dtype is None:
         return a @ b
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=a.dtype)

@@ -14,10 +14,11 @@ from funcnet import checks, metrics
 from funcnet.datasets.encoding import Encoding
 from funcnet.datasets.tables import inputs_of, is_table
 from funcnet.layer import Layer
+from funcnet.loop import slices
 from funcnet.losses import gives_probabilities, softmax_loss
 from funcnet.net import as_input
 from funcnet.preprocess import Preprocess
-from funcnet.step import num_scores, on_device, slices, stats_on_device
+from funcnet.step import num_scores, on_device, stats_on_device
 from funcnet.tree import LossFn, Tree
 
 __all__ = [

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from funcnet import checks, layers
-from funcnet.bind import bind
+from funcnet import checks, layers, transposed
+from funcnet.bind import Bound, bind
 from funcnet.layer import (
     Cache,
     Initial,
@@ -27,6 +27,7 @@ from funcnet.layer import (
 )
 from funcnet.layers import add, common_dtype
 from funcnet.losses import is_zero, l2_penalty, softmax_loss
+from funcnet.transposed import Path, Transposed
 from funcnet.tree import FrozenDict, LossFn, Tree, restructure, structure_of
 
 __all__ = [
@@ -91,7 +92,7 @@ def affine(dim: int, *, weight_scale: Any = None, matmul_dtype: Any = None) -> L
     return make_layer(
         "affine",
         bind(_affine, dim=dim, matmul_dtype=matmul_dtype),
-        layers.affine_backward,
+        _affine_backward,
         bind(_init_affine, dim=dim, weight_scale=weight_scale),
         names=("w", "b"),
     )
@@ -107,11 +108,18 @@ def _init_affine(key: Any, in_shape: Shape, *, dim: int, weight_scale: Any) -> I
 
 
 def _affine(x: Any, w: Any, b: Any, *, dim: int, matmul_dtype: Any) -> tuple[jax.Array, Any]:
+    if isinstance(w, Transposed):
+        return transposed.affine_forward(x, w, b, matmul_dtype=matmul_dtype)
     if jnp.shape(w)[1:] != (dim,):
         raise ValueError(
             f"affine: w must be [D, {dim}], for {dim} outputs, got {list(jnp.shape(w))}"
         )
     return layers.affine_forward(x, w, b, matmul_dtype=matmul_dtype)
+
+
+def _affine_backward(dout: Any, cache: Any) -> tuple[jax.Array, Any, jax.Array]:
+    is_transposed = isinstance(cache[1], Transposed)
+    return (transposed if is_transposed else layers).affine_backward(dout, cache)
 
 
 @_enter(ACTIVATIONS)
@@ -378,6 +386,22 @@ def _as_layer(argument: str, value: Any, registry: Mapping[str, Callable[[], Lay
         raise ValueError(checks.unknown(argument, value, registry))
     some = next(iter(registry))
     raise TypeError(f"{argument} must be a layer, such as {some}(), or its name, got {value!r}")
+
+
+def matrices(net: Layer) -> frozenset[Path]:
+    """The paths of the weights of affine layers in the parameters of a network.
+
+    Those inside layers of one's own that are made of layers are not known, and left out.
+    """
+    forward = net.forward if isinstance(net.forward, Bound) else bind(net.forward)
+    if forward.function is _residual_forward:
+        return matrices(forward.options["branch"])
+    if forward.function is _serial_forward:
+        children = forward.options["children"]
+        return frozenset((name, *path) for name, child in children for path in matrices(child))
+    inner = forward.options.get("forward")
+    is_affine = isinstance(inner, Bound) and inner.function is _affine
+    return frozenset({("w",)}) if is_affine else frozenset()
 
 
 def loss_and_grads(

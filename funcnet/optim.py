@@ -32,6 +32,7 @@ from funcnet.optimizer import (
     as_optimizer,
     check_entries,
     check_floating,
+    is_leafwise,
     make_optimizer,
     one_minus_power,
     promoted,
@@ -454,6 +455,19 @@ def averaged_params(opt_state: Tree, params: Tree) -> Tree:
         return jnp.where(started, jnp.asarray(average).astype(param.dtype), param)
 
     return jax.tree.map(read, params, opt_state["average"])
+
+
+def moves_transposes(optimizer: Optimizer) -> bool:
+    """Whether an optimizer moves the transpose of a matrix to the transpose of where it goes.
+
+    All optimizers of this file do; of others it is not known.
+    """
+    update = optimizer.update
+    if not isinstance(update, Bound):
+        return False
+    if update.function in (_clipped, _update_average):
+        return moves_transposes(update.options["optimizer"])
+    return is_leafwise(optimizer)
 
 
 def _decay(learning_rate: Any, weight_decay: Any, names: Sequence[str] | None) -> Bound:

@@ -79,6 +79,11 @@ def make_optimizer(name: str, *rules: Bound, **options: Any) -> Optimizer:
     return Optimizer(bind(_init, kind=kind), bind(_update, kind=kind))
 
 
+def is_leafwise(optimizer: Optimizer) -> bool:
+    """Whether it is one that `make_optimizer` made."""
+    return isinstance(optimizer.update, Bound) and optimizer.update.function is _update
+
+
 def _init(params: Tree, *, kind: _Leafwise) -> FrozenDict:
     check_floating(kind.name, params)
     zeros = {moment: jax.tree.map(jnp.zeros_like, params) for moment in kind.moments}

@@ -1,23 +1,26 @@
 """The training step and the epoch, pure functions, and the checks before they are compiled."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from funcnet import checks
+from funcnet import checks, transposed
 from funcnet.augment import Augmentation, in_turn, mixup
 from funcnet.datasets import Dataset
 from funcnet.layer import Layer
+from funcnet.loop import epoch_order, over_epoch, roomy, run_steps, slices
 from funcnet.losses import LABEL_SMOOTHING, LOSSES, REG, is_zero, smooth_labels, softmax_loss
-from funcnet.net import as_input, loss_and_grads
+from funcnet.net import as_input, loss_and_grads, matrices
 from funcnet.optim import (
     Optimizer,
     apply_updates,
     as_optimizer,
     averaged_params,
+    moves_transposes,
     with_average,
 )
 from funcnet.preprocess import Preprocess, no_preprocess
@@ -180,8 +183,65 @@ def run_step(
     return TrainState(params, state, opt_state, key, step + 1, epoch), value
 
 
-def run_epoch(
-    train_state: TrainState,
+class Held(NamedTuple):
+    """The state of a run in its loop: what changes, in buffers that belong to the loop alone.
+
+    Matrices are held as their transposes where that is faster, see `funcnet.transposed`.
+    """
+
+    params: Tree
+    state: Tree
+    opt_state: Tree
+    step: jax.Array
+
+
+@partial(jax.jit, static_argnames=("program",))
+def hold(train_state: TrainState, *, program: Program) -> Held:
+    """The state of a run for `train_epoch`: a copy."""
+    return held_parts(train_state, program)
+
+
+def held_parts(train_state: TrainState, program: Program) -> Held:
+    """`hold`, within a compiled program."""
+    params, state, opt_state, _, step, _ = jax.tree.map(jnp.copy, train_state)
+    if jax.default_backend() == "cpu" and moves_transposes(program.optimizer):
+        params, opt_state = transposed.hold(params, opt_state, matrices(program.net))
+    return Held(params, state, opt_state, step)
+
+
+@jax.jit
+def release(held: Held, key: jax.Array, epoch: Any) -> TrainState:
+    """The TrainState of a run that is held: a copy."""
+    params, state, opt_state, step = jax.tree.map(jnp.copy, transposed.release(held))
+    return TrainState(params, state, opt_state, key, step, jnp.asarray(epoch, jnp.int32))
+
+
+def step_on(
+    held: Held,
+    batch: jax.Array,
+    key: jax.Array,
+    x: jax.Array,
+    y: jax.Array,
+    preprocess: Preprocess,
+    numbers: Numbers,
+    program: Program,
+) -> tuple[Held, jax.Array]:
+    """One update on the examples of x and y with the numbers in batch [N]."""
+    params, state, opt_state, count = held
+    # The number of epochs is nothing that a step goes by.
+    train_state = TrainState(params, state, opt_state, key, count, count)
+    after, loss = run_step(program, numbers, preprocess, train_state, x[batch], y[batch])
+    return Held(after.params, after.state, after.opt_state, after.step), loss.astype(float)
+
+
+@partial(jax.jit, static_argnames=("program", "batch_size"), donate_argnums=(0, 1))
+def _steps(
+    held: Held,
+    losses: jax.Array,
+    order: jax.Array,
+    first: Any,
+    end: Any,
+    key: jax.Array,
     x: jax.Array,
     y: jax.Array,
     preprocess: Preprocess,
@@ -189,40 +249,50 @@ def run_epoch(
     *,
     program: Program,
     batch_size: int,
-) -> tuple[TrainState, jax.Array]:
-    """One pass over the data. Returns the state after it and the loss of every step."""
+) -> tuple[Held, jax.Array]:
+    def step(held: Held, batch: jax.Array) -> tuple[Held, jax.Array]:
+        return step_on(held, batch, key, x, y, preprocess, numbers, program)
 
-    def step(train_state: TrainState, batch: jax.Array) -> tuple[TrainState, jax.Array]:
-        return run_step(program, numbers, preprocess, train_state, x[batch], y[batch])
-
-    order = epoch_order(train_state.key, train_state.epoch, len(x))
-    train_state, losses = over_batches(step, train_state, order, batch_size)
-    return train_state._replace(epoch=train_state.epoch + 1), losses
+    return run_steps(step, held, losses, order, first, end, batch_size)
 
 
-def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
-    """The order in which an epoch of the run with this key takes `count` examples."""
-    order_key, _ = jax.random.split(key)
-    return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
+_step = jax.jit(step_on, static_argnames=("program",), donate_argnums=(0,))
 
 
-def over_batches(
-    step: Callable[[Any, jax.Array], tuple[Any, jax.Array]],
-    carry: Any,
-    order: jax.Array,
+def train_epoch(
+    held: Held,
+    key: jax.Array,
+    epoch: int,
+    data: "TrainingArrays",
+    numbers: Numbers,
+    *,
+    program: Program,
     batch_size: int,
-) -> tuple[Any, jax.Array]:
-    """`step(carry, batch) -> (carry, loss)` for each batch of an order [N, ...], as a loop.
+    size: int,
+) -> tuple[Held, np.ndarray, int]:
+    """One pass over the training data, in chunks of about a second.
 
-    A last batch that is short is a step after the loop. Returns the carry and the losses.
+    Args:
+      held: the state before, whose buffers are given up.
+      key: the key of the run.
+      epoch: the number of epochs done.
+      data: the training data.
+      numbers, program, batch_size: as for a step.
+      size: how many steps the first chunk has.
+    Returns:
+      The state after it, the loss of every step [steps], and the size for the next epoch.
     """
-    full = len(order) // batch_size
-    batches = order[: full * batch_size].reshape(full, batch_size, *order.shape[1:])
-    carry, losses = jax.lax.scan(step, carry, batches)
-    if len(order) % batch_size:
-        carry, loss = step(carry, order[full * batch_size :])
-        losses = jnp.append(losses, loss[None], axis=0)
-    return carry, losses
+    given = key, data.x, data.y, data.preprocess, numbers
+
+    def steps(*at: Any) -> tuple[Held, jax.Array]:
+        return _steps(*at, *given, program=program, batch_size=batch_size)
+
+    def step(held: Held, batch: jax.Array) -> tuple[Held, jax.Array]:
+        return _step(held, batch, *given, program=program)
+
+    order = epoch_order(key, epoch, data.num_examples)
+    options = {"room": len(data.x), "batch_size": batch_size, "size": size}
+    return over_epoch(steps, step, held, order, loss_shape=(), **options)
 
 
 def params_in_use(train_state: TrainState, *, program: Program) -> Tree:
@@ -255,26 +325,37 @@ def _preprocess(preprocess: Preprocess, x: jax.Array) -> jax.Array:
 
 
 class TrainingArrays(NamedTuple):
-    """The training data on the device, and the preprocessing left for a step to do."""
+    """The training data on the device, and the preprocessing left for a step to do.
+
+    Attributes:
+      x, y: the examples and their labels; there may be rows of zeros after the last one.
+      num_examples: how many examples there are.
+      preprocess: what is left.
+    """
 
     x: jax.Array
     y: jax.Array
+    num_examples: int
     preprocess: Preprocess
 
 
 def training_arrays(dataset: Dataset, preprocess: Preprocess, *, augments: bool) -> TrainingArrays:
     """The training data as an epoch takes them."""
-    y = jnp.asarray(dataset.y_train)
+    count = len(dataset.x_train)
     if augments:
-        x = checks.narrowed(dataset.x_train, "x_train", "to be augmented")
-        return TrainingArrays(x, y, stats_on_device(preprocess))
-    x, left = on_device(dataset.x_train, preprocess)
-    x = jnp.asarray(x)
-    if not _narrows(left, x):
-        return TrainingArrays(x, y, left)
-    # Once is enough, and takes less memory.
-    x = jnp.concatenate([_preprocess(left, x[b]) for b in slices(len(x), EVALUATION_BATCH)])
-    return TrainingArrays(x, y, no_preprocess(x))
+        examples = np.asarray(checks.narrowed(dataset.x_train, "x_train", "to be augmented"))
+        left = stats_on_device(preprocess)
+    else:
+        x, left = on_device(dataset.x_train, preprocess)
+        if _narrows(left, x):  # once is enough, and takes less memory
+            parts = (_preprocess(left, x[b]) for b in slices(count, EVALUATION_BATCH))
+            examples, left = np.concatenate(list(map(np.asarray, parts))), no_preprocess(x)
+        else:
+            examples = np.asarray(x)
+    examples = roomy(examples)
+    labels = np.zeros(len(examples), dataset.y_train.dtype)
+    labels[:count] = dataset.y_train
+    return TrainingArrays(jnp.asarray(examples), jnp.asarray(labels), count, left)
 
 
 def on_device(x: Any, preprocess: Preprocess) -> tuple[Any, Preprocess]:
@@ -291,11 +372,6 @@ def on_device(x: Any, preprocess: Preprocess) -> tuple[Any, Preprocess]:
 def stats_on_device(preprocess: Preprocess) -> Preprocess:
     """The Preprocess with JAX arrays, which programs that run again and again need not convert."""
     return jax.tree.map(jnp.asarray, preprocess)
-
-
-def slices(count: int, batch_size: int) -> Iterator[slice]:
-    """Slices of `batch_size` that cover `count`, the last one short."""
-    return (slice(start, start + batch_size) for start in range(0, count, batch_size))
 
 
 def _narrows(preprocess: Preprocess, x: jax.Array) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from funcnet import checks
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.layer import Layer
+from funcnet.loop import FIRST_CHUNK
 from funcnet.model import BestModel, Evaluation, Model, is_better, measure, predict_scores
 from funcnet.optim import Optimizer
 from funcnet.own_metrics import Metric, call_metric, check_metrics, columns_of
@@ -24,10 +25,12 @@ from funcnet.step import (
     check_batch_size,
     check_step,
     fit_preprocess,
+    hold,
     init_train_state,
     on_device,
     params_in_use,
-    run_epoch,
+    release,
+    train_epoch,
     training_arrays,
 )
 from funcnet.tree import LossFn, Tree
@@ -178,7 +181,7 @@ def fit(
         train_state = init_train_state(net, optimizer, in_shape, key=checks.key(key))
     check_step(program, numbers, fitted, train_state, dataset, batch_size)
 
-    x, y, in_step = training_arrays(dataset, fitted, augments=program.augment is not None)
+    data = training_arrays(dataset, fitted, augments=program.augment is not None)
     splits = {
         "train": _prepared(*training_sample(dataset), fitted),
         "val": _prepared(dataset.x_val, dataset.y_val, fitted),
@@ -202,18 +205,29 @@ def fit(
             metrics = {name: value for name, value in measured.items() if name != "epoch"}
             callback(epoch, run.train_state, {"losses": losses.copy(), **metrics})
 
-    run = _Run(train_state, (), (), None)
+    run, key, size = _Run(train_state, (), (), None), train_state.key, FIRST_CHUNK
     interrupted = False
     try:
         run = looked_at(first, run)
         report(first, run)
+        held = hold(train_state, program=program)
         for epoch in range(first + 1, epochs + 1):
-            train_state, losses = _epoch(
-                run.train_state, x, y, in_step, numbers, program=program, batch_size=batch_size
+            held, losses, size = train_epoch(
+                held,
+                key,
+                epoch - 1,
+                data,
+                numbers,
+                program=program,
+                batch_size=batch_size,
+                size=size,
             )
-            losses = (*run.losses, np.asarray(losses, np.float64))
-            # One assignment, so that an interrupt finds the run before or after, never between.
-            run = looked_at(epoch, run._replace(train_state=train_state, losses=losses))
+            # One assignment, so that an interrupt finds the run before or after, never between;
+            # what is held is lost with an interrupt, a copy of it never.
+            run = looked_at(
+                epoch,
+                run._replace(train_state=release(held, key, epoch), losses=(*run.losses, losses)),
+            )
             report(epoch, run)
     except KeyboardInterrupt:
         interrupted = True
@@ -221,7 +235,6 @@ def fit(
     return FitResult(run.train_state, model, run.best, history, interrupted)
 
 
-_epoch = jax.jit(run_epoch, static_argnames=("program", "batch_size"))
 _averaged = jax.jit(params_in_use, static_argnames=("program",))
 
 

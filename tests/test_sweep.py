@@ -218,7 +218,7 @@ def test_members_that_differ_in_numbers_are_one_program(chunk_size, small, compi
     rates = list(np.geomspace(1e-3, 1e-2, 5))
     settings = fn.grid(learning_rate=rates, weight_scale=[0.1, 0.2], seed=[0, 1])
     run(small, settings, experiment, chunk_size=chunk_size)
-    assert compiled().count("jit(train_epoch)") == 1
+    assert compiled().count("jit(_steps)") == 1
     assert compiled().count("jit(init_states)") == 1
 
 
@@ -244,7 +244,7 @@ def test_structural_settings_are_a_program_each(small, compiled):
         hidden=[[4], [4, 3]], rule=["sgd", "adam"], learning_rate=[1e-3, 1e-2, 1e-1], bias=[None]
     )
     result = run(small, settings, experiment, epochs=1)
-    assert compiled().count("jit(train_epoch)") == 4
+    assert compiled().count("jit(_steps)") == 4
     assert set(calls) == {(h, r, None) for h in ((4,), (4, 3)) for r in ("sgd", "adam")}
     for member in result.members:
         depth = len(member.settings["hidden"]) + 1
@@ -682,7 +682,7 @@ def test_wrong_sweeps(name, small, compiled):
     with pytest.raises(kind, match=message) as caught:
         run(small, **options)
     assert "\n" not in str(caught.value)
-    assert "jit(train_epoch)" not in compiled()
+    assert "jit(_steps)" not in compiled()
     assert "jit(init_states)" not in compiled()
 
 

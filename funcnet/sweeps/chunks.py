@@ -10,17 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.datasets import Dataset
+from funcnet.loop import FIRST_CHUNK, slices
 from funcnet.model import BestModel, Model, is_better
-from funcnet.step import EVALUATION_BATCH, TrainState, on_device, slices
+from funcnet.step import EVALUATION_BATCH, Held, TrainState, on_device
 from funcnet.sweeps.groups import Group
 from funcnet.sweeps.programs import (
+    hold_members,
     init_states,
     params_of_members,
+    release_members,
     run_keys,
     select,
     stack,
     sums_of_members,
-    train_epoch,
+    train_members,
 )
 from funcnet.sweeps.search import member_key
 from funcnet.sweeps.table import Member
@@ -40,6 +43,8 @@ class Chunk(NamedTuple):
     numbers: dict[str, jax.Array]
     before: tuple[Member, ...]  # the members as they were when this chunk was begun
     state: TrainState  # the key has the axis only if members have different ones
+    held: tuple[Held, ...]  # the same, in buffers that training gives up
+    size: int  # how many steps are about a second
     best: "Best | None"
     losses: tuple[np.ndarray, ...]  # [members, steps] for each epoch
     rows: tuple[dict[str, Any], ...]
@@ -121,12 +126,15 @@ def begin(
     member_keys = keys[0] if same else jnp.stack(keys)
     first = tuple(members[i] for i in filled)
     best = [m.best for m in first if m.best is not None]
+    state = _first_state(group, first, member_keys, numbers)
     chunk = Chunk(
         group=group,
         indices=indices,
         numbers=numbers,
         before=first,
-        state=_first_state(group, first, member_keys, numbers),
+        state=state,
+        held=hold_members(state, numbers, plan=group.plan),
+        size=FIRST_CHUNK,
         best=stack([Best(b.params, b.state, b.epoch, b.accuracy, b.loss) for b in best]),
         losses=(),
         rows=(),
@@ -150,21 +158,23 @@ def _first_state(
 
 def advance(chunk: Chunk, dataset: Dataset, looks: frozenset[int]) -> Chunk:
     """The chunk after another epoch."""
-    group = chunk.group
-    x, y, preprocess = group.data
-    state, losses = train_epoch(
-        chunk.state,
+    group, epoch = chunk.group, chunk.epoch + 1
+    held, losses, size = train_members(
+        chunk.held,
+        chunk.state.key,
+        chunk.epoch,
         chunk.numbers,
-        x,
-        y,
-        preprocess,
+        group.data,
         plan=group.plan,
         batch_size=group.batch_size,
+        size=chunk.size,
     )
     chunk = chunk._replace(
-        state=state,
-        losses=(*chunk.losses, np.asarray(losses, np.float64)),
-        epoch=chunk.epoch + 1,
+        state=release_members(held, chunk.state.key, epoch),
+        held=held,
+        size=size,
+        losses=(*chunk.losses, losses.T),
+        epoch=epoch,
     )
     return _look(chunk, dataset) if chunk.epoch in looks else chunk
 

@@ -8,19 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcnet.loop import epoch_order, over_epoch, run_steps
 from funcnet.model import Model, sums
 from funcnet.preprocess import Preprocess
 from funcnet.step import (
+    Held,
+    TrainingArrays,
     TrainState,
-    epoch_order,
+    held_parts,
     init_train_state,
-    over_batches,
     params_in_use,
-    run_step,
+    release,
+    step_on,
 )
 from funcnet.sweeps.groups import Plan, make_program
 from funcnet.tree import Tree
 
+HELD_AXES = Held(0, 0, 0, None)  # type: ignore[arg-type]  # of the members
 HALVED = 8  # members; on the CPU, so many or more are faster as two halves, see `_parts`
 
 
@@ -43,9 +47,111 @@ def init_states(
     return jax.vmap(one, in_axes=(key_axis, 0, 0), out_axes=_axes(keys))(keys, numbers, count)
 
 
-@partial(jax.jit, static_argnames=("plan", "batch_size"))
-def train_epoch(
-    state: TrainState,
+@partial(jax.jit, static_argnames=("plan",))
+def hold_members(
+    state: TrainState, numbers: dict[str, jax.Array], *, plan: Plan
+) -> tuple[Held, ...]:
+    """The states of members for `train_members`, a copy: those of the parts they have in a step."""
+
+    def one(state: TrainState, numbers: dict[str, jax.Array]) -> Held:
+        return held_parts(state, make_program(plan, numbers).program)
+
+    held = jax.vmap(one, in_axes=(_axes(state.key), 0), out_axes=HELD_AXES)(state, numbers)
+
+    def taken(part: slice) -> Held:
+        params, layers, opt_state = jax.tree.map(lambda leaf: leaf[part], held[:3])
+        return Held(params, layers, opt_state, jnp.copy(held.step))
+
+    return tuple(map(taken, _parts(len(jax.tree.leaves(held[:3])[0]))))
+
+
+@jax.jit
+def release_members(held: tuple[Held, ...], key: jax.Array, epoch: Any) -> TrainState:
+    """The TrainState of members that are held: a copy."""
+    parts = [release(part, key, epoch) for part in held]
+    trees = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *map(_trees, parts))
+    return _with_trees(parts[0], trees)
+
+
+def train_members(
+    held: tuple[Held, ...],
+    key: jax.Array,
+    epoch: int,
+    numbers: dict[str, jax.Array],
+    data: TrainingArrays,
+    *,
+    plan: Plan,
+    batch_size: int,
+    size: int,
+) -> tuple[tuple[Held, ...], np.ndarray, int]:
+    """`train_epoch` of all members: their losses are [steps, members].
+
+    Args:
+      held: their states, whose buffers are given up.
+      key: the key that all of them have, or one for each.
+      numbers: what the experiment is given of each.
+      epoch, data, batch_size, size: as for `train_epoch`.
+      plan: the plan.
+    """
+    given = key, numbers, data.x, data.y, data.preprocess
+
+    def steps(*at: Any) -> tuple[tuple[Held, ...], jax.Array]:
+        return _steps(*at, *given, plan=plan, batch_size=batch_size)
+
+    def step(held: tuple[Held, ...], batch: jax.Array) -> tuple[tuple[Held, ...], jax.Array]:
+        return _step(held, batch, *given, plan=plan)
+
+    keys = [key] if key.ndim == 0 else key
+    orders = np.stack([epoch_order(each, epoch, data.num_examples) for each in keys], axis=1)
+    options = {"room": len(data.x), "batch_size": batch_size, "size": size}
+    members = (sum(map(_count, held)),)
+    return over_epoch(steps, step, held, orders, loss_shape=members, **options)
+
+
+def _step_on(
+    held: tuple[Held, ...],
+    batch: jax.Array,
+    key: jax.Array,
+    numbers: dict[str, jax.Array],
+    x: jax.Array,
+    y: jax.Array,
+    preprocess: Preprocess,
+    plan: Plan,
+) -> tuple[tuple[Held, ...], jax.Array]:
+    """One update of each member; batch is [N, 1] if all take the same examples, or [N, members]."""
+    shared = key.ndim == 0
+
+    def one(
+        held: Held, batch: jax.Array, key: jax.Array, numbers: dict[str, jax.Array]
+    ) -> tuple[Held, jax.Array]:
+        made = make_program(plan, numbers)
+        return step_on(held, batch, key, x, y, preprocess, made.numbers, made.program)
+
+    axes = (HELD_AXES, None, None, 0) if shared else (HELD_AXES, 1, 0, 0)
+    side_by_side = jax.vmap(one, in_axes=axes, out_axes=(HELD_AXES, 0))
+    done = [
+        side_by_side(
+            own,
+            batch[:, 0] if shared else batch[:, part],
+            key if shared else key[part],
+            {name: values[part] for name, values in numbers.items()},
+        )
+        for own, part in zip(held, _parts(sum(map(_count, held))), strict=True)
+    ]
+    return tuple(own for own, _ in done), jnp.concatenate([loss for _, loss in done])
+
+
+_step = jax.jit(_step_on, static_argnames=("plan",), donate_argnums=(0,))
+
+
+@partial(jax.jit, static_argnames=("plan", "batch_size"), donate_argnums=(0, 1))
+def _steps(
+    held: tuple[Held, ...],
+    losses: jax.Array,
+    order: jax.Array,
+    first: Any,
+    end: Any,
+    key: jax.Array,
     numbers: dict[str, jax.Array],
     x: jax.Array,
     y: jax.Array,
@@ -53,49 +159,11 @@ def train_epoch(
     *,
     plan: Plan,
     batch_size: int,
-) -> tuple[TrainState, jax.Array]:
-    """An epoch of all members, and their losses [members, steps]."""
-    shared = state.key.ndim == 0  # the batches
-    orders = jax.vmap(epoch_order, in_axes=(0, None, None), out_axes=1)
-    order = (epoch_order if shared else orders)(state.key, state.epoch, len(x))
-    axes = _axes_in_step(state, jax.eval_shape(preprocess, x[:1]).size if shared else 0)
+) -> tuple[tuple[Held, ...], jax.Array]:
+    def step(held: tuple[Held, ...], batch: jax.Array) -> tuple[tuple[Held, ...], jax.Array]:
+        return _step_on(held, batch, key, numbers, x, y, preprocess, plan)
 
-    def one(
-        state: TrainState, numbers: dict[str, jax.Array], batch: jax.Array
-    ) -> tuple[TrainState, jax.Array]:
-        made = make_program(plan, numbers)
-        return run_step(made.program, made.numbers, preprocess, state, x[batch], y[batch])
-
-    side_by_side = jax.vmap(one, in_axes=(axes, 0, None if shared else 1), out_axes=(axes, 0))
-
-    def step(
-        states: tuple[TrainState, ...], batch: jax.Array
-    ) -> tuple[tuple[TrainState, ...], jax.Array]:
-        done = [
-            side_by_side(
-                own, {k: v[part] for k, v in numbers.items()}, batch if shared else batch[:, part]
-            )
-            for own, part in zip(states, parts, strict=True)
-        ]
-        return tuple(own for own, _ in done), jnp.concatenate([loss for _, loss in done])
-
-    def taken(part: slice) -> TrainState:
-        """The state of some members, as it is in a step."""
-
-        def of_leaf(leaf: jax.Array, axis: int) -> jax.Array:
-            return jnp.moveaxis(leaf[part], 0, axis)
-
-        own = _with_trees(state, jax.tree.map(of_leaf, _trees(state), _trees(axes)))
-        return own if shared else own._replace(key=state.key[part])
-
-    def put_together(axis: int, *leaves: jax.Array) -> jax.Array:
-        return jnp.concatenate([jnp.moveaxis(leaf, axis, 0) for leaf in leaves])
-
-    parts = _parts(len(jax.tree.leaves(_trees(state))[0]))
-    states, losses = over_batches(step, tuple(map(taken, parts)), order, batch_size)
-    trees = jax.tree.map(put_together, _trees(axes), *map(_trees, states))
-    state = _with_trees(state, trees)._replace(step=states[0].step, epoch=state.epoch + 1)
-    return state, losses.T
+    return run_steps(step, held, losses, order, first, end, batch_size)
 
 
 @partial(jax.jit, static_argnames=("plan",))
@@ -156,17 +224,9 @@ def _axes(key: jax.Array) -> TrainState:
     return TrainState(0, 0, 0, 0 if key.ndim else None, None, None)  # type: ignore[arg-type]
 
 
-def _axes_in_step(state: TrainState, features: int) -> TrainState:
-    """Those of each leaf within a step.
-
-    Matrices [features, M], which inputs are multiplied by, are [features, members, M]: the product
-    of inputs that all members share with those of all members is then one of two matrices.
-    """
-
-    def of_leaf(leaf: jax.Array) -> int:
-        return 1 if leaf.ndim == 3 and leaf.shape[1] == features else 0
-
-    return _with_trees(_axes(state.key), jax.tree.map(of_leaf, _trees(state)))
+def _count(held: Held) -> int:
+    """The number of members in a part."""
+    return len(jax.tree.leaves(held[:3])[0])
 
 
 def _trees(state: TrainState) -> tuple[Tree, Tree, Tree]:

@@ -1,0 +1,146 @@
+"""The loop over the batches of an epoch: their order, and chunks of steps of about a second."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+CHUNK_SECONDS = 1.0  # of a chunk of steps: then an interrupt is heard
+FIRST_CHUNK = 8  # steps, while it is not known how long one takes
+SMALL = 64 * 2**20  # bytes of examples that are copied to share programs with a few more
+
+
+def epoch_order(key: jax.Array, epoch: int, count: int) -> np.ndarray:
+    """The order in which an epoch of the run with this key takes `count` examples, [count] int32.
+
+    It is a `jax.random.permutation`: sorted by random keys, and again where these may be equal.
+    NumPy sorts them many times as fast as XLA does on the CPU.
+    """
+    order = np.arange(count, dtype=np.uint64)
+    for keys in np.asarray(_sort_keys(key, np.int32(epoch), count=count)):
+        # The place in the low bits makes equal keys keep their order.
+        placed = (keys.astype(np.uint64) << np.uint64(32)) | np.arange(count, dtype=np.uint64)
+        order = order[np.sort(placed) & np.uint64(2**32 - 1)]
+    return order.astype(np.int32)
+
+
+@partial(jax.jit, static_argnames=("count",))
+def _sort_keys(key: jax.Array, epoch: Any, *, count: int) -> jax.Array:
+    """The keys by which an order is sorted: [rounds, count] uint32."""
+    order_key, _ = jax.random.split(key)
+    rounds = math.ceil(3 * math.log(count) / math.log(2**32 - 1))
+    key, rows = jax.random.fold_in(order_key, epoch), []
+    for _ in range(rounds):
+        key, own = jax.random.split(key)
+        rows.append(jax.random.bits(own, (count,), jnp.uint32))
+    return jnp.stack(rows) if rows else jnp.zeros((0, count), jnp.uint32)
+
+
+def run_steps(
+    step: Callable[[Any, jax.Array], tuple[Any, jax.Array]],
+    carry: Any,
+    losses: jax.Array,
+    order: jax.Array,
+    first: jax.Array,
+    end: jax.Array,
+    batch_size: int,
+) -> tuple[Any, jax.Array]:
+    """`step(carry, batch) -> (carry, loss)` for each batch of an order from number first to end.
+
+    The numbers are traced: the steps are the same program, and give the same bits, in chunks of
+    whatever size.
+
+    Args:
+      step: the step; batch is [batch_size, ...], of the order.
+      carry: what goes from step to step.
+      losses: [batches, ...], where the losses are written.
+      order: [examples, ...].
+      first, end: int32.
+      batch_size: examples per step.
+    Returns:
+      The carry and the losses.
+    """
+
+    def one(number: jax.Array, at: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+        carry, losses = at
+        batch = jax.lax.dynamic_slice_in_dim(order, number * batch_size, batch_size)
+        carry, loss = step(carry, batch)
+        return carry, losses.at[number].set(loss)
+
+    return jax.lax.fori_loop(first, end, one, (carry, losses))
+
+
+def over_epoch(
+    steps: Callable[..., tuple[Any, jax.Array]],
+    step: Callable[[Any, jax.Array], tuple[Any, jax.Array]],
+    held: Any,
+    order: np.ndarray,
+    *,
+    loss_shape: tuple[int, ...],
+    room: int,
+    batch_size: int,
+    size: int,
+) -> tuple[Any, np.ndarray, int]:
+    """All steps of an epoch: those of full batches in chunks of about a second, and the rest.
+
+    Args:
+      steps: `steps(held, losses, order, first, end)`, `run_steps` compiled; it may give up the
+        buffers of the first two.
+      step: `step(held, batch) -> (held, loss)`, compiled, for a last batch that is short.
+      held: what goes from step to step.
+      order: [N, ...] int32.
+      loss_shape: that of the loss of a step.
+      room: how many rows the order is given, N at least, so that epochs of about N examples are
+        one program.
+      batch_size: examples per step.
+      size: how many steps the first chunk has.
+    Returns:
+      What is held, the losses [steps, ...] in float64, and the size for the next epoch.
+    """
+    count, done = len(order) // batch_size, 0
+    given = np.zeros((room, *order.shape[1:]), np.int32)
+    given[: len(order)] = order
+    on_device = jnp.asarray(given)
+    losses = jnp.zeros((room // batch_size, *loss_shape), float)
+    while done < count:
+        end, before = min(done + size, count), time.perf_counter()
+        held, losses = steps(held, losses, on_device, np.int32(done), np.int32(end))
+        jax.block_until_ready(losses)
+        rate = (end - done) / max(time.perf_counter() - before, 1e-9)
+        size, done = max(1, min(8 * size, int(rate * CHUNK_SECONDS))), end
+    history = np.asarray(losses, np.float64)[:count]
+    if len(order) % batch_size:
+        held, loss = step(held, jnp.asarray(order[count * batch_size :]))
+        history = np.concatenate([history, np.asarray(loss, np.float64)[None]])
+    return held, history, size
+
+
+def slices(count: int, batch_size: int) -> Iterator[slice]:
+    """Slices of `batch_size` that cover `count`, the last one short."""
+    return (slice(start, start + batch_size) for start in range(0, count, batch_size))
+
+
+def roomy(x: np.ndarray) -> np.ndarray:
+    """Examples [N, ...] with a few more rows, of zeros, up to one in sixteen.
+
+    Arrays of about N rows are made alike: a program that was compiled for some serves others that
+    have a row more or less. Large ones stay as they are, of which a copy would cost more.
+    """
+    if x.nbytes > SMALL:
+        return x
+    count, granule = len(x), 2 ** max(0, len(x).bit_length() - 5)
+    known = _rooms.setdefault((x.shape[1:], x.dtype), set())
+    room = min((r for r in known if count <= r <= count + granule), default=0)
+    room = room or (count // granule + 1) * granule
+    known.add(room)
+    return np.concatenate([x, np.zeros((room - count, *x.shape[1:]), x.dtype)])
+
+
+# The rows that arrays of a kind were given: of two whose sizes lie on both sides of a multiple of
+# the granule, the second takes the room of the first.
+_rooms: dict[Any, set[int]] = {}
