@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import checks, layers, transposed
-from funcnet.bind import Bound, bind
+from funcnet.bind import bind
 from funcnet.layer import (
     Cache,
     Initial,
@@ -393,15 +393,15 @@ def matrices(net: Layer) -> frozenset[Path]:
 
     Those inside layers of one's own that are made of layers are not known, and left out.
     """
-    forward = net.forward if isinstance(net.forward, Bound) else bind(net.forward)
-    if forward.function is _residual_forward:
-        return matrices(forward.options["branch"])
-    if forward.function is _serial_forward:
-        children = forward.options["children"]
+    if net.backward == affine(1).backward:
+        return frozenset({("w",)})
+    function, options = getattr(net.forward, "function", None), getattr(net.forward, "options", {})
+    if function is _residual_forward:
+        return matrices(options["branch"])
+    if function is _serial_forward:
+        children = options["children"]
         return frozenset((name, *path) for name, child in children for path in matrices(child))
-    inner = forward.options.get("forward")
-    is_affine = isinstance(inner, Bound) and inner.function is _affine
-    return frozenset({("w",)}) if is_affine else frozenset()
+    return frozenset()
 
 
 def loss_and_grads(
