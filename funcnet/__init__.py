@@ -9,37 +9,99 @@ result = fn.fit(net, fn.adam(1e-3), digits, key=jax.random.key(0), epochs=20, ba
 fn.evaluate(result.best, digits.x_test, digits.y_test)
 """
 
-# What is public each module says itself, in its __all__.
-from types import ModuleType as _ModuleType
+import sys as _sys
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
-from funcnet.augment import *
-from funcnet.checkpoint import *
-from funcnet.config import *
-from funcnet.datasets import *
-from funcnet.defaults import *
-from funcnet.gradcheck import *
-from funcnet.layer import *
-from funcnet.layers import *
-from funcnet.losses import *
-from funcnet.metrics import *
-from funcnet.model import *
-from funcnet.net import *
-from funcnet.optim import *
-from funcnet.optimizer import *
-from funcnet.plots import *
-from funcnet.preprocess import *
-from funcnet.recipes import *
-from funcnet.schedules import *
-from funcnet.step import *
-from funcnet.sweeps.search import *
-from funcnet.sweeps.sweep import *
-from funcnet.sweeps.table import *
-from funcnet.train import *
-from funcnet.tree import *
+if _TYPE_CHECKING:
+    from funcnet.augment import *
+    from funcnet.checkpoint import *
+    from funcnet.config import *
+    from funcnet.datasets import *
+    from funcnet.defaults import *
+    from funcnet.gradcheck import *
+    from funcnet.layer import *
+    from funcnet.layers import *
+    from funcnet.losses import *
+    from funcnet.metrics import *
+    from funcnet.model import *
+    from funcnet.net import *
+    from funcnet.optim import *
+    from funcnet.optimizer import *
+    from funcnet.plots import *
+    from funcnet.preprocess import *
+    from funcnet.recipes import *
+    from funcnet.schedules import *
+    from funcnet.step import *
+    from funcnet.sweeps.search import *
+    from funcnet.sweeps.sweep import *
+    from funcnet.sweeps.table import *
+    from funcnet.train import *
+    from funcnet.tree import *
 
 __version__ = "0.2.0"
-__all__ = sorted(
-    name
-    for name, value in list(globals().items())
-    if not name.startswith("_") and not isinstance(value, _ModuleType)
-)
+
+# The public names of each module, its __all__: a module is imported when one of them is first used,
+# which makes `import funcnet` as fast as `import jax`.
+_NAMES = {
+    "augment": "cutout flips_and_shifts mixup random_flip random_resized_crop random_shift",
+    "checkpoint": "load_model save_model",
+    "config": "Config",
+    "datasets": """
+        DataWarning Dataset Encoding Feature check_dataset download_cifar10 find_cifar10 load_arrays
+        load_cifar10 load_dataset load_digits load_images load_table read_inputs
+    """,
+    "defaults": "complete_config",
+    "gradcheck": "GradientCheck check_gradients numerical_gradient relative_error scaled_error",
+    "layer": "Layer make_layer make_stateful_layer",
+    "layers": """
+        affine_backward affine_forward affine_relu_backward affine_relu_forward batchnorm_backward
+        batchnorm_forward dropout_backward dropout_forward gelu_backward gelu_forward
+        gelu_tanh_backward gelu_tanh_forward layernorm_backward layernorm_forward
+        leaky_relu_backward leaky_relu_forward relu_backward relu_forward tanh_backward tanh_forward
+        with_custom_vjp
+    """,
+    "losses": "l2_penalty smooth_labels softmax_loss svm_loss",
+    "metrics": "accuracy balanced_accuracy confusion_matrix log_loss recall",
+    "model": "BestModel Evaluation Model evaluate predict predict_proba predict_scores",
+    "net": """
+        affine batchnorm dropout gelu layernorm leaky_relu loss loss_and_grads mlp relu residual
+        serial tanh
+    """,
+    "optim": """
+        adagrad adam adamw averaged_params clip_by_global_norm global_norm lion muon nesterov
+        rmsprop sgd sgd_momentum with_average
+    """,
+    "optimizer": "Optimizer apply_updates",
+    "plots": "plot_heat_map plot_histories plot_history plot_lines plot_parallel plot_sweep",
+    "preprocess": """
+        Preprocess chain no_preprocess normalize_contrast shuffle_features standardize
+        standardize_numbers subtract_mean whiten
+    """,
+    "recipes": "Experiment Recipe experiment list_recipes load_recipe",
+    "schedules": "constant cosine_decay exponential_decay one_cycle step_decay warmup",
+    "step": "TrainState init_train_state make_train_step",
+    "sweeps.search": "grid integers log_uniform member_key random_search uniform",
+    "sweeps.sweep": "SweepResult sweep",
+    "sweeps.table": "Member mean_over_seeds sweep_table",
+    "train": "FitResult History fit",
+    "tree": "FrozenDict freeze unfreeze",
+}
+_WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> _Any:
+    if name in {module.split(".")[0] for module in _NAMES}:
+        return _import_module(f"{__name__}.{name}")
+    if name not in _WHERE:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message, name=name, obj=_sys.modules[__name__])
+    value = getattr(_import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

@@ -734,6 +734,7 @@ def test_import_needs_jax_and_numpy_alone():
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
         "import jax, funcnet as fn\n"
+        "[getattr(fn, name) for name in fn.__all__]\n"
         "fn.fit(fn.mlp([4], 10), fn.adam(1e-3), fn.load_digits(), key=jax.random.key(0),"
         " epochs=1, batch_size=100)\n"
         "print('fine')"

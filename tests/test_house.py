@@ -1,10 +1,13 @@
 """The order of the house: files one can read through, imports that point one way."""
 
 import ast
+import importlib
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+import funcnet
 
 PACKAGE = Path(__file__).parent.parent / "funcnet"
 FILES = {
@@ -23,6 +26,7 @@ STOREYS = (
         "funcnet.metrics",
         "funcnet.own_metrics",
     ),
+    ("funcnet.transposed", "funcnet.loop"),
     ("funcnet.net", "funcnet.optim"),
     ("funcnet.step",),
     ("funcnet.model",),
@@ -79,3 +83,21 @@ def test_imports_point_one_way():
 def test_pictures_need_the_table_of_a_sweep_alone():
     sweeps = {name for name in everything_below("funcnet.plots") if ".sweeps." in name}
     assert sweeps == {"funcnet.sweeps.table", "funcnet.sweeps.search"}
+
+
+def test_the_package_has_the_public_names_of_its_modules():
+    for name in FILES:
+        module = importlib.import_module(name)
+        inside = name.removeprefix("funcnet.")
+        within = "datasets" if inside.startswith("datasets.") else inside
+        known = funcnet._NAMES.get(within, "").split()
+        if within == inside:
+            assert sorted(getattr(module, "__all__", [])) == sorted(known), name
+        else:
+            assert {*getattr(module, "__all__", [])} <= {*known}, name
+    assert sorted(funcnet.datasets.__all__) == sorted(funcnet._NAMES["datasets"].split())
+    for name in funcnet.__all__:
+        assert getattr(funcnet, name) is getattr(funcnet, name)
+    assert set(funcnet.__all__) <= set(dir(funcnet))
+    with pytest.raises(AttributeError, match="no attribute 'adm'"):
+        _ = funcnet.adm

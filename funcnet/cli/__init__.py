@@ -15,6 +15,7 @@ import jax
 import funcnet as fn
 from funcnet import checks
 from funcnet.cli import datasets, evaluate, gradcheck, predict, recipes, sweep, train
+from funcnet.cli.cache import keep_compiled
 from funcnet.cli.console import close_output
 from funcnet.cli.parser import Formatter, Parser
 from funcnet.config import OPTIONS, Config
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """The program `funcnet`."""
+    keep_compiled()
     code = main()
     if code == 130:  # an interrupted compiler does not survive the end of the interpreter
         with contextlib.suppress(OSError):
