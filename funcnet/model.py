@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +15,10 @@ from funcnet.datasets.encoding import Encoding
 from funcnet.datasets.tables import inputs_of, is_table
 from funcnet.layer import Layer
 from funcnet.loop import slices
-from funcnet.losses import gives_probabilities, softmax_loss
+from funcnet.losses import LOSSES, gives_probabilities, softmax_loss
 from funcnet.net import as_input
-from funcnet.preprocess import Preprocess
-from funcnet.step import num_scores, on_device, stats_on_device
+from funcnet.preprocess import Preprocess, no_preprocess
+from funcnet.step import num_scores, stats_on_device
 from funcnet.tree import LossFn, Tree
 
 __all__ = [
@@ -56,6 +56,16 @@ class Model:
     state: Tree
     preprocess: Preprocess
     encoding: Encoding | None = field(default=None, kw_only=True)
+
+    @cached_property
+    def on_device(self) -> "Model":
+        """The same as compiled programs take it, with arrays of JAX: made once, for all calls."""
+        params, state = jax.tree.map(jnp.asarray, (self.params, self.state))
+        return Model(self.net, params, state, stats_on_device(self.preprocess))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: nothing that can be made again."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 @partial(
@@ -160,9 +170,10 @@ def predict_scores(
     x, views = _inputs(model, x), _check_views(views)
     batch_size = checks.COUNT.check("batch_size", batch_size)
     model, x = _on_device(model, x, views)
-    return np.concatenate(
-        [np.asarray(_scores(model, x[b], views=views)) for b in slices(len(x), batch_size)]
-    )
+    found = [
+        _scores(model, filled(x[b], batch_size), views=views) for b in slices(len(x), batch_size)
+    ]
+    return np.concatenate(list(map(np.asarray, found)))[: len(x)]
 
 
 def predict_proba(
@@ -230,8 +241,9 @@ def _with_metrics(
     total, predicted, surprise = 0.0, np.zeros(len(x), int), np.zeros(len(x))  # of each example
     model, x = _on_device(model, x, views)
     for b in slices(len(x), batch_size):
-        loss, values = _loss_and_scores(model, x[b], y[b], loss_fn=loss_fn, views=views)
-        scores, total = np.asarray(values), total + float(loss)
+        batch = filled_pair(x[b], y[b], batch_size, loss_fn)
+        loss, values = _loss_and_scores(model, *batch, loss_fn=loss_fn, views=views)
+        scores, total = np.asarray(values)[: len(y[b])], total + float(loss)
         predicted[b], surprise[b] = metrics.chosen(scores), metrics.surprise(y[b], scores)
     recall = metrics.recall(y, predicted, num_classes)
     confusion = metrics.confusion_matrix(y, predicted, num_classes)
@@ -259,20 +271,59 @@ def scores(model: Model, x: jax.Array, views: tuple[View, ...] = ()) -> jax.Arra
 
 
 def loss_and_scores(
-    model: Model, x: jax.Array, y: jax.Array, loss_fn: LossFn, views: tuple[View, ...] = ()
+    model: Model,
+    x: jax.Array,
+    y: jax.Array,
+    rows: Any,
+    loss_fn: LossFn,
+    views: tuple[View, ...] = (),
 ) -> tuple[jax.Array, jax.Array]:
-    """The sum of the losses over a batch, and the scores."""
+    """The sum of the losses over the first rows of a batch, and the scores of all."""
     values = scores(model, x, views)
-    return loss_fn(values, y)[0] * len(x), values
+    if loss_fn not in LOSSES.values():  # it may be of a batch as a whole: there are no other rows
+        return loss_fn(values, y)[0] * len(x), values
+
+    def of_row(scores: jax.Array, y: jax.Array) -> jax.Array:
+        return loss_fn(scores[None], y[None])[0]
+
+    return jnp.where(jnp.arange(len(x)) < rows, jax.vmap(of_row)(values, y), 0).sum(), values
 
 
 def sums(
-    model: Model, x: jax.Array, y: jax.Array, loss_fn: LossFn, views: tuple[View, ...] = ()
+    model: Model,
+    x: jax.Array,
+    y: jax.Array,
+    rows: Any,
+    loss_fn: LossFn,
+    views: tuple[View, ...] = (),
 ) -> tuple[jax.Array, jax.Array]:
-    """The sum of the losses over a batch, and the number of right answers."""
-    loss, values = loss_and_scores(model, x, y, loss_fn, views)
+    """The sum of the losses over the first rows of a batch, and the number of right answers."""
+    loss, values = loss_and_scores(model, x, y, rows, loss_fn, views)
     right = (values.argmax(axis=1) == y) & ~jnp.isnan(values).any(axis=1)  # a NaN is no answer
-    return loss, right.sum()
+    return loss, (right & (jnp.arange(len(x)) < rows)).sum()
+
+
+def filled(x: Any, batch_size: int) -> Any:
+    """A batch [N, ...] with its first row again, up to one of a few sizes, the largest batch_size.
+
+    So programs are compiled for these sizes, 1, 4, 16, 64, ..., and not for each that occurs.
+    """
+    size = 1
+    while size < len(x):
+        size *= 4
+    missing = min(size, max(batch_size, len(x))) - len(x)
+    if not missing:
+        return x
+    x = np.asarray(x)
+    return np.concatenate([x, np.repeat(x[:1], missing, axis=0)])
+
+
+def filled_pair(x: Any, y: Any, batch_size: int, loss_fn: LossFn) -> tuple[Any, Any, np.int32]:
+    """A batch and its labels for `sums`, with the number of its rows."""
+    rows = np.int32(len(y))
+    if loss_fn not in LOSSES.values():
+        return x, y, rows
+    return filled(x, batch_size), filled(y, batch_size), rows
 
 
 _scores = jax.jit(scores, static_argnames=("views",))
@@ -290,20 +341,22 @@ def measure(
 ) -> Evaluation:
     """The loss, the accuracy and the views of an Evaluation alone, for arguments checked."""
     (model, x), batches = _on_device(model, x, views), slices(len(x), batch_size)
-    pairs = [_sums(model, x[b], y[b], loss_fn=loss_fn, views=views) for b in batches]
+    pairs = [
+        _sums(model, *filled_pair(x[b], y[b], batch_size, loss_fn), loss_fn=loss_fn, views=views)
+        for b in batches
+    ]
     total, right = sum(float(value) for value, _ in pairs), sum(int(count) for _, count in pairs)
     return Evaluation(total / len(x), right / len(x), max(1, len(views)))
 
 
 def _on_device(model: Model, x: Any, views: tuple[View, ...]) -> tuple[Model, Any]:
     """The model and its inputs as compiled programs take them; a BestModel as a Model, too."""
-    if not views:
-        x, preprocess = on_device(x, model.preprocess)
-    else:  # they are of raw inputs, so that the program has to preprocess
-        preprocess = stats_on_device(model.preprocess)
-        if checks.is_wide(x):
-            x = checks.narrowed(x, "x", "to be looked at in several views")
-    return Model(model.net, model.params, model.state, preprocess), x
+    ready = model.on_device
+    if checks.is_wide(x):
+        if views:  # they are of raw inputs, so that the program has to preprocess
+            return ready, checks.narrowed(x, "x", "to be looked at in several views")
+        return replace(ready, preprocess=no_preprocess(x)), model.preprocess(x)
+    return ready, x
 
 
 def _inputs(model: Model, x: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from funcnet.datasets import Dataset
 from funcnet.loop import FIRST_CHUNK, slices
-from funcnet.model import BestModel, Model, is_better
+from funcnet.model import BestModel, Model, filled_pair, is_better
 from funcnet.step import EVALUATION_BATCH, Held, TrainState, on_device
 from funcnet.sweeps.groups import Group
 from funcnet.sweeps.programs import (
@@ -203,14 +203,14 @@ def _better(old: Best | None, new: Best) -> Best:
 def _measure(chunk: Chunk, x: np.ndarray, y: np.ndarray) -> _Measured:
     """The loss and the accuracy of each member, arrays."""
     total, right = np.zeros(()), np.zeros((), int)
+    loss_fn = chunk.group.programs[chunk.indices[0]].loss_fn
     x, preprocess = on_device(x, chunk.group.preprocess)
     for b in slices(len(x), EVALUATION_BATCH):
         losses, counts = sums_of_members(
             chunk.state,
             chunk.numbers,
             preprocess,
-            x[b],
-            y[b],
+            *filled_pair(x[b], y[b], EVALUATION_BATCH, loss_fn),
             plan=chunk.group.plan,
         )
         total, right = total + np.asarray(losses, np.float64), right + np.asarray(counts)

@@ -173,15 +173,18 @@ def sums_of_members(
     preprocess: Preprocess,
     x: jax.Array,
     y: jax.Array,
+    rows: Any,
     *,
     plan: Plan,
 ) -> tuple[jax.Array, jax.Array]:
-    """For each member the sum of the losses over a batch, and the number of right answers."""
+    """`sums` of each member over a batch."""
 
     def one(state: TrainState, numbers: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         program = make_program(plan, numbers).program
         params = params_in_use(state, program=program)
-        return sums(Model(program.net, params, state.state, preprocess), x, y, program.loss_fn)
+        return sums(
+            Model(program.net, params, state.state, preprocess), x, y, rows, program.loss_fn
+        )
 
     return jax.vmap(one, in_axes=(_axes(state.key), 0))(state, numbers)
 
