@@ -1,10 +1,11 @@
 """The loop over the batches of an epoch: their order, and chunks of steps of about a second."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,16 +76,43 @@ def run_steps(
     return jax.lax.fori_loop(first, end, one, (carry, losses))
 
 
+class Epoch(NamedTuple):
+    """What the steps of an epoch go by, on the device.
+
+    Attributes:
+      order: [room, ...] int32, the order of the examples, and zeros after it.
+      losses: [room // batch_size, ...], where losses are written.
+      rest: the last batch, if it is short, else None.
+      full: the number of full batches.
+    """
+
+    order: jax.Array
+    losses: jax.Array
+    rest: jax.Array | None
+    full: int
+
+
+def make_epoch(
+    order: np.ndarray, *, room: int, batch_size: int, loss_shape: tuple[int, ...] = ()
+) -> Epoch:
+    """An epoch of an order [N, ...] of examples in arrays that have room for so many rows.
+
+    Epochs of about N examples are of one shape, so that they are the same programs.
+    """
+    full, given = len(order) // batch_size, np.zeros((room, *order.shape[1:]), np.int32)
+    given[: len(order)] = order
+    losses = jnp.zeros((room // batch_size, *loss_shape), float)
+    rest = jnp.asarray(order[full * batch_size :]) if len(order) % batch_size else None
+    return Epoch(jnp.asarray(given), losses, rest, full)
+
+
 def over_epoch(
     steps: Callable[..., tuple[Any, jax.Array]],
     step: Callable[[Any, jax.Array], tuple[Any, jax.Array]],
     held: Any,
-    order: np.ndarray,
-    *,
-    loss_shape: tuple[int, ...],
-    room: int,
-    batch_size: int,
+    epoch: Epoch,
     size: int,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Any, np.ndarray, int]:
     """All steps of an epoch: those of full batches in chunks of about a second, and the rest.
 
@@ -93,31 +121,34 @@ def over_epoch(
         buffers of the first two.
       step: `step(held, batch) -> (held, loss)`, compiled, for a last batch that is short.
       held: what goes from step to step.
-      order: [N, ...] int32.
-      loss_shape: that of the loss of a step.
-      room: how many rows the order is given, N at least, so that epochs of about N examples are
-        one program.
-      batch_size: examples per step.
+      epoch: the Epoch; its losses are given up.
       size: how many steps the first chunk has.
+      stopped: asked before each chunk: whether to give up, with a KeyboardInterrupt.
     Returns:
       What is held, the losses [steps, ...] in float64, and the size for the next epoch.
     """
-    count, done = len(order) // batch_size, 0
-    given = np.zeros((room, *order.shape[1:]), np.int32)
-    given[: len(order)] = order
-    on_device = jnp.asarray(given)
-    losses = jnp.zeros((room // batch_size, *loss_shape), float)
-    while done < count:
-        end, before = min(done + size, count), time.perf_counter()
-        held, losses = steps(held, losses, on_device, np.int32(done), np.int32(end))
+    done, losses = 0, epoch.losses
+    while done < epoch.full:
+        if stopped():
+            raise KeyboardInterrupt
+        end, before = min(done + size, epoch.full), time.perf_counter()
+        held, losses = steps(held, losses, epoch.order, np.int32(done), np.int32(end))
         jax.block_until_ready(losses)
         rate = (end - done) / max(time.perf_counter() - before, 1e-9)
         size, done = max(1, min(8 * size, int(rate * CHUNK_SECONDS))), end
-    history = np.asarray(losses, np.float64)[:count]
-    if len(order) % batch_size:
-        held, loss = step(held, jnp.asarray(order[count * batch_size :]))
+    history = np.asarray(losses, np.float64)[: epoch.full]
+    if epoch.rest is not None:
+        held, loss = step(held, epoch.rest)
         history = np.concatenate([history, np.asarray(loss, np.float64)[None]])
     return held, history, size
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
 
 
 def slices(count: int, batch_size: int) -> Iterator[slice]:

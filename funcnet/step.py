@@ -12,7 +12,7 @@ from funcnet import checks, transposed
 from funcnet.augment import Augmentation, in_turn, mixup
 from funcnet.datasets import Dataset
 from funcnet.layer import Layer
-from funcnet.loop import epoch_order, over_epoch, roomy, run_steps, slices
+from funcnet.loop import epoch_order, make_epoch, over_epoch, roomy, run_steps, slices
 from funcnet.losses import LABEL_SMOOTHING, LOSSES, REG, is_zero, smooth_labels, softmax_loss
 from funcnet.net import as_input, loss_and_grads, matrices
 from funcnet.optim import (
@@ -291,8 +291,8 @@ def train_epoch(
         return _step(held, batch, *given, program=program)
 
     order = epoch_order(key, epoch, data.num_examples)
-    options = {"room": len(data.x), "batch_size": batch_size, "size": size}
-    return over_epoch(steps, step, held, order, loss_shape=(), **options)
+    made = make_epoch(order, room=len(data.x), batch_size=batch_size)
+    return over_epoch(steps, step, held, made, size)
 
 
 def params_in_use(train_state: TrainState, *, program: Program) -> Tree:

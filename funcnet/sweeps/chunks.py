@@ -12,15 +12,17 @@ import numpy as np
 from funcnet.datasets import Dataset
 from funcnet.loop import FIRST_CHUNK, slices
 from funcnet.model import BestModel, Model, filled_pair, is_better
-from funcnet.step import EVALUATION_BATCH, Held, TrainState, on_device
+from funcnet.step import EVALUATION_BATCH, TrainState, on_device
 from funcnet.sweeps.groups import Group
 from funcnet.sweeps.programs import (
+    Part,
     hold_members,
     init_states,
     params_of_members,
     release_members,
     run_keys,
     select,
+    split,
     stack,
     sums_of_members,
     train_members,
@@ -43,7 +45,8 @@ class Chunk(NamedTuple):
     numbers: dict[str, jax.Array]
     before: tuple[Member, ...]  # the members as they were when this chunk was begun
     state: TrainState  # the key has the axis only if members have different ones
-    held: tuple[Held, ...]  # the same, in buffers that training gives up
+    parts: tuple[Part, ...]  # the same, in buffers that training gives up
+    sizes: tuple[int, ...]  # of the parts
     size: int  # how many steps are about a second
     best: "Best | None"
     losses: tuple[np.ndarray, ...]  # [members, steps] for each epoch
@@ -127,13 +130,15 @@ def begin(
     first = tuple(members[i] for i in filled)
     best = [m.best for m in first if m.best is not None]
     state = _first_state(group, first, member_keys, numbers)
+    sizes = split(state)
     chunk = Chunk(
         group=group,
         indices=indices,
         numbers=numbers,
         before=first,
         state=state,
-        held=hold_members(state, numbers, plan=group.plan),
+        parts=hold_members(state, numbers, plan=group.plan, sizes=sizes),
+        sizes=sizes,
         size=FIRST_CHUNK,
         best=stack([Best(b.params, b.state, b.epoch, b.accuracy, b.loss) for b in best]),
         losses=(),
@@ -159,19 +164,19 @@ def _first_state(
 def advance(chunk: Chunk, dataset: Dataset, looks: frozenset[int]) -> Chunk:
     """The chunk after another epoch."""
     group, epoch = chunk.group, chunk.epoch + 1
-    held, losses, size = train_members(
-        chunk.held,
+    parts, losses, size = train_members(
+        chunk.parts,
         chunk.state.key,
         chunk.epoch,
-        chunk.numbers,
         group.data,
         plan=group.plan,
+        sizes=chunk.sizes,
         batch_size=group.batch_size,
         size=chunk.size,
     )
     chunk = chunk._replace(
-        state=release_members(held, chunk.state.key, epoch),
-        held=held,
+        state=release_members(parts, chunk.state.key, epoch, sizes=chunk.sizes),
+        parts=parts,
         size=size,
         losses=(*chunk.losses, losses.T),
         epoch=epoch,

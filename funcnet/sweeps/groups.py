@@ -39,6 +39,13 @@ CPU_CACHE = 64 * 2**20  # bytes; on the CPU, members whose state is more are no 
 OPTIONS: dict[str, Any] = {**defaults(FitOptions), "batch_size": None}
 
 
+class Call:
+    """A call of `sweep`, and what was compiled for it."""
+
+    def __init__(self) -> None:
+        self.compiled: dict[Any, Any] = {}
+
+
 class Plan(NamedTuple):
     """What is compiled into the program of a group, but for the numbers of its members.
 
@@ -46,7 +53,7 @@ class Plan(NamedTuple):
     settings, such as a global of a notebook, may have changed.
     """
 
-    call: object
+    call: Call
     experiment: Experiment
     fixed: tuple[tuple[str, str, Any], ...]  # name, type and value of structural settings
     options: tuple[tuple[str, Any], ...]  # those of `sweep`
@@ -82,7 +89,7 @@ def make_groups(
     chunk_size: int | None,
 ) -> list[Group]:
     """The groups, everything in them checked."""
-    takes_seed, call = "seed" in inspect.signature(experiment).parameters, object()
+    takes_seed, call = "seed" in inspect.signature(experiment).parameters, Call()
     static = tuple((k, v) for k, v in common.items() if k not in ("preprocess", "batch_size"))
     numbers: dict[Plan, dict[int, dict[str, Any]]] = {}  # for each plan those of its members
     known: dict[Any, Made] = {}  # seeds share what was made

@@ -1,14 +1,18 @@
-"""The compiled programs of a sweep: each of them is for all members of a chunk at once."""
+"""The compiled programs of a sweep: each of them is for some members of a chunk at once."""
 
+import itertools
+import math
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.loop import epoch_order, over_epoch, run_steps
+from funcnet.loop import Epoch, cores, epoch_order, make_epoch, over_epoch, run_steps
 from funcnet.model import Model, sums
 from funcnet.preprocess import Preprocess
 from funcnet.step import (
@@ -25,7 +29,7 @@ from funcnet.sweeps.groups import Plan, make_program
 from funcnet.tree import Tree
 
 HELD_AXES = Held(0, 0, 0, None)  # type: ignore[arg-type]  # of the members
-HALVED = 8  # members; on the CPU, so many or more are faster as two halves, see `_parts`
+PART_BYTES = 2 * 2**20  # of the state of members that a core trains side by side
 
 
 @partial(jax.jit, static_argnames=("plan", "in_shape"))
@@ -47,69 +51,145 @@ def init_states(
     return jax.vmap(one, in_axes=(key_axis, 0, 0), out_axes=_axes(keys))(keys, numbers, count)
 
 
-@partial(jax.jit, static_argnames=("plan",))
+class Part(NamedTuple):
+    """Members whose steps are one program, which runs beside those of other parts.
+
+    A single one has no axis of members.
+    """
+
+    held: Held
+    key: jax.Array
+    numbers: dict[str, jax.Array]
+
+
+def split(state: TrainState) -> tuple[int, ...]:
+    """How many members each part of a chunk has.
+
+    On the CPU parts run in threads, each as good as on one core, and are as small as is good for a
+    core's cache; the operations of a part alone would seldom fill all cores.
+    """
+    leaves = jax.tree.leaves(_trees(state))
+    count = len(leaves[0])
+    if jax.default_backend() != "cpu" or count == 1:
+        return (count,)
+    width = max(1, PART_BYTES // (sum(leaf.nbytes for leaf in leaves) // count))
+    parts = min(count, max(cores(), math.ceil(count / width)))
+    return tuple(len(part) for part in np.array_split(np.arange(count), parts))
+
+
+@partial(jax.jit, static_argnames=("plan", "sizes"))
 def hold_members(
-    state: TrainState, numbers: dict[str, jax.Array], *, plan: Plan
-) -> tuple[Held, ...]:
-    """The states of members for `train_members`, a copy: those of the parts they have in a step."""
+    state: TrainState, numbers: dict[str, jax.Array], *, plan: Plan, sizes: tuple[int, ...]
+) -> tuple[Part, ...]:
+    """The states of members for `train_members`, a copy, in parts of these sizes."""
 
     def one(state: TrainState, numbers: dict[str, jax.Array]) -> Held:
         return held_parts(state, make_program(plan, numbers).program)
 
     held = jax.vmap(one, in_axes=(_axes(state.key), 0), out_axes=HELD_AXES)(state, numbers)
 
-    def taken(part: slice) -> Held:
-        params, layers, opt_state = jax.tree.map(lambda leaf: leaf[part], held[:3])
-        return Held(params, layers, opt_state, jnp.copy(held.step))
+    def part(first: int, size: int) -> Part:
+        at: Any = first if size == 1 else slice(first, first + size)
+        params, layers, opt_state = jax.tree.map(lambda leaf: leaf[at], held[:3])
+        own = Held(params, layers, opt_state, jnp.copy(held.step))
+        key = state.key[at] if state.key.ndim else state.key
+        return Part(own, key, {name: values[at] for name, values in numbers.items()})
 
-    return tuple(map(taken, _parts(len(jax.tree.leaves(held[:3])[0]))))
+    firsts = itertools.accumulate(sizes, initial=0)
+    return tuple(part(first, size) for first, size in zip(firsts, sizes, strict=False))
 
 
-@jax.jit
-def release_members(held: tuple[Held, ...], key: jax.Array, epoch: Any) -> TrainState:
+@partial(jax.jit, static_argnames=("sizes",))
+def release_members(
+    parts: tuple[Part, ...], key: jax.Array, epoch: Any, *, sizes: tuple[int, ...]
+) -> TrainState:
     """The TrainState of members that are held: a copy."""
-    parts = [release(part, key, epoch) for part in held]
-    trees = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *map(_trees, parts))
-    return _with_trees(parts[0], trees)
+    states = [release(part.held, key, epoch) for part in parts]
+
+    def put_together(*leaves: jax.Array) -> jax.Array:
+        pairs = zip(leaves, sizes, strict=True)
+        return jnp.concatenate([leaf[None] if size == 1 else leaf for leaf, size in pairs])
+
+    return _with_trees(states[0], jax.tree.map(put_together, *map(_trees, states)))
 
 
 def train_members(
-    held: tuple[Held, ...],
+    parts: tuple[Part, ...],
     key: jax.Array,
     epoch: int,
-    numbers: dict[str, jax.Array],
     data: TrainingArrays,
     *,
     plan: Plan,
+    sizes: tuple[int, ...],
     batch_size: int,
     size: int,
-) -> tuple[tuple[Held, ...], np.ndarray, int]:
+) -> tuple[tuple[Part, ...], np.ndarray, int]:
     """`train_epoch` of all members: their losses are [steps, members].
 
     Args:
-      held: their states, whose buffers are given up.
+      parts: the members, whose buffers are given up.
       key: the key that all of them have, or one for each.
-      numbers: what the experiment is given of each.
       epoch, data, batch_size, size: as for `train_epoch`.
       plan: the plan.
+      sizes: those of the parts.
     """
-    given = key, numbers, data.x, data.y, data.preprocess
+    count, shared = data.num_examples, key.ndim == 0
+    orders = [epoch_order(each, epoch, count) for each in ([key] if shared else key)]
+    ends, stop = list(itertools.accumulate(sizes)), threading.Event()
 
-    def steps(*at: Any) -> tuple[tuple[Held, ...], jax.Array]:
-        return _steps(*at, *given, plan=plan, batch_size=batch_size)
+    def prepared(part: Part, end: int, size: int) -> tuple[Any, ...]:
+        # All that is traced is traced here: the threads would not know of JAX's settings here.
+        own = orders[0] if shared else np.stack(orders[end - size : end], axis=1)
+        own = own[:, 0] if size == 1 and not shared else own
+        made = make_epoch(
+            own,
+            room=len(data.x),
+            batch_size=batch_size,
+            loss_shape=() if size == 1 else (size,),
+        )
+        given = part.key, part.numbers, data.x, data.y, data.preprocess
+        static: dict[str, Any] = {"plan": plan, "members": size}
+        at = part.held, made.losses, made.order, np.int32(0), np.int32(0), *given
+        steps = _compiled(_steps, at, batch_size=batch_size, shared=shared, **static)
+        step = None
+        if made.rest is not None:
+            step = _compiled(_step, (part.held, made.rest, *given), shared=shared, **static)
+        return steps, step, part, made, given
 
-    def step(held: tuple[Held, ...], batch: jax.Array) -> tuple[tuple[Held, ...], jax.Array]:
-        return _step(held, batch, *given, plan=plan)
+    def train(steps: Any, step: Any, part: Part, made: Epoch, given: tuple[Any, ...]) -> Any:
+        held, losses, after = over_epoch(
+            lambda *at: steps(*at, *given),
+            lambda held, batch: step(held, batch, *given),
+            part.held,
+            made,
+            size,
+            stop.is_set,
+        )
+        return part._replace(held=held), losses.reshape(len(losses), -1), after
 
-    keys = [key] if key.ndim == 0 else key
-    orders = np.stack([epoch_order(each, epoch, data.num_examples) for each in keys], axis=1)
-    options = {"room": len(data.x), "batch_size": batch_size, "size": size}
-    members = (sum(map(_count, held)),)
-    return over_epoch(steps, step, held, orders, loss_shape=members, **options)
+    ready = list(itertools.starmap(prepared, zip(parts, ends, sizes, strict=True)))
+    with ThreadPoolExecutor(min(cores(), len(ready))) as pool:
+        try:
+            done = list(pool.map(train, *zip(*ready, strict=True)))
+        except BaseException:  # an interrupt is heard here, between chunks of steps there
+            stop.set()
+            raise
+    after = min(size for _, _, size in done)
+    return tuple(part for part, _, _ in done), np.hstack([losses for _, losses, _ in done]), after
+
+
+def _compiled(function: Any, at: tuple[Any, ...], *, plan: Plan, **static: Any) -> Any:
+    """A function compiled for arguments like these: once for a call of `sweep`."""
+    known = plan.call.compiled
+    key = (function, plan, tuple(sorted(static.items())))
+    if key not in known:
+        del static["shared"]
+        known[key] = function.lower(*at, plan=plan, **static).compile()
+    return known[key]
 
 
 def _step_on(
-    held: tuple[Held, ...],
+    held: Held,
     batch: jax.Array,
     key: jax.Array,
     numbers: dict[str, jax.Array],
@@ -117,9 +197,9 @@ def _step_on(
     y: jax.Array,
     preprocess: Preprocess,
     plan: Plan,
-) -> tuple[tuple[Held, ...], jax.Array]:
-    """One update of each member; batch is [N, 1] if all take the same examples, or [N, members]."""
-    shared = key.ndim == 0
+    members: int,
+) -> tuple[Held, jax.Array]:
+    """One update of each member; batch is [N] if all take the same examples, or [N, members]."""
 
     def one(
         held: Held, batch: jax.Array, key: jax.Array, numbers: dict[str, jax.Array]
@@ -127,26 +207,18 @@ def _step_on(
         made = make_program(plan, numbers)
         return step_on(held, batch, key, x, y, preprocess, made.numbers, made.program)
 
-    axes = (HELD_AXES, None, None, 0) if shared else (HELD_AXES, 1, 0, 0)
-    side_by_side = jax.vmap(one, in_axes=axes, out_axes=(HELD_AXES, 0))
-    done = [
-        side_by_side(
-            own,
-            batch[:, 0] if shared else batch[:, part],
-            key if shared else key[part],
-            {name: values[part] for name, values in numbers.items()},
-        )
-        for own, part in zip(held, _parts(sum(map(_count, held))), strict=True)
-    ]
-    return tuple(own for own, _ in done), jnp.concatenate([loss for _, loss in done])
+    if members == 1:
+        return one(held, batch, key, numbers)
+    axes = (HELD_AXES, None, None, 0) if key.ndim == 0 else (HELD_AXES, 1, 0, 0)
+    return jax.vmap(one, in_axes=axes, out_axes=(HELD_AXES, 0))(held, batch, key, numbers)
 
 
-_step = jax.jit(_step_on, static_argnames=("plan",), donate_argnums=(0,))
+_step = jax.jit(_step_on, static_argnames=("plan", "members"), donate_argnums=(0,))
 
 
-@partial(jax.jit, static_argnames=("plan", "batch_size"), donate_argnums=(0, 1))
+@partial(jax.jit, static_argnames=("plan", "members", "batch_size"), donate_argnums=(0, 1))
 def _steps(
-    held: tuple[Held, ...],
+    held: Held,
     losses: jax.Array,
     order: jax.Array,
     first: Any,
@@ -158,10 +230,11 @@ def _steps(
     preprocess: Preprocess,
     *,
     plan: Plan,
+    members: int,
     batch_size: int,
-) -> tuple[tuple[Held, ...], jax.Array]:
-    def step(held: tuple[Held, ...], batch: jax.Array) -> tuple[tuple[Held, ...], jax.Array]:
-        return _step_on(held, batch, key, numbers, x, y, preprocess, plan)
+) -> tuple[Held, jax.Array]:
+    def step(held: Held, batch: jax.Array) -> tuple[Held, jax.Array]:
+        return _step_on(held, batch, key, numbers, x, y, preprocess, plan, members)
 
     return run_steps(step, held, losses, order, first, end, batch_size)
 
@@ -227,11 +300,6 @@ def _axes(key: jax.Array) -> TrainState:
     return TrainState(0, 0, 0, 0 if key.ndim else None, None, None)  # type: ignore[arg-type]
 
 
-def _count(held: Held) -> int:
-    """The number of members in a part."""
-    return len(jax.tree.leaves(held[:3])[0])
-
-
 def _trees(state: TrainState) -> tuple[Tree, Tree, Tree]:
     """The parts of a state in which every leaf has an axis of members."""
     return state.params, state.state, state.opt_state
@@ -240,15 +308,3 @@ def _trees(state: TrainState) -> tuple[Tree, Tree, Tree]:
 def _with_trees(state: TrainState, trees: tuple[Tree, Tree, Tree]) -> TrainState:
     params, layers, opt_state = trees
     return state._replace(params=params, state=layers, opt_state=opt_state)
-
-
-def _parts(count: int) -> list[slice]:
-    """The members whose steps are one operation each.
-
-    On the CPU they are two halves, whose operations run beside each other: what is too small
-    for all cores in one fills them together with what the other has to do.
-    """
-    if jax.default_backend() != "cpu" or count < HALVED:
-        return [slice(0, count)]
-    half = (count + 1) // 2
-    return [slice(0, half), slice(half, count)]
