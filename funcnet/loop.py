@@ -22,16 +22,27 @@ def epoch_order(key: jax.Array, epoch: int, count: int) -> np.ndarray:
     It is a `jax.random.permutation`: sorted by random keys, and again where these may be equal.
     NumPy sorts them many times as fast as XLA does on the CPU.
     """
-    order = np.arange(count, dtype=np.uint64)
-    for keys in np.asarray(_sort_keys(key, np.int32(epoch), count=count)):
+    return _sorted_by(np.asarray(_sort_keys(key, np.int32(epoch), count=count)))
+
+
+def epoch_orders(keys: jax.Array, epoch: int, count: int) -> np.ndarray:
+    """The orders of the runs with these keys, [runs, count]."""
+    drawn = np.asarray(_sort_keys_of_runs(keys, np.int32(epoch), count=count))
+    return np.stack([_sorted_by(rounds) for rounds in drawn])
+
+
+def _sorted_by(rounds: np.ndarray) -> np.ndarray:
+    """The order that sorting by each of several arrays of keys [rounds, count] leads to."""
+    place = np.arange(rounds.shape[1], dtype=np.uint64)
+    order = place
+    for keys in rounds:
         # The place in the low bits makes equal keys keep their order.
-        placed = (keys.astype(np.uint64) << np.uint64(32)) | np.arange(count, dtype=np.uint64)
+        placed = (keys.astype(np.uint64) << np.uint64(32)) | place
         order = order[np.sort(placed) & np.uint64(2**32 - 1)]
     return order.astype(np.int32)
 
 
-@partial(jax.jit, static_argnames=("count",))
-def _sort_keys(key: jax.Array, epoch: Any, *, count: int) -> jax.Array:
+def _make_sort_keys(key: jax.Array, epoch: Any, *, count: int) -> jax.Array:
     """The keys by which an order is sorted: [rounds, count] uint32."""
     order_key, _ = jax.random.split(key)
     rounds = math.ceil(3 * math.log(count) / math.log(2**32 - 1))
@@ -40,6 +51,14 @@ def _sort_keys(key: jax.Array, epoch: Any, *, count: int) -> jax.Array:
         key, own = jax.random.split(key)
         rows.append(jax.random.bits(own, (count,), jnp.uint32))
     return jnp.stack(rows) if rows else jnp.zeros((0, count), jnp.uint32)
+
+
+_sort_keys = jax.jit(_make_sort_keys, static_argnames=("count",))
+
+
+@partial(jax.jit, static_argnames=("count",))
+def _sort_keys_of_runs(keys: jax.Array, epoch: Any, *, count: int) -> jax.Array:
+    return jax.vmap(partial(_make_sort_keys, count=count), in_axes=(0, None))(keys, epoch)
 
 
 def run_steps(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.loop import Epoch, cores, epoch_order, make_epoch, over_epoch, run_steps
+from funcnet.loop import Epoch, cores, epoch_order, epoch_orders, make_epoch, over_epoch, run_steps
 from funcnet.model import Model, sums
 from funcnet.preprocess import Preprocess
 from funcnet.step import (
@@ -29,7 +29,7 @@ from funcnet.sweeps.groups import Plan, make_program
 from funcnet.tree import Tree
 
 HELD_AXES = Held(0, 0, 0, None)  # type: ignore[arg-type]  # of the members
-PART_BYTES = 2 * 2**20  # of the state of members that a core trains side by side
+PART_BYTES = 8 * 2**20  # of the state of members that a core trains side by side
 
 
 @partial(jax.jit, static_argnames=("plan", "in_shape"))
@@ -77,26 +77,35 @@ def split(state: TrainState) -> tuple[int, ...]:
     return tuple(len(part) for part in np.array_split(np.arange(count), parts))
 
 
-@partial(jax.jit, static_argnames=("plan", "sizes"))
 def hold_members(
     state: TrainState, numbers: dict[str, jax.Array], *, plan: Plan, sizes: tuple[int, ...]
 ) -> tuple[Part, ...]:
     """The states of members for `train_members`, a copy, in parts of these sizes."""
+    firsts = itertools.accumulate(sizes, initial=0)
+    pairs = zip(firsts, sizes, strict=False)  # all but the last sum
+    return tuple(_hold(state, numbers, np.int32(at), plan=plan, size=size) for at, size in pairs)
+
+
+@partial(jax.jit, static_argnames=("plan", "size"))
+def _hold(
+    state: TrainState, numbers: dict[str, jax.Array], first: Any, *, plan: Plan, size: int
+) -> Part:
+    def of_part(tree: Any) -> Any:
+        def of_leaf(leaf: Any) -> jax.Array:
+            own = jax.lax.dynamic_slice_in_dim(leaf, first, size)
+            return own[0] if size == 1 else own
+
+        return jax.tree.map(of_leaf, tree)
 
     def one(state: TrainState, numbers: dict[str, jax.Array]) -> Held:
         return held_parts(state, make_program(plan, numbers).program)
 
-    held = jax.vmap(one, in_axes=(_axes(state.key), 0), out_axes=HELD_AXES)(state, numbers)
-
-    def part(first: int, size: int) -> Part:
-        at: Any = first if size == 1 else slice(first, first + size)
-        params, layers, opt_state = jax.tree.map(lambda leaf: leaf[at], held[:3])
-        own = Held(params, layers, opt_state, jnp.copy(held.step))
-        key = state.key[at] if state.key.ndim else state.key
-        return Part(own, key, {name: values[at] for name, values in numbers.items()})
-
-    firsts = itertools.accumulate(sizes, initial=0)
-    return tuple(part(first, size) for first, size in zip(firsts, sizes, strict=False))
+    own, values = _with_trees(state, of_part(_trees(state))), of_part(numbers)
+    if state.key.ndim:
+        own = own._replace(key=of_part(state.key))
+    axes = _axes(state.key)
+    hold = one if size == 1 else jax.vmap(one, in_axes=(axes, 0), out_axes=HELD_AXES)
+    return Part(hold(own, values), jnp.copy(own.key), values)
 
 
 @partial(jax.jit, static_argnames=("sizes",))
@@ -134,15 +143,14 @@ def train_members(
       sizes: those of the parts.
     """
     count, shared = data.num_examples, key.ndim == 0
-    orders = [epoch_order(each, epoch, count) for each in ([key] if shared else key)]
+    orders = epoch_order(key, epoch, count) if shared else epoch_orders(key, epoch, count)
     ends, stop = list(itertools.accumulate(sizes)), threading.Event()
 
     def prepared(part: Part, end: int, size: int) -> tuple[Any, ...]:
         # All that is traced is traced here: the threads would not know of JAX's settings here.
-        own = orders[0] if shared else np.stack(orders[end - size : end], axis=1)
-        own = own[:, 0] if size == 1 and not shared else own
+        of_each = orders if shared else orders[end - size : end].T
         made = make_epoch(
-            own,
+            of_each[:, 0] if size == 1 and not shared else of_each,
             room=len(data.x),
             batch_size=batch_size,
             loss_shape=() if size == 1 else (size,),
