@@ -176,7 +176,7 @@ def slices(count: int, batch_size: int) -> Iterator[slice]:
 
 
 def roomy(x: np.ndarray) -> np.ndarray:
-    """Examples [N, ...] with a few more rows, of zeros, up to one in sixteen.
+    """Examples [N, ...] with a few more rows, of zeros: up to one for every eight.
 
     Arrays of about N rows are made alike: a program that was compiled for some serves others that
     have a row more or less. Large ones stay as they are, of which a copy would cost more.
@@ -185,7 +185,7 @@ def roomy(x: np.ndarray) -> np.ndarray:
         return x
     count, granule = len(x), 2 ** max(0, len(x).bit_length() - 5)
     known = _rooms.setdefault((x.shape[1:], x.dtype), set())
-    room = min((r for r in known if count <= r <= count + granule), default=0)
+    room = min((r for r in known if count <= r <= count + count // 8), default=0)
     room = room or (count // granule + 1) * granule
     known.add(room)
     return np.concatenate([x, np.zeros((room - count, *x.shape[1:]), x.dtype)])

@@ -1,6 +1,7 @@
 """What the tests of the numeric core share."""
 
 import gc
+import logging
 
 import jax
 import numpy as np
@@ -32,6 +33,18 @@ def forget_compiled():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture
+def compiled(caplog):
+    """Names of the functions that are compiled in a test."""
+
+    def names():
+        messages = [record.getMessage() for record in caplog.records]
+        return [m.split()[1] for m in messages if m.startswith("Compiling jit(")]
+
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        yield names
 
 
 @pytest.fixture

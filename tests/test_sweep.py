@@ -1,6 +1,5 @@
 """Sweeps: a member is the run done alone, whatever it is trained with."""
 
-import logging
 from functools import partial
 
 import jax
@@ -196,18 +195,6 @@ def test_an_experiment_may_take_the_seed(small):
 
 
 # One program for all
-
-
-@pytest.fixture
-def compiled(caplog):
-    """Names of the functions that are compiled in a test."""
-
-    def names():
-        messages = [record.getMessage() for record in caplog.records]
-        return [m.split()[1] for m in messages if m.startswith("Compiling jit(")]
-
-    with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        yield names
 
 
 @pytest.mark.parametrize("chunk_size", [None, 2])

@@ -32,6 +32,8 @@ def keep_compiled() -> None:
         _forget_oldest(folder.parent)
     except OSError:  # a disk that is full, or may not be written: it is no slower than without
         return
+    # On some machines XLA writes to standard error that it reads what it compiled there.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
