@@ -96,7 +96,7 @@ def run_steps(
 
 
 class Epoch(NamedTuple):
-    """What the steps of an epoch go by, on the device.
+    """What the steps of an epoch go by.
 
     Attributes:
       order: [room, ...] int32, the order of the examples, and zeros after it.
@@ -107,7 +107,7 @@ class Epoch(NamedTuple):
 
     order: jax.Array
     losses: jax.Array
-    rest: jax.Array | None
+    rest: np.ndarray | None
     full: int
 
 
@@ -121,7 +121,7 @@ def make_epoch(
     full, given = len(order) // batch_size, np.zeros((room, *order.shape[1:]), np.int32)
     given[: len(order)] = order
     losses = jnp.zeros((room // batch_size, *loss_shape), float)
-    rest = jnp.asarray(order[full * batch_size :]) if len(order) % batch_size else None
+    rest = order[full * batch_size :] if len(order) % batch_size else None
     return Epoch(jnp.asarray(given), losses, rest, full)
 
 
