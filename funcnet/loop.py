@@ -127,7 +127,7 @@ def make_epoch(
 
 def over_epoch(
     steps: Callable[..., tuple[Any, jax.Array]],
-    step: Callable[[Any, jax.Array], tuple[Any, jax.Array]],
+    step: Callable[[Any, Any], tuple[Any, jax.Array]],
     held: Any,
     epoch: Epoch,
     size: int,

@@ -46,8 +46,8 @@ class Record(NamedTuple):
 
     Attributes:
       config: the Config.
-      facts: what else there is to know of the run: title, recipe, versions, class_names,
-        data_sha256, status, results; of a sweep also settings, halve_at, chunk_size.
+      facts: what else there is to know of the run: title, recipe, versions, machine,
+        class_names, data_sha256, status, results; of a sweep also settings, halve_at, chunk_size.
       unknown: names that it holds besides, such as options of a funcnet to come.
     """
 
@@ -61,7 +61,7 @@ class Record(NamedTuple):
 
 
 FACTS = (
-    *("title", "recipe", "versions", "class_names", "data_sha256", "status", "results"),
+    *("title", "recipe", "versions", "machine", "class_names", "data_sha256", "status", "results"),
     *("settings", "halve_at", "chunk_size"),
 )
 

@@ -114,10 +114,11 @@ def fit(
 ) -> FitResult:
     """Train a network.
 
-    Each epoch is one compiled program, and a pass over all of the training data in an
-    order that depends on key and epoch alone; a last batch that is short is a step of its
-    own. Looking at the run, by evaluation or callback, does not change it. Ctrl-C ends the
-    run after the epoch at hand, and the result is that of the last epoch completed.
+    Each epoch is a pass over all of the training data in an order that depends on key and
+    epoch alone; a last batch that is short is a step of its own. Its steps are one compiled
+    program, which runs for about a second at a time: then Ctrl-C is heard, and the result is
+    that of the last epoch completed. Looking at the run, by evaluation or callback, does not
+    change it. Nets and optimizers made anew from equal arguments use the program again.
 
     Args:
       net: the network.
