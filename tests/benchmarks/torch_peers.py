@@ -15,7 +15,11 @@ NORMALIZATIONS = {
 
 
 def set_up() -> torch.device:
-    """As many threads as cores. On a GPU products are those of JAX's default, TensorFloat-32."""
+    """As many threads as cores; tiny numbers are 0, as in XLA: else a net that has learned is slow.
+
+    On a GPU products are those of JAX's default, TensorFloat-32.
+    """
+    torch.set_flush_denormal(True)
     torch.set_num_threads(os.cpu_count() or 1)
     if not torch.cuda.is_available():
         return torch.device("cpu")
