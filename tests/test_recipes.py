@@ -49,7 +49,7 @@ def configuration(monkeypatch):
         with pytest.raises(Made) as made:
             main(["train", *map(str, options)])
         (record,) = made.value.args
-        assert set(record.facts) == {"recipe", "title", "versions"}
+        assert set(record.facts) == {"recipe", "title", "versions", "machine"}
         return record
 
     return of
