@@ -42,8 +42,8 @@ if _TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-# The public names of each module, its __all__: a module is imported when one of them is first used,
-# which makes `import funcnet` as fast as `import jax`.
+# The public names of each module, its __all__: a module, and JAX with it, is imported when one of
+# them is first used.
 _NAMES = {
     "augment": "cutout flips_and_shifts mixup random_flip random_resized_crop random_shift",
     "checkpoint": "load_model save_model",

@@ -216,18 +216,20 @@ def release(held: Held, key: jax.Array, epoch: Any) -> TrainState:
     return TrainState(params, state, opt_state, key, step, jnp.asarray(epoch, jnp.int32))
 
 
-def step_on(
-    held: Held,
-    batch: jax.Array,
-    key: jax.Array,
-    x: jax.Array,
-    y: jax.Array,
-    preprocess: Preprocess,
-    numbers: Numbers,
-    program: Program,
-) -> tuple[Held, jax.Array]:
-    """One update on the examples of x and y with the numbers in batch [N]."""
+class Given(NamedTuple):
+    """What the steps of a run are given and do not change; numbers are Numbers, or make them."""
+
+    key: jax.Array
+    x: jax.Array
+    y: jax.Array
+    preprocess: Preprocess
+    numbers: Any
+
+
+def step_on(held: Held, batch: jax.Array, given: Given, program: Program) -> tuple[Held, jax.Array]:
+    """One update on the examples with the numbers in batch [N]."""
     params, state, opt_state, count = held
+    key, x, y, preprocess, numbers = given
     # The number of epochs is nothing that a step goes by.
     train_state = TrainState(params, state, opt_state, key, count, count)
     after, loss = run_step(program, numbers, preprocess, train_state, x[batch], y[batch])
@@ -241,17 +243,13 @@ def _steps(
     order: jax.Array,
     first: Any,
     end: Any,
-    key: jax.Array,
-    x: jax.Array,
-    y: jax.Array,
-    preprocess: Preprocess,
-    numbers: Numbers,
+    given: Given,
     *,
     program: Program,
     batch_size: int,
 ) -> tuple[Held, jax.Array]:
     def step(held: Held, batch: jax.Array) -> tuple[Held, jax.Array]:
-        return step_on(held, batch, key, x, y, preprocess, numbers, program)
+        return step_on(held, batch, given, program)
 
     return run_steps(step, held, losses, order, first, end, batch_size)
 
@@ -282,13 +280,13 @@ def train_epoch(
     Returns:
       The state after it, the loss of every step [steps], and the size for the next epoch.
     """
-    given = key, data.x, data.y, data.preprocess, numbers
+    given = Given(key, data.x, data.y, data.preprocess, numbers)
 
     def steps(*at: Any) -> tuple[Held, jax.Array]:
-        return _steps(*at, *given, program=program, batch_size=batch_size)
+        return _steps(*at, given, program=program, batch_size=batch_size)
 
     def step(held: Held, batch: jax.Array) -> tuple[Held, jax.Array]:
-        return _step(held, batch, *given, program=program)
+        return _step(held, batch, given, program=program)
 
     order = epoch_order(key, epoch, data.num_examples)
     made = make_epoch(order, room=len(data.x), batch_size=batch_size)

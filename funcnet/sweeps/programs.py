@@ -16,6 +16,7 @@ from funcnet.loop import Epoch, cores, epoch_order, epoch_orders, make_epoch, ov
 from funcnet.model import Model, sums
 from funcnet.preprocess import Preprocess
 from funcnet.step import (
+    Given,
     Held,
     TrainingArrays,
     TrainState,
@@ -155,19 +156,19 @@ def train_members(
             batch_size=batch_size,
             loss_shape=() if size == 1 else (size,),
         )
-        given = part.key, part.numbers, data.x, data.y, data.preprocess
+        given = Given(part.key, data.x, data.y, data.preprocess, part.numbers)
         static: dict[str, Any] = {"plan": plan, "members": size}
-        at = part.held, made.losses, made.order, np.int32(0), np.int32(0), *given
+        at = part.held, made.losses, made.order, np.int32(0), np.int32(0), given
         steps = _compiled(_steps, at, batch_size=batch_size, shared=shared, **static)
         step = None
         if made.rest is not None:
-            step = _compiled(_step, (part.held, made.rest, *given), shared=shared, **static)
+            step = _compiled(_step, (part.held, made.rest, given), shared=shared, **static)
         return steps, step, part, made, given
 
-    def train(steps: Any, step: Any, part: Part, made: Epoch, given: tuple[Any, ...]) -> Any:
+    def train(steps: Any, step: Any, part: Part, made: Epoch, given: Given) -> Any:
         held, losses, after = over_epoch(
-            lambda *at: steps(*at, *given),
-            lambda held, batch: step(held, batch, *given),
+            lambda *at: steps(*at, given),
+            lambda held, batch: step(held, batch, given),
             part.held,
             made,
             size,
@@ -199,26 +200,22 @@ def _compiled(function: Any, at: tuple[Any, ...], *, plan: Plan, **static: Any) 
 def _step_on(
     held: Held,
     batch: jax.Array,
-    key: jax.Array,
-    numbers: dict[str, jax.Array],
-    x: jax.Array,
-    y: jax.Array,
-    preprocess: Preprocess,
+    given: Given,
     plan: Plan,
     members: int,
 ) -> tuple[Held, jax.Array]:
     """One update of each member; batch is [N] if all take the same examples, or [N, members]."""
 
-    def one(
-        held: Held, batch: jax.Array, key: jax.Array, numbers: dict[str, jax.Array]
-    ) -> tuple[Held, jax.Array]:
-        made = make_program(plan, numbers)
-        return step_on(held, batch, key, x, y, preprocess, made.numbers, made.program)
+    def one(held: Held, batch: jax.Array, given: Given) -> tuple[Held, jax.Array]:
+        made = make_program(plan, given.numbers)
+        return step_on(held, batch, given._replace(numbers=made.numbers), made.program)
 
     if members == 1:
-        return one(held, batch, key, numbers)
-    axes = (HELD_AXES, None, None, 0) if key.ndim == 0 else (HELD_AXES, 1, 0, 0)
-    return jax.vmap(one, in_axes=axes, out_axes=(HELD_AXES, 0))(held, batch, key, numbers)
+        return one(held, batch, given)
+    of_batch, of_key = (None, None) if given.key.ndim == 0 else (1, 0)
+    axes = Given(of_key, None, None, None, 0)  # type: ignore[arg-type]
+    in_axes, out_axes = (HELD_AXES, of_batch, axes), (HELD_AXES, 0)
+    return jax.vmap(one, in_axes=in_axes, out_axes=out_axes)(held, batch, given)
 
 
 _step = jax.jit(_step_on, static_argnames=("plan", "members"), donate_argnums=(0,))
@@ -231,18 +228,14 @@ def _steps(
     order: jax.Array,
     first: Any,
     end: Any,
-    key: jax.Array,
-    numbers: dict[str, jax.Array],
-    x: jax.Array,
-    y: jax.Array,
-    preprocess: Preprocess,
+    given: Given,
     *,
     plan: Plan,
     members: int,
     batch_size: int,
 ) -> tuple[Held, jax.Array]:
     def step(held: Held, batch: jax.Array) -> tuple[Held, jax.Array]:
-        return _step_on(held, batch, key, numbers, x, y, preprocess, plan, members)
+        return _step_on(held, batch, given, plan, members)
 
     return run_steps(step, held, losses, order, first, end, batch_size)
 

@@ -16,7 +16,7 @@ def assignment(who: str, count: int) -> float:
     """An epoch of the assignment's net on CIFAR-10, by funcnet. Returns MiB held before."""
     from .ours import by_autodiff
     from .training import Case
-    from .workloads import TRAININGS
+    from .trainings import TRAININGS
 
     case = Case(TRAININGS["cifar100x5"], count)
     return _fit(case, who == OURS[1], by_autodiff)
@@ -80,7 +80,7 @@ def peer(who: str, path: str) -> float:
 def measure(run: Run) -> Result:
     """The assignment's net by all, a deep one by hand and by autodiff."""
     from .training import Case
-    from .workloads import TRAININGS
+    from .trainings import TRAININGS
 
     count, batch = run.size(49_000, 2_000), run.size(8192, 1024)
     rows: list[Row] = []

@@ -12,6 +12,7 @@ from .measure import Result, Row, Run, in_turn
 from .rates import square_samples
 from .sweeps import nine_and_one
 from .training import Case, Training, warm
+from .trainings import TRAININGS
 
 WIDE = Training(
     "precision", "", data.cifar10, 20_000, 2_000, [1024] * 3, 10, 500, normalization="layernorm"
@@ -50,8 +51,6 @@ def precision(run: Run) -> Result:
 
 def gpu(run: Run) -> Result:
     """The assignment's net for 30 epochs, a large net in bfloat16, nine members beside one."""
-    from .workloads import TRAININGS
-
     about = "what a GPU is for"
     names = ("30 epochs of the assignment's net", "3 x 8192, bfloat16, batch 8192", "sweep of 9")
     if not run.gpu:

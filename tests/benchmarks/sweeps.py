@@ -9,33 +9,11 @@ import numpy as np
 
 import funcnet as fn
 
-from . import data
 from .measure import Result, Row, Run, installed, seconds
-from .training import IMPLEMENTATIONS, Case, Training, warm
+from .training import IMPLEMENTATIONS, Case, warm
+from .trainings import TRAININGS
 
-ASSIGNMENT = Training(
-    "sweep9",
-    "the assignment's nine settings on CIFAR-10, an epoch of all",
-    data.cifar10,
-    49_000,
-    4_000,
-    [100] * 5,
-    10,
-    200,
-    weight_scale=5e-2,
-)
-SMALL = Training(
-    "members",
-    "64-100-10 on the digits",
-    data.digits,
-    1_200,
-    1_200,
-    [100],
-    10,
-    100,
-    learning_rate=3e-3,
-    preprocess=fn.standardize,
-)
+ASSIGNMENT, SMALL = TRAININGS["cifar100x5"], TRAININGS["digits100"]
 RATES, SCALES = (1e-3, 2e-3, 3e-4), (2e-2, 5e-2, 6e-2)
 
 
@@ -77,7 +55,8 @@ def nine(run: Run) -> Result:
     fn.sweep(experiment, case.dataset, settings, epochs=epochs, callback=callback, **options)
     rows = [Row(name, taken, base="funcnet") for name, taken in samples.items()]
     notes = ["the others: the time of one net, nine times"]
-    return Result(ASSIGNMENT.name, ASSIGNMENT.about, rows, notes)
+    about = "the assignment's nine settings on CIFAR-10, an epoch of all"
+    return Result("sweep9", about, rows, notes)
 
 
 def thousand(run: Run) -> Result:
