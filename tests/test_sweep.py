@@ -231,7 +231,7 @@ def test_structural_settings_are_a_program_each(small, compiled):
         hidden=[[4], [4, 3]], rule=["sgd", "adam"], learning_rate=[1e-3, 1e-2, 1e-1], bias=[None]
     )
     result = run(small, settings, experiment, epochs=1)
-    assert compiled().count("jit(_steps)") == 4
+    assert compiled().count("jit(_steps)") in (4, 8)  # of parts of three members, or of two and one
     assert set(calls) == {(h, r, None) for h in ((4,), (4, 3)) for r in ("sgd", "adam")}
     for member in result.members:
         depth = len(member.settings["hidden"]) + 1
