@@ -14,21 +14,38 @@ import numpy as np
 CHUNK_SECONDS = 1.0  # of a chunk of steps: then an interrupt is heard
 FIRST_CHUNK = 8  # steps, while it is not known how long one takes
 SMALL = 64 * 2**20  # bytes of examples that are copied to share programs with a few more
+DRAWN = 2**15  # examples for whose order keys are drawn at once, of several epochs if they are few
+LARGE = 64 * 2**20  # bytes of a state whose steps are done in place
 
 
-def epoch_order(key: jax.Array, epoch: int, count: int) -> np.ndarray:
-    """The order in which an epoch of the run with this key takes `count` examples, [count] int32.
+class Orders:
+    """The orders in which the epochs of a run, or of runs, take `count` examples.
 
-    It is a `jax.random.permutation`: sorted by random keys, and again where these may be equal.
-    NumPy sorts them many times as fast as XLA does on the CPU.
+    They are a `jax.random.permutation` each: sorted by random keys, and again where these may be
+    equal. NumPy sorts them many times as fast as XLA does on the CPU. The keys are drawn for some
+    epochs at once, where the examples are few.
+
+    Args:
+      key: the key of the run, or those of runs.
+      count: the number of examples.
+      runs: how many runs there are; None is one without an axis.
     """
-    return _sorted_by(np.asarray(_sort_keys(key, np.int32(epoch), count=count)))
 
+    def __init__(self, key: jax.Array, count: int, runs: int | None = None) -> None:
+        self._key, self._count, self._runs = key, count, runs
+        self._block = max(1, DRAWN // (count * (runs or 1)))
+        self._first, self._drawn = -self._block, np.zeros(0)
 
-def epoch_orders(keys: jax.Array, epoch: int, count: int) -> np.ndarray:
-    """The orders of the runs with these keys, [runs, count]."""
-    drawn = np.asarray(_sort_keys_of_runs(keys, np.int32(epoch), count=count))
-    return np.stack([_sorted_by(rounds) for rounds in drawn])
+    def of(self, epoch: int) -> np.ndarray:
+        """The order of an epoch, counted from 0, [count] int32, or those of runs [runs, count]."""
+        first = epoch - epoch % self._block
+        if first != self._first:
+            epochs = np.arange(first, first + self._block, dtype=np.int32)
+            several = self._runs is not None
+            drawn = _draw(self._key, epochs, count=self._count, several=several)
+            self._first, self._drawn = first, np.asarray(drawn)
+        rounds = self._drawn[epoch - first]
+        return _sorted_by(rounds) if self._runs is None else np.stack([*map(_sorted_by, rounds)])
 
 
 def _sorted_by(rounds: np.ndarray) -> np.ndarray:
@@ -42,7 +59,7 @@ def _sorted_by(rounds: np.ndarray) -> np.ndarray:
     return order.astype(np.int32)
 
 
-def _make_sort_keys(key: jax.Array, epoch: Any, *, count: int) -> jax.Array:
+def _sort_keys(key: jax.Array, epoch: Any, *, count: int) -> jax.Array:
     """The keys by which an order is sorted: [rounds, count] uint32."""
     order_key, _ = jax.random.split(key)
     rounds = math.ceil(3 * math.log(count) / math.log(2**32 - 1))
@@ -53,12 +70,13 @@ def _make_sort_keys(key: jax.Array, epoch: Any, *, count: int) -> jax.Array:
     return jnp.stack(rows) if rows else jnp.zeros((0, count), jnp.uint32)
 
 
-_sort_keys = jax.jit(_make_sort_keys, static_argnames=("count",))
-
-
-@partial(jax.jit, static_argnames=("count",))
-def _sort_keys_of_runs(keys: jax.Array, epoch: Any, *, count: int) -> jax.Array:
-    return jax.vmap(partial(_make_sort_keys, count=count), in_axes=(0, None))(keys, epoch)
+@partial(jax.jit, static_argnames=("count", "several"))
+def _draw(key: jax.Array, epochs: Any, *, count: int, several: bool) -> jax.Array:
+    """The keys by which the orders of these epochs are sorted: [epochs, (runs), rounds, count]."""
+    of_epoch = partial(_sort_keys, count=count)
+    if several:
+        of_epoch = jax.vmap(of_epoch, in_axes=(0, None))
+    return jax.lax.map(partial(of_epoch, key), epochs)
 
 
 def run_steps(
@@ -105,10 +123,31 @@ class Epoch(NamedTuple):
       full: the number of full batches.
     """
 
-    order: jax.Array
+    order: np.ndarray
     losses: jax.Array
     rest: np.ndarray | None
     full: int
+
+
+def compiled_steps(function: Callable[..., Any], **static: Any) -> dict[bool, Any]:
+    """A function of what is held and of more, compiled: in place under True, else under False.
+
+    Steps in place give up the buffers that they are given, which takes half the memory.
+    """
+    return {
+        in_place: jax.jit(function, donate_argnums=(0,) if in_place else (), **static)
+        for in_place in (False, True)
+    }
+
+
+def in_place(held: Any) -> bool:
+    """Whether steps on this are done in place: if it is large."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(held)) > LARGE
+
+
+@jax.jit
+def _copy(held: Any) -> Any:
+    return jax.tree.map(jnp.copy, held)
 
 
 def make_epoch(
@@ -120,9 +159,10 @@ def make_epoch(
     """
     full, given = len(order) // batch_size, np.zeros((room, *order.shape[1:]), np.int32)
     given[: len(order)] = order
-    losses = jnp.zeros((room // batch_size, *loss_shape), float)
+    zeros = np.zeros((room // batch_size, *loss_shape), jax.dtypes.canonicalize_dtype(float))
     rest = order[full * batch_size :] if len(order) % batch_size else None
-    return Epoch(jnp.asarray(given), losses, rest, full)
+    # On the device: threads that run sweeps do not know whether x64 is enabled here.
+    return Epoch(given, jnp.asarray(zeros), rest, full)
 
 
 def over_epoch(
@@ -131,22 +171,24 @@ def over_epoch(
     held: Any,
     epoch: Epoch,
     size: int,
+    give_up: bool,
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Any, np.ndarray, int]:
     """All steps of an epoch: those of full batches in chunks of about a second, and the rest.
 
     Args:
-      steps: `steps(held, losses, order, first, end)`, `run_steps` compiled; it may give up the
-        buffers of the first two.
+      steps: `steps(held, losses, order, first, end)`, `run_steps` of `compiled_steps`.
       step: `step(held, batch) -> (held, loss)`, compiled, for a last batch that is short.
-      held: what goes from step to step.
-      epoch: the Epoch; its losses are given up.
+      held: what goes from step to step; it stays what it is, of large ones as a copy.
+      epoch: the Epoch.
       size: how many steps the first chunk has.
+      give_up: whether steps are done in place.
       stopped: asked before each chunk: whether to give up, with a KeyboardInterrupt.
     Returns:
       What is held, the losses [steps, ...] in float64, and the size for the next epoch.
     """
-    done, losses = 0, epoch.losses
+    held, done = _copy(held) if give_up else held, 0
+    losses = epoch.losses
     while done < epoch.full:
         if stopped():
             raise KeyboardInterrupt

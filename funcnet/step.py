@@ -12,7 +12,15 @@ from funcnet import checks, transposed
 from funcnet.augment import Augmentation, in_turn, mixup
 from funcnet.datasets import Dataset
 from funcnet.layer import Layer
-from funcnet.loop import epoch_order, make_epoch, over_epoch, roomy, run_steps, slices
+from funcnet.loop import (
+    compiled_steps,
+    in_place,
+    make_epoch,
+    over_epoch,
+    roomy,
+    run_steps,
+    slices,
+)
 from funcnet.losses import LABEL_SMOOTHING, LOSSES, REG, is_zero, smooth_labels, softmax_loss
 from funcnet.net import as_input, loss_and_grads, matrices
 from funcnet.optim import (
@@ -184,7 +192,7 @@ def run_step(
 
 
 class Held(NamedTuple):
-    """The state of a run in its loop: what changes, in buffers that belong to the loop alone.
+    """The state of a run in its loop: what changes.
 
     Matrices are held as their transposes where that is faster, see `funcnet.transposed`.
     """
@@ -197,13 +205,13 @@ class Held(NamedTuple):
 
 @partial(jax.jit, static_argnames=("program",))
 def hold(train_state: TrainState, *, program: Program) -> Held:
-    """The state of a run for `train_epoch`: a copy."""
+    """The state of a run for `train_epoch`."""
     return held_parts(train_state, program)
 
 
 def held_parts(train_state: TrainState, program: Program) -> Held:
     """`hold`, within a compiled program."""
-    params, state, opt_state, _, step, _ = jax.tree.map(jnp.copy, train_state)
+    params, state, opt_state, _, step, _ = train_state
     if jax.default_backend() == "cpu" and moves_transposes(program.optimizer):
         params, opt_state = transposed.hold(params, opt_state, matrices(program.net))
     return Held(params, state, opt_state, step)
@@ -211,8 +219,8 @@ def held_parts(train_state: TrainState, program: Program) -> Held:
 
 @jax.jit
 def release(held: Held, key: jax.Array, epoch: Any) -> TrainState:
-    """The TrainState of a run that is held: a copy."""
-    params, state, opt_state, step = jax.tree.map(jnp.copy, transposed.release(held))
+    """The TrainState of a run that is held."""
+    params, state, opt_state, step = transposed.release(held)
     return TrainState(params, state, opt_state, key, step, jnp.asarray(epoch, jnp.int32))
 
 
@@ -236,7 +244,6 @@ def step_on(held: Held, batch: jax.Array, given: Given, program: Program) -> tup
     return Held(after.params, after.state, after.opt_state, after.step), loss.astype(float)
 
 
-@partial(jax.jit, static_argnames=("program", "batch_size"), donate_argnums=(0, 1))
 def _steps(
     held: Held,
     losses: jax.Array,
@@ -254,13 +261,14 @@ def _steps(
     return run_steps(step, held, losses, order, first, end, batch_size)
 
 
-_step = jax.jit(step_on, static_argnames=("program",), donate_argnums=(0,))
+_STEPS = compiled_steps(_steps, static_argnames=("program", "batch_size"))
+_STEP = compiled_steps(step_on, static_argnames=("program",))
 
 
 def train_epoch(
     held: Held,
     key: jax.Array,
-    epoch: int,
+    order: np.ndarray,
     data: "TrainingArrays",
     numbers: Numbers,
     *,
@@ -271,9 +279,9 @@ def train_epoch(
     """One pass over the training data, in chunks of about a second.
 
     Args:
-      held: the state before, whose buffers are given up.
+      held: the state before.
       key: the key of the run.
-      epoch: the number of epochs done.
+      order: the order of the examples in this epoch, [N].
       data: the training data.
       numbers, program, batch_size: as for a step.
       size: how many steps the first chunk has.
@@ -281,16 +289,17 @@ def train_epoch(
       The state after it, the loss of every step [steps], and the size for the next epoch.
     """
     given = Given(key, data.x, data.y, data.preprocess, numbers)
+    give_up = in_place(held)
+    run_steps, run_step = _STEPS[give_up], _STEP[give_up]
 
     def steps(*at: Any) -> tuple[Held, jax.Array]:
-        return _steps(*at, given, program=program, batch_size=batch_size)
+        return run_steps(*at, given, program=program, batch_size=batch_size)
 
     def step(held: Held, batch: jax.Array) -> tuple[Held, jax.Array]:
-        return _step(held, batch, given, program=program)
+        return run_step(held, batch, given, program=program)
 
-    order = epoch_order(key, epoch, data.num_examples)
     made = make_epoch(order, room=len(data.x), batch_size=batch_size)
-    return over_epoch(steps, step, held, made, size)
+    return over_epoch(steps, step, held, made, size, give_up)
 
 
 def params_in_use(train_state: TrainState, *, program: Program) -> Tree:

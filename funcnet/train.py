@@ -9,7 +9,7 @@ import numpy as np
 from funcnet import checks
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.layer import Layer
-from funcnet.loop import FIRST_CHUNK
+from funcnet.loop import FIRST_CHUNK, Orders
 from funcnet.model import BestModel, Evaluation, Model, is_better, measure, predict_scores
 from funcnet.optim import Optimizer
 from funcnet.own_metrics import Metric, call_metric, check_metrics, columns_of
@@ -17,6 +17,7 @@ from funcnet.preprocess import Preprocess, subtract_mean
 from funcnet.signature import complete, takes
 from funcnet.step import (
     EVALUATION_BATCH,
+    Held,
     Program,
     StepOptions,
     TrainState,
@@ -192,10 +193,14 @@ def fit(
         params = _params_in_use(train_state, program=program)
         return Model(net, params, train_state.state, fitted, encoding=dataset.encoding)
 
+    def state_of(run: _Run) -> TrainState:
+        return run.train_state or release(run.held, key, first + len(run.losses))
+
     def looked_at(epoch: int, run: _Run) -> _Run:
         if eval_every is None or (epoch % eval_every and epoch != epochs and epoch != first):
             return run
-        model = model_at(run.train_state)
+        train_state = state_of(run)
+        run, model = run._replace(train_state=train_state), model_at(train_state)
         also = _own_row(own, model, splits)
         return _look(model, loss_fn, splits, epoch, run, also)
 
@@ -204,36 +209,35 @@ def fit(
             losses = run.losses[-1] if run.losses else np.zeros(0)
             measured = run.rows[-1] if run.rows and run.rows[-1]["epoch"] == epoch else {}
             metrics = {name: value for name, value in measured.items() if name != "epoch"}
-            callback(epoch, run.train_state, {"losses": losses.copy(), **metrics})
+            callback(epoch, state_of(run), {"losses": losses.copy(), **metrics})
 
-    run, key, size = _Run(train_state, (), (), None), train_state.key, FIRST_CHUNK
-    interrupted = False
+    orders = Orders(train_state.key, data.num_examples)
+    key, size, interrupted = train_state.key, FIRST_CHUNK, False
+    run = _Run(hold(train_state, program=program), None, (), (), None)
+    del train_state  # it may be large
     try:
         run = looked_at(first, run)
         report(first, run)
-        held = hold(train_state, program=program)
         for epoch in range(first + 1, epochs + 1):
+            run = run._replace(train_state=None)
             held, losses, size = train_epoch(
-                held,
+                run.held,
                 key,
-                epoch - 1,
+                orders.of(epoch - 1),
                 data,
                 numbers,
                 program=program,
                 batch_size=batch_size,
                 size=size,
             )
-            # One assignment, so that an interrupt finds the run before or after, never between;
-            # what is held is lost with an interrupt, a copy of it never.
-            run = looked_at(
-                epoch,
-                run._replace(train_state=release(held, key, epoch), losses=(*run.losses, losses)),
-            )
+            # One assignment, so that an interrupt finds the run before or after, never between.
+            run = looked_at(epoch, run._replace(held=held, losses=(*run.losses, losses)))
             report(epoch, run)
     except KeyboardInterrupt:
         interrupted = True
-    model, history = model_at(run.train_state), as_history(run.losses, run.rows, columns_of(own))
-    return FitResult(run.train_state, model, run.best, history, interrupted)
+    train_state = state_of(run)
+    model, history = model_at(train_state), as_history(run.losses, run.rows, columns_of(own))
+    return FitResult(train_state, model, run.best, history, interrupted)
 
 
 _averaged = jax.jit(params_in_use, static_argnames=("program",))
@@ -244,7 +248,8 @@ def _params_in_use(train_state: TrainState, *, program: Program) -> Tree:
 
 
 class _Run(NamedTuple):
-    train_state: TrainState
+    held: Held
+    train_state: TrainState | None  # the same, where somebody looks at it
     losses: tuple[np.ndarray, ...]  # an array of the steps' losses for each epoch
     rows: tuple[dict[str, Any], ...]
     best: BestModel | None

@@ -33,9 +33,10 @@ def leaves(result):
 def test_orders_are_those_of_earlier_versions(key, count):
     """Runs of other versions, and sorts by XLA: an epoch is a permutation of JAX."""
     order_key, _ = jax.random.split(key)
+    orders = loop.Orders(key, count)
     for epoch in (0, 3):
         expected = jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
-        assert np.array_equal(loop.epoch_order(key, epoch, count), expected)
+        assert np.array_equal(orders.of(epoch), expected)
 
 
 def test_equal_sort_keys_keep_their_order():
@@ -46,8 +47,9 @@ def test_equal_sort_keys_keep_their_order():
 
 def test_orders_of_many_runs_are_those_of_each():
     keys = jax.random.split(KEY, 4)
-    orders = loop.epoch_orders(keys, 2, 11)
-    assert [row.tolist() for row in orders] == [loop.epoch_order(k, 2, 11).tolist() for k in keys]
+    of_all, of_each = loop.Orders(keys, 11, runs=4), [loop.Orders(key, 11) for key in keys]
+    for epoch in (0, 1, 900, 2):  # keys are drawn for some hundred at once
+        assert np.array_equal(of_all.of(epoch), [one.of(epoch) for one in of_each])
 
 
 @pytest.mark.parametrize("count", [40, 43])
@@ -71,11 +73,39 @@ def test_an_epoch_is_given_up_between_chunks(monkeypatch):
 
     epoch = loop.make_epoch(np.arange(40, dtype=np.int32), room=40, batch_size=4)
     with pytest.raises(KeyboardInterrupt):
-        loop.over_epoch(steps, None, None, epoch, 1, lambda: len(done) == 3)
+        loop.over_epoch(steps, None, None, epoch, 1, False, lambda: len(done) == 3)
     assert done == [(0, 1), (1, 2), (2, 3)]
 
 
-def test_states_that_were_given_away_are_not_overwritten(rng):
+@pytest.fixture(params=["in place", "not in place"])
+def place(request, monkeypatch):
+    if request.param == "in place":
+        monkeypatch.setattr(loop, "LARGE", 0)
+
+
+@pytest.mark.parametrize("at", slow_but(range(16), 9))
+def test_an_interrupt_at_any_chunk_leaves_the_last_whole_epoch(at, rng, monkeypatch, place):
+    data, asked = blobs(43, rng), []
+    whole = {epochs: train(data, epochs=epochs) for epochs in (1, 2)}
+
+    def perf_counter():  # before each chunk and after it
+        asked.append(len(asked))
+        if len(asked) == at + 1:
+            raise KeyboardInterrupt
+        return 0.0
+
+    monkeypatch.setattr(loop.time, "perf_counter", perf_counter)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-12)
+    result = train(data)
+    assert result.interrupted
+    epochs = int(result.state.epoch)
+    assert len(result.history.loss) == 6 * epochs
+    if epochs:
+        for a, b in zip(leaves(result), leaves(whole[epochs]), strict=True):
+            assert np.array_equal(a, b)
+
+
+def test_states_that_were_given_away_are_not_overwritten(rng, place):
     """Neither the one to go on from nor those that a callback has kept."""
     data, kept = blobs(43, rng), []
     first = train(data, epochs=1)
@@ -100,7 +130,7 @@ def test_folds_that_differ_by_a_row_share_the_program(count, rng, compiled):
     before = len(compiled())
     train(blobs(count, rng), net)
     # What depends on the number of rows: how they are shuffled, and a last batch that is short.
-    assert set(compiled()[before:]) <= {"jit(_make_sort_keys)", "jit(step_on)"}
+    assert set(compiled()[before:]) <= {"jit(_draw)", "jit(step_on)"}
 
 
 def test_equal_nets_and_optimizers_made_anew_compile_nothing(rng, compiled):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.datasets import Dataset
-from funcnet.loop import FIRST_CHUNK, slices
+from funcnet.loop import FIRST_CHUNK, Orders, slices
 from funcnet.model import BestModel, Model, filled_pair, is_better
 from funcnet.step import EVALUATION_BATCH, TrainState, on_device
 from funcnet.sweeps.groups import Group
@@ -44,14 +44,19 @@ class Chunk(NamedTuple):
     indices: tuple[int, ...]
     numbers: dict[str, jax.Array]
     before: tuple[Member, ...]  # the members as they were when this chunk was begun
-    state: TrainState  # the key has the axis only if members have different ones
-    parts: tuple[Part, ...]  # the same, in buffers that training gives up
+    key: jax.Array  # it has the axis only if members have different ones
+    orders: Orders
+    parts: tuple[Part, ...]  # the states of the members
     sizes: tuple[int, ...]  # of the parts
     size: int  # how many steps are about a second
     best: "Best | None"
     losses: tuple[np.ndarray, ...]  # [members, steps] for each epoch
     rows: tuple[dict[str, Any], ...]
     epoch: int
+
+    def state(self) -> TrainState:
+        """The states of all members."""
+        return release_members(self.parts, self.key, self.epoch, sizes=self.sizes)
 
 
 class _Measured(NamedTuple):
@@ -136,7 +141,10 @@ def begin(
         indices=indices,
         numbers=numbers,
         before=first,
-        state=state,
+        key=state.key,
+        orders=Orders(
+            state.key, group.data.num_examples, state.key.size if state.key.ndim else None
+        ),
         parts=hold_members(state, numbers, plan=group.plan, sizes=sizes),
         sizes=sizes,
         size=FIRST_CHUNK,
@@ -166,8 +174,7 @@ def advance(chunk: Chunk, dataset: Dataset, looks: frozenset[int]) -> Chunk:
     group, epoch = chunk.group, chunk.epoch + 1
     parts, losses, size = train_members(
         chunk.parts,
-        chunk.state.key,
-        chunk.epoch,
+        chunk.orders.of(chunk.epoch),
         group.data,
         plan=group.plan,
         sizes=chunk.sizes,
@@ -175,7 +182,6 @@ def advance(chunk: Chunk, dataset: Dataset, looks: frozenset[int]) -> Chunk:
         size=chunk.size,
     )
     chunk = chunk._replace(
-        state=release_members(parts, chunk.state.key, epoch, sizes=chunk.sizes),
         parts=parts,
         size=size,
         losses=(*chunk.losses, losses.T),
@@ -186,12 +192,13 @@ def advance(chunk: Chunk, dataset: Dataset, looks: frozenset[int]) -> Chunk:
 
 def _look(chunk: Chunk, dataset: Dataset) -> Chunk:
     """The chunk with a row for this epoch, and the models that are the best so far."""
-    train, val, best = _measure(chunk, *training_sample(dataset)), None, chunk.best
+    state = chunk.state()
+    train, val, best = _measure(chunk, state, *training_sample(dataset)), None, chunk.best
     if len(dataset.x_val):
-        val = _measure(chunk, dataset.x_val, dataset.y_val)
-        params = params_of_members(chunk.state, chunk.numbers, plan=chunk.group.plan)
+        val = _measure(chunk, state, dataset.x_val, dataset.y_val)
+        params = params_of_members(state, chunk.numbers, plan=chunk.group.plan)
         epoch = np.full(len(val.loss), chunk.epoch)
-        best = _better(best, Best(params, chunk.state.state, epoch, val.accuracy, val.loss))
+        best = _better(best, Best(params, state.state, epoch, val.accuracy, val.loss))
     return chunk._replace(best=best, rows=(*chunk.rows, history_row(chunk.epoch, train, val)))
 
 
@@ -205,14 +212,14 @@ def _better(old: Best | None, new: Best) -> Best:
     return Best(params, state, *(np.where(which, a, b) for a, b in measured))
 
 
-def _measure(chunk: Chunk, x: np.ndarray, y: np.ndarray) -> _Measured:
+def _measure(chunk: Chunk, state: TrainState, x: np.ndarray, y: np.ndarray) -> _Measured:
     """The loss and the accuracy of each member, arrays."""
     total, right = np.zeros(()), np.zeros((), int)
     loss_fn = chunk.group.programs[chunk.indices[0]].loss_fn
     x, preprocess = on_device(x, chunk.group.preprocess)
     for b in slices(len(x), EVALUATION_BATCH):
         losses, counts = sums_of_members(
-            chunk.state,
+            state,
             chunk.numbers,
             preprocess,
             *filled_pair(x[b], y[b], EVALUATION_BATCH, loss_fn),
@@ -226,9 +233,9 @@ def with_chunk(members: Sequence[Member], chunk: Chunk, epochs: int) -> tuple[Me
     """The members with those of the chunk as they are now."""
     now = list(members)
     group = chunk.group
-    params = params_of_members(chunk.state, chunk.numbers, plan=group.plan)
+    run, key = chunk.state(), chunk.key
+    params = params_of_members(run, chunk.numbers, plan=group.plan)
     # Once for all members, then one after another without further copies.
-    key, run = chunk.state.key, chunk.state
     trees = (run.params, run.state, run.opt_state), run.step, run.epoch, params, chunk.best
     states, step, epoch, params, best = jax.tree.map(np.asarray, trees)
     for place, i in enumerate(chunk.indices):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.loop import Epoch, cores, epoch_order, epoch_orders, make_epoch, over_epoch, run_steps
+from funcnet.loop import Epoch, compiled_steps, cores, in_place, make_epoch, over_epoch, run_steps
 from funcnet.model import Model, sums
 from funcnet.preprocess import Preprocess
 from funcnet.step import (
@@ -75,13 +75,15 @@ def split(state: TrainState) -> tuple[int, ...]:
         return (count,)
     width = max(1, PART_BYTES // (sum(leaf.nbytes for leaf in leaves) // count))
     parts = min(count, max(cores(), math.ceil(count / width)))
+    # Parts of one size are one program; a few more of them cost less than another.
+    parts = next((n for n in range(parts, parts + parts // 2 + 1) if count % n == 0), parts)
     return tuple(len(part) for part in np.array_split(np.arange(count), parts))
 
 
 def hold_members(
     state: TrainState, numbers: dict[str, jax.Array], *, plan: Plan, sizes: tuple[int, ...]
 ) -> tuple[Part, ...]:
-    """The states of members for `train_members`, a copy, in parts of these sizes."""
+    """The states of members for `train_members`, in parts of these sizes."""
     firsts = itertools.accumulate(sizes, initial=0)
     pairs = zip(firsts, sizes, strict=False)  # all but the last sum
     return tuple(_hold(state, numbers, np.int32(at), plan=plan, size=size) for at, size in pairs)
@@ -106,14 +108,14 @@ def _hold(
         own = own._replace(key=of_part(state.key))
     axes = _axes(state.key)
     hold = one if size == 1 else jax.vmap(one, in_axes=(axes, 0), out_axes=HELD_AXES)
-    return Part(hold(own, values), jnp.copy(own.key), values)
+    return Part(hold(own, values), own.key, values)
 
 
 @partial(jax.jit, static_argnames=("sizes",))
 def release_members(
     parts: tuple[Part, ...], key: jax.Array, epoch: Any, *, sizes: tuple[int, ...]
 ) -> TrainState:
-    """The TrainState of members that are held: a copy."""
+    """The TrainState of members that are held."""
     states = [release(part.held, key, epoch) for part in parts]
 
     def put_together(*leaves: jax.Array) -> jax.Array:
@@ -125,8 +127,7 @@ def release_members(
 
 def train_members(
     parts: tuple[Part, ...],
-    key: jax.Array,
-    epoch: int,
+    orders: np.ndarray,
     data: TrainingArrays,
     *,
     plan: Plan,
@@ -137,14 +138,13 @@ def train_members(
     """`train_epoch` of all members: their losses are [steps, members].
 
     Args:
-      parts: the members, whose buffers are given up.
-      key: the key that all of them have, or one for each.
-      epoch, data, batch_size, size: as for `train_epoch`.
+      parts: the members.
+      orders: the order of the examples for all of them, [N], or for each, [members, N].
+      data, batch_size, size: as for `train_epoch`.
       plan: the plan.
       sizes: those of the parts.
     """
-    count, shared = data.num_examples, key.ndim == 0
-    orders = epoch_order(key, epoch, count) if shared else epoch_orders(key, epoch, count)
+    shared, give_up = orders.ndim == 1, in_place(parts[0].held)
     ends, stop = list(itertools.accumulate(sizes)), threading.Event()
 
     def prepared(part: Part, end: int, size: int) -> tuple[Any, ...]:
@@ -159,10 +159,10 @@ def train_members(
         given = Given(part.key, data.x, data.y, data.preprocess, part.numbers)
         static: dict[str, Any] = {"plan": plan, "members": size}
         at = part.held, made.losses, made.order, np.int32(0), np.int32(0), given
-        steps = _compiled(_steps, at, batch_size=batch_size, shared=shared, **static)
+        steps = _compiled(_STEPS[give_up], at, batch_size=batch_size, shared=shared, **static)
         step = None
         if made.rest is not None:
-            step = _compiled(_step, (part.held, made.rest, given), shared=shared, **static)
+            step = _compiled(_STEP[give_up], (part.held, made.rest, given), shared=shared, **static)
         return steps, step, part, made, given
 
     def train(steps: Any, step: Any, part: Part, made: Epoch, given: Given) -> Any:
@@ -172,6 +172,7 @@ def train_members(
             part.held,
             made,
             size,
+            give_up,
             stop.is_set,
         )
         return part._replace(held=held), losses.reshape(len(losses), -1), after
@@ -218,10 +219,6 @@ def _step_on(
     return jax.vmap(one, in_axes=in_axes, out_axes=out_axes)(held, batch, given)
 
 
-_step = jax.jit(_step_on, static_argnames=("plan", "members"), donate_argnums=(0,))
-
-
-@partial(jax.jit, static_argnames=("plan", "members", "batch_size"), donate_argnums=(0, 1))
 def _steps(
     held: Held,
     losses: jax.Array,
@@ -238,6 +235,10 @@ def _steps(
         return _step_on(held, batch, given, plan, members)
 
     return run_steps(step, held, losses, order, first, end, batch_size)
+
+
+_STEPS = compiled_steps(_steps, static_argnames=("plan", "members", "batch_size"))
+_STEP = compiled_steps(_step_on, static_argnames=("plan", "members"))
 
 
 @partial(jax.jit, static_argnames=("plan",))

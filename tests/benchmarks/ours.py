@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 import funcnet as fn
-from funcnet.step import epoch_order
+from funcnet.loop import Orders
 
 from .problem import Peer, Problem
 
@@ -114,6 +114,6 @@ def make_problem(
         for i in range(1, count + 1)
     )
     epochs = math.ceil(steps * batch_size / len(x))
-    orders = np.stack([np.asarray(epoch_order(state.key, i, len(x))) for i in range(epochs)])
+    orders = np.stack([*map(Orders(state.key, len(x)).of, range(epochs))])
     y, settings = np.array(dataset.y_train), (normalization, keep_prob, batch_size, learning_rate)
     return Problem(flat, y, layers, *settings, orders)
