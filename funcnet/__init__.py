@@ -46,7 +46,7 @@ __version__ = "0.2.0"
 # them is first used.
 _NAMES = {
     "augment": "cutout flips_and_shifts mixup random_flip random_resized_crop random_shift",
-    "checkpoint": "load_model save_model",
+    "checkpoint": "load_model load_state save_model save_state",
     "config": "Config",
     "datasets": """
         DataWarning Dataset Encoding Feature check_dataset download_cifar10 find_cifar10 load_arrays

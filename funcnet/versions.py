@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-VERSIONS = {"run": 3, "sweep": 3, "member": 1, "model": 1}
+VERSIONS = {"run": 3, "sweep": 3, "member": 2, "model": 2, "state": 1, "checkpoint": 1}
 
 
 def stamp(kind: str) -> dict[str, Any]:
@@ -36,15 +36,24 @@ def lift(kind: str, version: int, content: Any, where: object) -> Any:
     Raises:
       ValueError: it is of a newer version.
     """
-    newest = VERSIONS["sweep" if kind == "table" else kind]
+    check_version(kind, version, where)
+    for number in range(version, _newest(kind)):
+        content = LIFTS[kind, number](content)
+    return content
+
+
+def check_version(kind: str, version: int, where: object) -> None:
+    """Raise unless this funcnet reads content of such a version: see `lift`."""
+    newest = _newest(kind)
     if version > newest:
         raise ValueError(
             f"{where} was written by a newer funcnet: it is of version {version}, and this one "
             f"reads up to {newest}; install a newer funcnet"
         )
-    for number in range(version, newest):
-        content = LIFTS[kind, number](content)
-    return content
+
+
+def _newest(kind: str) -> int:
+    return VERSIONS["sweep" if kind == "table" else kind]
 
 
 def _run_1(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,4 +111,6 @@ LIFTS: dict[tuple[str, int], Callable[[Any], Any]] = {
     ("run", 2): _run_2,
     ("sweep", 2): _sweep_2,
     ("table", 2): _same,
+    ("model", 1): _same,
+    ("member", 1): _same,
 }

@@ -11,10 +11,10 @@ import pytest
 from command import run
 
 import funcnet as fn
-from funcnet.checkpoint import save_trees
 from funcnet.cli import sweep as sweep_command
 from funcnet.runs import Record
 from funcnet.sweeps import directory as sweep_runs
+from funcnet.tensors import save_tensors, tree_leaves
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 SMALL = ("--num-train", 200, "--hidden", 8, "--epochs", 3, "--quiet")
@@ -319,7 +319,7 @@ def test_damaged_members_are_noticed(tmp_path):
     with pytest.raises(ValueError, match="is not a safetensors file, or is damaged"):
         _load(tmp_path)
     trees = {"numbers": {"epochs": np.int32(1), "status": np.int32(1)}}
-    save_trees(file, trees, kind="member")
+    save_tensors(file, tree_leaves(trees), kind="member")
     with pytest.raises(ValueError, match=r"0.safetensors is damaged: 'history/loss'"):
         _load(tmp_path)
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import jax
 
-from funcnet.checkpoint import load_tensors, nest, save_trees
 from funcnet.config import lifted, stored_config
 from funcnet.files import naming, write_atomically
 from funcnet.layer import Layer
@@ -31,6 +30,7 @@ from funcnet.runs import Record, check_free, facts_of, read_config, write_csv, w
 from funcnet.step import TrainState
 from funcnet.sweeps.search import member_key
 from funcnet.sweeps.table import RESULTS, STATUSES, Member, new_member, sweep_table
+from funcnet.tensors import load_tensors, nest, save_tensors, tree_leaves
 from funcnet.text import finite
 from funcnet.train import COLUMNS, History
 from funcnet.tree import FrozenDict
@@ -187,7 +187,7 @@ def _save_member(file: Path, member: Member) -> None:
         trees["run"] = {
             name: getattr(state, name) for name in ("params", "state", "opt_state", "step", "epoch")
         }
-    save_trees(file, trees, kind="member")
+    save_tensors(file, tree_leaves(trees), kind="member")
 
 
 def _load_member(
