@@ -1,11 +1,18 @@
-"""Files that are written whole or not at all, and errors that name them."""
+"""Files that are written whole or not at all, locks, and errors that name them.
+
+What Windows does otherwise is here and nowhere else; it is written after its documentation, and has
+not been tried there.
+"""
 
 import contextlib
 import os
+import re
+import secrets
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+LOCK = ".lock"
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -15,18 +22,73 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
       OSError: it cannot be written; the error names `path`.
     """
     path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     with naming(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o666 & ~_umask())  # mkstemp lets nobody else read it
-            Path(temporary).replace(path)
+            temporary.replace(path)
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         sync(path.parent)
+
+
+def remove_stale(directory: Path) -> None:
+    """Remove what writers that were killed have left in a directory that is locked."""
+    for path in directory.iterdir():
+        if re.fullmatch(r"\..+\.[0-9a-f]{16}\.tmp", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory that is there for this process and thread alone.
+
+    The lock belongs to an open file: with the process that has it, however that ends, it goes.
+
+    Raises:
+      BlockingIOError: another one holds it. OSError: it cannot be locked.
+    """
+    path = directory / LOCK
+    with naming(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            _lock(descriptor)
+        except BlockingIOError:
+            holder = os.read(descriptor, 20).decode(errors="replace").strip()
+            by = f", by process {holder}" if holder.isdigit() else ""
+            raise BlockingIOError(
+                f"{directory} is in use{by}: wait until it has ended, or choose another directory"
+            ) from None
+        with naming(path):
+            os.truncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+if sys.platform == "win32":  # untried
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        # A byte far behind what is written, which others may read all the same.
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from None
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager
@@ -49,9 +111,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -212,6 +212,15 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+def machine() -> dict[str, Any]:
+    """By which, and by shapes, programs and so roundings differ."""
+    return {
+        "backend": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "cores": cores(),
+    }
+
+
 def slices(count: int, batch_size: int) -> Iterator[slice]:
     """Slices of `batch_size` that cover `count`, the last one short."""
     return (slice(start, start + batch_size) for start in range(0, count, batch_size))

@@ -1,12 +1,15 @@
 """Training: `fit`, the loop around the compiled epochs, and the history of a run."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax
 import numpy as np
 
 from funcnet import checks
+from funcnet.checkpoints import Best, Checkpoints, Progress, identity_of, opened
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.layer import Layer
 from funcnet.loop import FIRST_CHUNK, Orders
@@ -40,6 +43,9 @@ __all__ = ["FitResult", "History", "fit"]
 
 EPOCHS = checks.COUNT
 EVAL_EVERY = checks.COUNT
+PATIENCE = checks.COUNT
+CHECKPOINT_EVERY = checks.COUNT
+KEEP_CHECKPOINTS = checks.COUNT
 TRAIN_SAMPLE = 1000  # training examples on which the accuracy is measured
 
 
@@ -82,6 +88,7 @@ class FitResult(NamedTuple):
       best: the BestModel of this call by validation accuracy; None where none was measured.
       history: the History.
       interrupted: whether Ctrl-C ended the run before its time.
+      status: "finished"; "stopped" by the callback or for want of patience; "interrupted".
     """
 
     state: TrainState
@@ -89,6 +96,7 @@ class FitResult(NamedTuple):
     best: BestModel | None
     history: History
     interrupted: bool
+    status: str = "finished"
 
 
 class FitOptions(StepOptions, total=False):
@@ -109,8 +117,13 @@ def fit(
     batch_size: int,
     eval_every: int | None = 1,
     train_state: TrainState | None = None,
-    callback: Callable[[int, TrainState, dict[str, Any]], None] | None = None,
+    callback: Callable[[int, TrainState, dict[str, Any]], Any] | None = None,
     metrics: Mapping[str, Metric] | None = None,
+    patience: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_every: int | None = None,
+    keep_checkpoints: int = 2,
     **options: Unpack[FitOptions],
 ) -> FitResult:
     """Train a network.
@@ -148,17 +161,33 @@ def fit(
       callback: `callback(epoch, train_state, metrics)` after each epoch, and before the
         first one with epoch 0. metrics has "losses", the losses of the steps of this
         epoch, and where they were measured "train_loss", "train_accuracy", "val_loss",
-        "val_accuracy" and those of `metrics`. An exception raised in it ends the run;
-        KeyboardInterrupt as Ctrl-C.
+        "val_accuracy" and those of `metrics`. If it returns True or raises StopIteration the
+        run ends with its result, as with KeyboardInterrupt; any other exception ends it without.
       metrics: functions of one's own by name, `metric(scores, y)`, NumPy arrays [N, C] and [N]
         that it must not change, to a number, such as
         `{"balanced": lambda scores, y: balanced_accuracy(y, scores.argmax(axis=1))}`. They are
         measured wherever accuracies are, the first time before training, and stand in
         `History.metrics` as train_NAME and val_NAME. An error in one ends the run, and names it.
+      patience: stop when so many measurements in a row have found no better model; `.best` is
+        the one before them. None never stops.
+      checkpoint: a directory in which the run is kept as it goes, so that whatever ends it, it can
+        go on from its last checkpoint to the same bits; it is made if it is not there, and held
+        against other processes. The last state is written in the end, and after an interrupt.
+        None is none. It needs safetensors.
+      resume: go on from the last checkpoint there, or begin if there is none: the same call can
+        be made again and again until the run is done. Data, net, optimizer, options and key must
+        be those of the checkpoint; `epochs` may be more.
+      checkpoint_every: write one after every so many epochs; None as often as takes 2 % of the
+        time.
+      keep_checkpoints: how many of the last ones are kept; each has the best model, too.
     Returns:
       A FitResult: `.state`, `.model`, `.best`, `.history`, `.interrupted`.
     Raises:
-      ValueError, TypeError: an argument is wrong; before anything is compiled.
+      ValueError, TypeError: an argument is wrong; before anything is compiled. Or a checkpoint is
+        damaged, or of another run.
+      FileExistsError: there are checkpoints, and they are not to be resumed.
+      BlockingIOError: another process writes checkpoints there.
+      OSError: one cannot be written; earlier ones are left as they are.
     """
     given = complete(FitOptions, options, "fit")
     program, loss_fn = as_program(net, optimizer, given), given["loss_fn"]
@@ -177,6 +206,15 @@ def fit(
         raise ValueError("give either key, for a new run, or train_state, to go on with one")
     first = 0 if train_state is None else int(train_state.epoch)
     epochs = checks.Count(at_least=first + 1).check("epochs", epochs)
+    if checkpoint is None and (resume or checkpoint_every is not None):
+        raise ValueError("resume and checkpoint_every are for checkpoint, which is None")
+    if checkpoint_every is not None:
+        CHECKPOINT_EVERY.check("checkpoint_every", checkpoint_every)
+    KEEP_CHECKPOINTS.check("keep_checkpoints", keep_checkpoints)
+    if patience is not None:
+        PATIENCE.check("patience", patience)
+        if eval_every is None or not len(dataset.x_val):
+            raise ValueError("patience needs validation examples, and eval_every")
     fitted = fit_preprocess(given["preprocess"], dataset.x_train)  # last: it may take a minute
     if train_state is None:
         in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
@@ -194,50 +232,116 @@ def fit(
         return Model(net, params, train_state.state, fitted, encoding=dataset.encoding)
 
     def state_of(run: _Run) -> TrainState:
-        return run.train_state or release(run.held, key, first + len(run.losses))
+        return run.train_state or release(run.held, key, run.epoch)
 
-    def looked_at(epoch: int, run: _Run) -> _Run:
-        if eval_every is None or (epoch % eval_every and epoch != epochs and epoch != first):
+    def looked_at(run: _Run) -> _Run:
+        if eval_every is None or (run.epoch % eval_every and run.epoch not in (first, epochs)):
             return run
         train_state = state_of(run)
         run, model = run._replace(train_state=train_state), model_at(train_state)
         also = _own_row(own, model, splits)
-        return _look(model, loss_fn, splits, epoch, run, also)
+        return _look(model, loss_fn, splits, run, also)
 
-    def report(epoch: int, run: _Run) -> None:
-        if callback is not None:
-            losses = run.losses[-1] if run.losses else np.zeros(0)
-            measured = run.rows[-1] if run.rows and run.rows[-1]["epoch"] == epoch else {}
-            metrics = {name: value for name, value in measured.items() if name != "epoch"}
-            callback(epoch, state_of(run), {"losses": losses.copy(), **metrics})
+    def report(run: _Run, losses: np.ndarray) -> bool:
+        """Tell the callback; whether it ends the run."""
+        if callback is None:
+            return False
+        measured = run.rows[-1] if run.rows and run.rows[-1]["epoch"] == run.epoch else {}
+        metrics = {name: value for name, value in measured.items() if name != "epoch"}
+        try:
+            ends = callback(run.epoch, state_of(run), {"losses": losses.copy(), **metrics})
+        except StopIteration:
+            return True
+        return isinstance(ends, bool | np.bool_) and bool(ends)
 
-    orders = Orders(train_state.key, data.num_examples)
-    key, size, interrupted = train_state.key, FIRST_CHUNK, False
-    run = _Run(hold(train_state, program=program), None, (), (), None)
-    del train_state  # it may be large
-    try:
-        run = looked_at(first, run)
-        report(first, run)
-        for epoch in range(first + 1, epochs + 1):
-            run = run._replace(train_state=None)
-            held, losses, size = train_epoch(
-                run.held,
-                key,
-                orders.of(epoch - 1),
-                data,
-                numbers,
-                program=program,
-                batch_size=batch_size,
-                size=size,
+    def is_patient_no_more(run: _Run) -> bool:
+        if patience is None or run.best is None:
+            return False
+        return sum(row["epoch"] > run.best.epoch for row in run.rows) >= patience
+
+    def progress(run: _Run) -> Progress:
+        history, best = as_history(run.losses, run.rows, columns_of(own)), None
+        if run.best is not None:
+            numbers = {name: getattr(run.best, name) for name in ("epoch", "accuracy", "loss")}
+            best = Best(run.best.params, run.best.state, numbers)
+        return Progress(state_of(run), {"loss": history.loss, **history.rows()}, best)
+
+    def begun(kept: Checkpoints | None, train_state: TrainState) -> _Run:
+        """The run before its first epoch here."""
+        found = None
+        if kept is not None:
+            model = jax.eval_shape(
+                lambda: (_params_in_use(train_state, program=program), train_state.state)
             )
-            # One assignment, so that an interrupt finds the run before or after, never between.
-            run = looked_at(epoch, run._replace(held=held, losses=(*run.losses, losses)))
-            report(epoch, run)
-    except KeyboardInterrupt:
-        interrupted = True
+            found = kept.load(train_state, model)
+        if found is None:
+            return _Run(
+                int(train_state.epoch), hold(train_state, program=program), None, (), (), None
+            )
+        rows = rows_of(found.columns)
+        best = None
+        if found.best is not None:
+            parts = net, found.best.params, found.best.state, fitted
+            best = BestModel(*parts, **found.best.numbers, encoding=dataset.encoding)
+        held = hold(found.train_state, program=program)
+        return _Run(int(found.train_state.epoch), held, None, (found.columns["loss"],), rows, best)
+
+    key, size, status = train_state.key, FIRST_CHUNK, "finished"
+    orders = Orders(key, data.num_examples)
+    with ExitStack() as stack:
+        kept = None
+        if checkpoint is not None:
+            made_of = {name: value for name, value in given.items() if name != "preprocess"}
+            made_of |= {"batch_size": batch_size, "metrics": tuple(own)}
+            identity = identity_of(net, optimizer, dataset, fitted, key, made_of)
+            kept = stack.enter_context(
+                opened(
+                    checkpoint,
+                    identity,
+                    resume=resume,
+                    every=checkpoint_every,
+                    keep=keep_checkpoints,
+                )
+            )
+        run = begun(kept, train_state)
+        resumed = bool(run.losses)
+        del train_state  # it may be large
+        first = run.epoch
+        if first > epochs:
+            raise ValueError(
+                f"epochs is {epochs}, but the run in {checkpoint} has done {first} already"
+            )
+        try:
+            if not resumed:
+                run = looked_at(run)
+            stops = report(run, np.zeros(0)) or is_patient_no_more(run)
+            for epoch in range(first + 1, epochs + 1):
+                if stops:
+                    status = "stopped"
+                    break
+                run = run._replace(train_state=None)
+                held, losses, size = train_epoch(
+                    run.held,
+                    key,
+                    orders.of(epoch - 1),
+                    data,
+                    numbers,
+                    program=program,
+                    batch_size=batch_size,
+                    size=size,
+                )
+                # One assignment, so that an interrupt finds the run before or after, never between.
+                run = looked_at(run._replace(epoch=epoch, held=held, losses=(*run.losses, losses)))
+                if kept is not None and epoch < epochs and kept.is_due(epoch):
+                    kept.save(progress(run))
+                stops = report(run, losses) or is_patient_no_more(run)
+        except KeyboardInterrupt:
+            status = "interrupted"
+        if kept is not None and run.epoch > 0:
+            kept.save(progress(run))
     train_state = state_of(run)
     model, history = model_at(train_state), as_history(run.losses, run.rows, columns_of(own))
-    return FitResult(train_state, model, run.best, history, interrupted)
+    return FitResult(train_state, model, run.best, history, status == "interrupted", status)
 
 
 _averaged = jax.jit(params_in_use, static_argnames=("program",))
@@ -248,9 +352,10 @@ def _params_in_use(train_state: TrainState, *, program: Program) -> Tree:
 
 
 class _Run(NamedTuple):
+    epoch: int
     held: Held
     train_state: TrainState | None  # the same, where somebody looks at it
-    losses: tuple[np.ndarray, ...]  # an array of the steps' losses for each epoch
+    losses: tuple[np.ndarray, ...]  # the steps' losses, an array for each epoch or for several
     rows: tuple[dict[str, Any], ...]
     best: BestModel | None
 
@@ -259,21 +364,20 @@ def _look(
     model: Model,
     loss_fn: LossFn,
     splits: Mapping[str, "_Prepared"],
-    epoch: int,
     run: _Run,
     also: Mapping[str, float],
 ) -> _Run:
-    """The run with a row for this epoch, `also` in it; and this model if it is the best so far."""
+    """The run with a row for its epoch, `also` in it; and this model if it is the best so far."""
 
     def measured(split: _Prepared) -> Evaluation:
         return measure(split.of(model), split.x, split.y, EVALUATION_BATCH, loss_fn)
 
     train = measured(splits["train"])
     val = measured(splits["val"]) if len(splits["val"].y) else None
-    run = run._replace(rows=(*run.rows, {**history_row(epoch, train, val), **also}))
+    run = run._replace(rows=(*run.rows, {**history_row(run.epoch, train, val), **also}))
     if val is not None and (run.best is None or is_better(val, run.best)):
         parts = model.net, model.params, model.state, model.preprocess
-        at = epoch, val.accuracy, val.loss
+        at = run.epoch, val.accuracy, val.loss
         run = run._replace(best=BestModel(*parts, *at, encoding=model.encoding))
     return run
 
@@ -343,6 +447,15 @@ def as_history(
 
     known, metrics = ({name: column(name) for name in names} for names in (COLUMNS, own))
     return History(np.concatenate([np.zeros(0), *losses]), **known, metrics=metrics)
+
+
+def rows_of(columns: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], ...]:
+    """The rows of a History whose columns are given, of which the losses of steps are none."""
+    names = [name for name in columns if name != "loss"]
+    rows = (
+        dict(zip(names, row, strict=True)) for row in zip(*map(columns.get, names), strict=True)
+    )
+    return tuple({**row, "epoch": int(row["epoch"])} for row in rows)
 
 
 def training_sample(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from funcnet.datasets.notes import DataWarning
 from funcnet.datasets.registry import FILE_OPTIONS, is_file, is_table_file
 from funcnet.datasets.sources import STDIN
 from funcnet.datasets.tables import ENDS, label_of, load_table, read_table
-from funcnet.loop import cores
+from funcnet.loop import machine
 from funcnet.runs import Record
 
 
@@ -38,11 +38,7 @@ def make_record(config: Config, recipe: str | None) -> Record:
         "recipe": recipe,
         "title": f"{run_name(config, recipe)}, hidden layers {list(config.hidden_dims)}",
         "versions": {"funcnet": fn.__version__, "jax": jax.__version__},
-        "machine": {  # by which, and by shapes, programs and so roundings differ
-            "backend": jax.default_backend(),
-            "device": jax.devices()[0].device_kind,
-            "cores": cores(),
-        },
+        "machine": machine(),
     }
     if is_file(config.dataset) and config.dataset != STDIN:
         config = dataclasses.replace(config, dataset=str(Path(config.dataset).resolve()))

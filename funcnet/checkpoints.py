@@ -1,0 +1,289 @@
+"""The checkpoints of a run: what `fit` goes on from after it was cut off, to the same bits.
+
+    epoch-00000012.safetensors   the run after 12 epochs: state, history, best model
+    .lock                        held while a run writes here
+
+A checkpoint says of which data, net, optimizer and options it is, and others are refused.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from funcnet.bind import Bound
+from funcnet.checkpoint import path_leaves, tree_like
+from funcnet.datasets import Dataset
+from funcnet.datasets.dataset import fingerprint
+from funcnet.files import locked, naming, remove_stale
+from funcnet.layer import Layer
+from funcnet.loop import machine
+from funcnet.optim import Optimizer
+from funcnet.preprocess import Preprocess
+from funcnet.step import TrainState
+from funcnet.tensors import load_tensors, save_tensors
+from funcnet.tree import Tree
+
+SHARE = 0.02  # of the time may be spent on checkpoints, if nobody says how often
+
+
+class Best(NamedTuple):
+    """The best model so far: its trees, and `epoch`, `accuracy` and `loss` in numbers."""
+
+    params: Tree
+    state: Tree
+    numbers: Mapping[str, Any]
+
+
+class Progress(NamedTuple):
+    """How far a run is.
+
+    Attributes:
+      train_state: the TrainState.
+      columns: the History so far, arrays by name, "loss" among them.
+      best: the best model, if one was measured.
+    """
+
+    train_state: TrainState
+    columns: Mapping[str, np.ndarray]
+    best: Best | None
+
+
+class Checkpoints:
+    """The checkpoints in a directory that this process holds.
+
+    Args:
+      directory: the directory.
+      identity: what the run is made of, texts by name: those of a checkpoint must be the same.
+      every: write after every so many epochs; None as often as takes 2 % of the time.
+      keep: how many of the last ones are kept.
+    """
+
+    def __init__(
+        self, directory: Path, identity: Mapping[str, str], *, every: int | None, keep: int
+    ) -> None:
+        self._directory, self._identity = directory, dict(identity)
+        self._every, self._keep = every, keep
+        self._due, self._written = 0.0, -1
+
+    def numbers(self) -> list[int]:
+        """The numbers of epochs after which there are checkpoints, the last one last."""
+        found = (re.fullmatch(r"epoch-(\d+)\.safetensors", p.name) for p in _files(self._directory))
+        return sorted(int(match[1]) for match in found if match)
+
+    def load(self, like: TrainState, best_like: tuple[Tree, Tree]) -> Progress | None:
+        """The last checkpoint; None if there is none.
+
+        Args:
+          like: a TrainState of the run, see `load_state`.
+          best_like: parameters and state as its best model has them.
+        Raises:
+          ValueError: it is damaged, or of another run: what differs is named.
+        """
+        numbers = self.numbers()
+        if not numbers:
+            return None
+        path = self._path(numbers[-1])
+        try:
+            leaves, metadata = load_tensors(path, kind="checkpoint")
+        except ValueError as error:
+            before = f"from {self._path(numbers[-2]).name}" if len(numbers) > 1 else "anew"
+            raise ValueError(f"{error}; without this file the run goes on {before}") from None
+        try:
+            facts = json.loads(metadata["run"])
+            self._check(facts, path)
+            train_state = tree_like(leaves, like, path, "run")
+            best = None
+            if facts["best"] is not None:
+                params, state = tree_like(leaves, best_like, path, "best")
+                best = Best(params, state, facts["best"])
+            names = facts["columns"]
+            columns = {name: np.array(leaves[f"history/{name}"]) for name in names}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged: it lacks {error}") from None
+        if facts["by"] != _made_by():
+            warnings.warn(
+                f"{path} was made on another machine or by another version: {facts['by']}, "
+                f"here {_made_by()}; from here on roundings may differ",
+                stacklevel=4,
+            )
+        self._written = numbers[-1]
+        return Progress(train_state, columns, best)
+
+    def _check(self, facts: Mapping[str, Any], path: Path) -> None:
+        for name, here in self._identity.items():
+            there = facts["identity"][name]
+            if there != here:
+                was, now = _difference(there, here)
+                raise ValueError(
+                    f"{path} is of another run: its {name} is {was}, here {now}; with the same "
+                    "arguments it goes on, from its state alone fit(..., train_state=...) does"
+                )
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether a checkpoint is to be written after an epoch that is not the last."""
+        if self._every is not None:
+            return epoch % self._every == 0
+        return time.monotonic() >= self._due
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint, and remove those that are too many.
+
+        Raises:
+          OSError, TypeError: it cannot be written; earlier ones are left as they are.
+        """
+        epoch = int(progress.train_state.epoch)
+        if epoch == self._written:
+            return
+        began = time.monotonic()
+        leaves = path_leaves(progress.train_state, "run")
+        best = None
+        if progress.best is not None:
+            leaves |= path_leaves(progress.best[:2], "best")
+            best = dict(progress.best.numbers)
+        leaves |= {f"history/{name}": column for name, column in progress.columns.items()}
+        facts = {
+            "identity": self._identity,
+            "by": _made_by(),
+            "best": best,
+            "columns": list(progress.columns),
+        }
+        save_tensors(self._path(epoch), leaves, kind="checkpoint", run=json.dumps(facts))
+        self._written = epoch
+        for number in self.numbers()[: -self._keep]:
+            self._path(number).unlink(missing_ok=True)
+        now = time.monotonic()
+        self._due = now + (now - began) / SHARE
+
+    def _path(self, epoch: int) -> Path:
+        return self._directory / f"epoch-{epoch:08}.safetensors"
+
+
+@contextlib.contextmanager
+def opened(
+    path: str | os.PathLike[str],
+    identity: Mapping[str, str],
+    *,
+    resume: bool,
+    every: int | None,
+    keep: int,
+) -> Iterator[Checkpoints]:
+    """The Checkpoints of a directory, which is made, and is held until the end.
+
+    Raises:
+      FileExistsError: there are some, and they are not to be resumed.
+      BlockingIOError: another run writes there. OSError: the directory cannot be made.
+    """
+    directory = Path(path)
+    with naming(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory):
+        remove_stale(directory)
+        checkpoints = Checkpoints(directory, identity, every=every, keep=keep)
+        if not resume and checkpoints.numbers():
+            raise FileExistsError(
+                f"{directory} has checkpoints of a run: go on with resume=True, or choose another "
+                "directory"
+            )
+        yield checkpoints
+
+
+def has_checkpoints(path: str | os.PathLike[str]) -> bool:
+    """Whether there are checkpoints in a directory, or what an earlier one has left there."""
+    directory = Path(path)
+    return directory.is_dir() and bool(Checkpoints(directory, {}, every=None, keep=1).numbers())
+
+
+def remove_checkpoints(path: str | os.PathLike[str]) -> None:
+    """Remove the checkpoints in a directory that no run holds.
+
+    Raises:
+      BlockingIOError: a run writes there.
+    """
+    directory = Path(path)
+    if directory.is_dir():
+        with locked(directory):
+            remove_stale(directory)
+            for file in _files(directory):
+                if re.fullmatch(r"epoch-\d+\.safetensors", file.name):
+                    file.unlink(missing_ok=True)
+
+
+def _files(directory: Path) -> list[Path]:
+    with naming(directory):
+        return list(directory.iterdir())
+
+
+def identity_of(
+    net: Layer,
+    optimizer: Optimizer,
+    dataset: Dataset,
+    preprocess: Preprocess,
+    key: jax.Array,
+    options: Mapping[str, Any],
+) -> dict[str, str]:
+    """What a run is made of, texts by name: with the same ones, another comes to the same bits."""
+    stats = hashlib.sha256()
+    for name, leaf in path_leaves(preprocess.stats).items():
+        stats.update(f"{name} {np.asarray(leaf).dtype}".encode())
+        stats.update(np.asarray(leaf).tobytes())
+    typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    data = np.asarray(jax.random.key_data(key) if typed else key)
+    return {
+        "data": fingerprint(dataset),
+        "key": f"{key.dtype} {data.tolist()}",
+        "net": described(net),
+        "optimizer": described(optimizer),
+        "preprocessing": f"{preprocess.kind} {stats.hexdigest()}",
+        **{name: described(value) for name, value in options.items()},
+    }
+
+
+def _made_by() -> dict[str, Any]:
+    return {"jax": jax.__version__, **machine()}
+
+
+def described(value: Any) -> str:
+    """What a value is made of, as a text that is the same in every process."""
+    if isinstance(value, Layer):
+        return f"{value.kind}:{described(value.forward)}"
+    if isinstance(value, Optimizer):
+        return described(value.update)
+    if isinstance(value, Bound):
+        items = ", ".join(f"{name}={described(v)}" for name, v in value.options.items())
+        return f"{_name(value.function)}({items})"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(float(value)).removesuffix(".0")
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(described, value))})"
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        array = np.asarray(value)
+        if array.ndim == 0:
+            return repr(array.item())
+        return f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()}"
+    if callable(value):
+        return _name(value)
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _name(function: Any) -> str:
+    found = getattr(function, "__qualname__", None)
+    return found or re.sub(r" at 0x[0-9a-fA-F]+", "", repr(function))
+
+
+def _difference(there: str, here: str) -> tuple[str, str]:
+    """Two texts that differ without most of what is the same in them."""
+    if max(len(there), len(here)) <= 80:
+        return there, here
+    start = next((i for i, (a, b) in enumerate(zip(there, here, strict=False)) if a != b), 0)
+    start = max([0, *(there.rfind(mark, 0, start) + 1 for mark in "(,")])
+    return tuple(f"...{text[start : start + 60].strip()}..." for text in (there, here))  # type: ignore[return-value]
