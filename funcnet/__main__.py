@@ -1,5 +1,25 @@
-"""`python -m funcnet` is `funcnet`."""
+"""The program `funcnet`, which is `python -m funcnet`, too."""
 
-from funcnet.cli import entry
+import os
+import signal
+from typing import Any, NoReturn
 
-entry()
+
+def entry() -> None:
+    """Run the command of the command line; Ctrl-C ends it even while it is being loaded."""
+    listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if listens:
+        signal.signal(signal.SIGINT, _end)
+    from funcnet import cli
+
+    if listens:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    cli.entry()
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    entry()

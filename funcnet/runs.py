@@ -6,6 +6,7 @@
     best.safetensors   the model with the best validation accuracy
     last.safetensors   the model after the last epoch
     curves.png         a picture of the history
+    checkpoints/       what the run goes on from, see `funcnet.checkpoints`
 
 Every file is written whole or not at all.
 """
@@ -16,13 +17,15 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from funcnet.checkpoint import load_model, save_model
+from funcnet.checkpoints import has_checkpoints
 from funcnet.config import ALIASES, Config, lifted, stored_config
-from funcnet.files import naming, write_atomically
+from funcnet.files import LOCK, locked, naming, write_atomically
 from funcnet.layer import Layer
 from funcnet.model import Model
 from funcnet.plots import plot_history
@@ -37,6 +40,7 @@ FILES = (
     "last.safetensors",
     "curves.png",
 )
+CHECKPOINTS = "checkpoints"
 # A list of numbers in JSON with indents, for a line of its own; no string has a line break in it.
 NUMBERS = re.compile(r'\[\n([^][{}"]*)\n *\]')
 
@@ -81,10 +85,53 @@ def create_run(path: str | os.PathLike[str], record: Record, *, overwrite: bool 
     check_free(path, overwrite=overwrite)
     for name in FILES:
         (path / name).unlink(missing_ok=True)
+    shutil.rmtree(_aside(path), ignore_errors=True)
     with naming(path):
         path.mkdir(parents=True, exist_ok=True)
     write_record(path, "run", record.having(status="running"))
     return path
+
+
+@contextlib.contextmanager
+def begun(path: Path | None, name: str, *, overwrite: bool = False) -> Iterator[Path]:
+    """The directory of a run that begins or goes on, from before it is known to be right.
+
+    Args:
+      path: the directory; None for a new one, `claim_new_run_path("runs", name)`.
+      name: what a new one is called.
+      overwrite: put the checkpoints of an older run in it aside; `create_run` removes them.
+    Raises:
+      BlockingIOError: a run writes there.
+    """
+    made = [] if path is not None or Path("runs").exists() else [Path("runs")]
+    path = path or claim_new_run_path("runs", name)
+    checkpoints, aside = path / CHECKPOINTS, _aside(path)
+
+    def put_back() -> None:
+        if aside.is_dir() and not has_checkpoints(checkpoints):
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            aside.replace(checkpoints)
+
+    with naming(checkpoints):
+        put_back()
+        if overwrite and has_checkpoints(checkpoints):
+            with locked(checkpoints):  # nobody writes there
+                pass
+            checkpoints.replace(aside)
+    try:
+        yield path
+    finally:
+        with naming(checkpoints):
+            put_back()
+        if not has_checkpoints(checkpoints):
+            (checkpoints / LOCK).unlink(missing_ok=True)
+            for each in (checkpoints, path, *made):
+                with contextlib.suppress(OSError):  # it holds something, or is not there
+                    each.rmdir()
+
+
+def _aside(path: Path) -> Path:
+    return path / f".{CHECKPOINTS}-before"
 
 
 def check_free(path: str | os.PathLike[str], *, overwrite: bool | None = None) -> None:
@@ -92,7 +139,9 @@ def check_free(path: str | os.PathLike[str], *, overwrite: bool | None = None) -
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is there already, and is no directory")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and not all(
+        each.name == CHECKPOINTS and not has_checkpoints(each) for each in path.iterdir()
+    ):
         if not overwrite:
             hint = "" if overwrite is None else ", or give --overwrite"
             raise FileExistsError(f"{path} is there already: choose another directory{hint}")

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit code: 0; 1 if gradients disagree; 2 for wrong input, with one line on
-      stderr; 130 after Ctrl-C.
+      stderr; 130 after Ctrl-C, 143 after SIGTERM.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     args = _parse(argv)
@@ -63,7 +63,7 @@ def entry() -> None:
     """The program `funcnet`."""
     keep_compiled()
     code = main()
-    if code == 130:  # an interrupted compiler does not survive the end of the interpreter
+    if code in (130, 143):  # an interrupted compiler does not survive the end of the interpreter
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         sys.stderr.flush()

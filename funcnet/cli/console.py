@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import funcnet as fn
 from funcnet.sweeps.table import RESULTS
@@ -38,36 +38,41 @@ def close_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class Interrupts:
+    """How often Ctrl-C, or SIGTERM, was heard: the first ends the run, the second the process.
+
+    Attributes:
+      code: the exit code of a run that was ended: 130 after Ctrl-C, 143 after SIGTERM.
+      saving: whether what is left takes a second, and the first one is passed over.
+    """
+
+    def __init__(self) -> None:
+        self.code, self.saving, self._heard = 130, False, False
+
+    def hear(self, number: int, frame: Any) -> None:
+        """Handle a signal."""
+        if self._heard:  # files are written whole or not at all: there is nothing to wait for
+            with contextlib.suppress(OSError):
+                os.write(sys.stderr.fileno(), b"\nfuncnet: ended at once\n")
+            os._exit(128 + number)
+        self._heard, self.code = True, 128 + number
+        if not self.saving:
+            raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
-def one_interrupt() -> Iterator[None]:
-    """Let the first Ctrl-C through and ignore the next ones, while the run is being saved."""
-    if not _listens_to_interrupts():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> NoReturn:
-        ignore_interrupts()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
+def interrupts() -> Iterator[Interrupts]:
+    """Hear Ctrl-C and SIGTERM, but what a shell's background job ignores."""
+    heard, before = Interrupts(), {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, heard.hear)
     try:
-        yield
+        yield heard
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def ignore_interrupts() -> None:
-    """Let no Ctrl-C through from now on."""
-    if _listens_to_interrupts():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _listens_to_interrupts() -> bool:
-    """Not in a shell's background job, which ignores Ctrl-C, nor in another thread."""
-    return (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-    )
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def print_sweep(rows: list[dict[str, Any]], *, count: int = ROWS) -> None:

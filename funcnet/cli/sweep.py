@@ -15,9 +15,9 @@ import funcnet as fn
 from funcnet import checks, recipes, runs
 from funcnet.cli.console import (
     ROWS,
+    Interrupts,
     describe,
-    ignore_interrupts,
-    one_interrupt,
+    interrupts,
     print_sweep,
     say,
 )
@@ -140,8 +140,8 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "show":
         return _show(args)
     swept = _resumed(Path(args.run_directory)) if args.action == "resume" else _new(args)
-    with one_interrupt():
-        return _run(args, swept)
+    with interrupts() as heard:
+        return _run(args, swept, heard)
 
 
 def _check_action(args: argparse.Namespace) -> None:
@@ -212,7 +212,7 @@ def _data(config: Config, whole: fn.Dataset) -> tuple[fn.Dataset, Any]:
     return dataset, preprocess
 
 
-def _run(args: argparse.Namespace, swept: Sweep) -> int:
+def _run(args: argparse.Namespace, swept: Sweep, heard: Interrupts) -> int:
     from tqdm import tqdm
 
     path, record, dataset, preprocess, members = swept
@@ -235,7 +235,7 @@ def _run(args: argparse.Namespace, swept: Sweep) -> int:
         nonlocal saved, last
         claim()
         if done == total:
-            ignore_interrupts()  # what is left takes seconds, and must not be lost
+            heard.saving = True  # what is left takes seconds, and must not be lost
         bar.total, bar.n = total, done
         bar.refresh()
         if time.monotonic() - last > SAVE_EVERY:
@@ -257,7 +257,7 @@ def _run(args: argparse.Namespace, swept: Sweep) -> int:
         )
     if not claimed:
         print("funcnet sweep: interrupted before the first epoch", file=sys.stderr)
-        return 130
+        return heard.code
     if result.interrupted:
         directory.save_members(path, result.members, saved)
         done = sum(member.epochs for member in result.members)
@@ -266,7 +266,7 @@ def _run(args: argparse.Namespace, swept: Sweep) -> int:
             f"funcnet sweep resume {path} goes on",
             file=sys.stderr,
         )
-        return 130
+        return heard.code
     lines, results = _summary(result, dataset, config)
     record = record.having(status="finished", results=results)
     try:

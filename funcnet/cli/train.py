@@ -6,22 +6,33 @@ import math
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import funcnet as fn
-from funcnet import checks, runs
-from funcnet.cli.console import ignore_interrupts, one_interrupt, say
+from funcnet import checks, recipes, runs
+from funcnet.checkpoints import has_checkpoints
+from funcnet.cli.console import interrupts, say
 from funcnet.cli.describe import summary
 from funcnet.cli.measures import further_line
-from funcnet.cli.options import add_config_options, add_recipe_option, views
+from funcnet.cli.options import add_config_options, add_recipe_option, given_options, views
 from funcnet.cli.parser import add_command
-from funcnet.cli.records import load_data, make_config, make_record, run_name, with_data
-from funcnet.config import Config
+from funcnet.cli.records import (
+    check_data,
+    load_data,
+    make_config,
+    make_record,
+    noted,
+    run_name,
+    with_data,
+)
+from funcnet.config import Config, schedule_name
 from funcnet.datasets.dataset import first
 from funcnet.defaults import complete_config
+from funcnet.option import option
+from funcnet.runs import Record
 
 
 def add(commands: Any, base: Config) -> Any:
@@ -40,6 +51,7 @@ def add(commands: Any, base: Config) -> Any:
             "--batch-size 200 --epochs 30",
             "train --dataset measurements.csv --label species --weight-scale he",
             "train --recipe cifar10-cpu --epochs 20",
+            "train --resume runs/digits",
         ),
     )
     add_recipe_option(parser)
@@ -47,6 +59,12 @@ def add(commands: Any, base: Config) -> Any:
     group = parser.add_argument_group("output")
     add = group.add_argument
     add("--out", metavar="DIR", help="run directory; runs/NAME, numbered, if not given")
+    add(
+        "--resume",
+        metavar="RUN",
+        help="go on with the run in a directory that was cut off, to the same bits; of the options "
+        "above --epochs may be given, where the schedule allows",
+    )
     add("--overwrite", action="store_true", help="replace an earlier run in --out")
     add("--quiet", action="store_true", help="no progress bar and no line per epoch")
     parser.set_defaults(base=base)
@@ -60,18 +78,9 @@ def run(args: argparse.Namespace) -> int:
     checks.installed("matplotlib", "to draw the curves")
     from tqdm import tqdm
 
-    _check_output(args)
-    config = make_config(args)
-    name = run_name(config, args.recipe)
-    path = Path(args.out) if args.out else runs.new_run_path("runs", name)
-    runs.check_free(path, overwrite=args.overwrite)
-    dataset = load_data(config)
-    if not args.quiet:
-        for line in summary(dataset):
-            print(line)
-    every_epoch = config.eval_every is not None  # has a line, else those that are measured
-    config = complete_config(config, first(dataset, config.num_train, "--num-train"))
-    record = with_data(make_record(config, args.recipe), dataset)
+    _check_options(args)
+    begun = _resumed(args) if args.resume else _new(args)
+    config, record, dataset = begun.config, begun.record, begun.dataset
     net, optimizer, dataset, options = fn.experiment(config, dataset)
     batch_size = options["batch_size"]
     record = record._replace(config=dataclasses.replace(record.config, batch_size=batch_size))
@@ -79,32 +88,45 @@ def run(args: argparse.Namespace) -> int:
         jax.eval_shape(lambda x: [view(x) for view in views(config)], dataset.x_train[:1])
     assert config.epochs is not None
     assert config.eval_every is not None
-    epochs, claimed = config.epochs, False
-    shown_every = 1 if every_epoch else config.eval_every
+    epochs, started = config.epochs, False
+    shown_every = 1 if begun.every_epoch else config.eval_every
     bar = tqdm(total=config.epochs, unit="epoch", disable=True if args.quiet else None)
 
     def report(epoch: int, train_state: fn.TrainState, metrics: dict[str, Any]) -> None:
-        nonlocal path, claimed
-        if epoch == 0:  # by now all arguments are known to be right: claim the directory
-            if args.out is None:
-                path = runs.claim_new_run_path("runs", name)
-            runs.create_run(path, record, overwrite=args.overwrite)
-            claimed = True
-            model = fn.Model(net, train_state.params, train_state.state, options["preprocess"])
-            runs.check_space(path, model)
+        nonlocal started
+        if not started:  # by now all arguments are known to be right
+            started = True
+            if args.resume:
+                runs.write_record(path, "run", record.having(status="running"))
+                bar.update(epoch)
+            else:
+                runs.create_run(path, record, overwrite=args.overwrite)
+                model = fn.Model(net, train_state.params, train_state.state, options["preprocess"])
+                runs.check_space(path, model)
         else:
             bar.update()
         if epoch == epochs:
-            ignore_interrupts()  # what is left takes a second, and must not be lost
+            heard.saving = True  # what is left takes a second, and must not be lost
         if not args.quiet and (epoch % shown_every == 0 or epoch == epochs):
             say(_epoch_line(epoch, epochs, metrics))
 
-    with one_interrupt():
-        with bar:
-            result = fn.fit(net, optimizer, dataset, callback=report, **options)
-        if not claimed:
+    with (
+        interrupts() as heard,
+        runs.begun(begun.path, begun.name, overwrite=args.overwrite) as path,
+    ):
+        with bar, noted():
+            result = fn.fit(
+                net,
+                optimizer,
+                dataset,
+                callback=report,
+                checkpoint=path / runs.CHECKPOINTS,
+                resume=bool(args.resume),
+                **options,
+            )
+        if not started:
             print("funcnet train: interrupted before the first epoch", file=sys.stderr)
-            return 130
+            return heard.code
         lines, results = _summary(result, dataset, config)
         try:
             runs.save_run(path, record, result, results=results)
@@ -121,12 +143,86 @@ def run(args: argparse.Namespace) -> int:
         )
     if result.interrupted:
         done = int(result.state.epoch)
-        print(f"interrupted: this is the run after epoch {done}", file=sys.stderr)
-        return 130
+        print(
+            f"interrupted: this is the run after epoch {done}; "
+            f"funcnet train --resume {path} goes on",
+            file=sys.stderr,
+        )
+        return heard.code
     return 0
 
 
-def _check_output(args: argparse.Namespace) -> None:
+class _Begun(NamedTuple):
+    """A run that is to begin, or to go on; path is None for the first one that is free."""
+
+    config: Config
+    record: Record
+    dataset: fn.Dataset
+    path: Path | None
+    name: str
+    every_epoch: bool  # has a line, else those that are measured
+
+
+def _new(args: argparse.Namespace) -> _Begun:
+    config = make_config(args)
+    name = run_name(config, args.recipe)
+    path = Path(args.out) if args.out else None
+    if path is not None:
+        runs.check_free(path, overwrite=args.overwrite)
+    dataset = load_data(config)
+    _describe(args, dataset)
+    every_epoch = config.eval_every is not None
+    config = complete_config(config, first(dataset, config.num_train, "--num-train"))
+    record = with_data(make_record(config, args.recipe), dataset)
+    return _Begun(config, record, dataset, path, name, every_epoch)
+
+
+def _resumed(args: argparse.Namespace) -> _Begun:
+    path = Path(args.resume)
+    record = runs.load_record(path)
+    config, status = record.config, record.facts.get("status")
+    epochs = given_options(args).get("epochs", config.epochs)
+    if epochs != config.epochs:
+        record = record._replace(config=dataclasses.replace(config, epochs=epochs))
+    if status == "finished" and epochs == config.epochs:
+        raise ValueError(
+            f"{path} is finished, after {checks.plural(config.epochs or 0, 'epoch')}: to go on, "
+            "give more with --epochs"
+        )
+    if not has_checkpoints(path / runs.CHECKPOINTS):
+        if record.facts.get("results", {}).get("epochs", 0):
+            raise ValueError(
+                f"{path} has no checkpoints: an older funcnet made it, or they were removed; "
+                "train anew"
+            )
+        print(f"note: {path} has no checkpoint yet: it begins anew", file=sys.stderr)
+    dataset = load_data(config)
+    check_data(record, dataset, "since the run was begun")
+    _describe(args, dataset)
+    trained_on = first(dataset, config.num_train)
+    before, after = (recipes.build(each, trained_on)[1] for each in (config, record.config))
+    if before != after:
+        raise ValueError(
+            f"--epochs {epochs}: the schedule {schedule_name(config)} of this run is one of "
+            f"{config.epochs} epochs in all; train anew with --epochs {epochs}"
+        )
+    return _Begun(record.config, record, dataset, path, path.name, config.eval_every == 1)
+
+
+def _describe(args: argparse.Namespace, dataset: fn.Dataset) -> None:
+    if not args.quiet:
+        for line in summary(dataset):
+            print(line)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if args.resume is not None:
+        given = [name for name in given_options(args) if name != "epochs"]
+        given += [name for name in ("recipe", "out", "overwrite") if getattr(args, name)]
+        if args.resume == "":
+            raise ValueError("--resume is empty")
+        for name in given:
+            raise ValueError(f"{option(name)} is not for --resume: the run has its own options")
     if args.out == "":
         raise ValueError("--out is empty")
     if args.overwrite and args.out is None:

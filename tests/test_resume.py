@@ -1,0 +1,230 @@
+"""Commands that are cut off, by whatever, and go on to the same bits."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command import run
+from safetensors.numpy import load_file
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+SMALL = ("--hidden-dims", 8, "--num-train", 200, "--quiet")
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def begin(*words):
+    """A command in a process of its own, which hears Ctrl-C wherever the tests run."""
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from funcnet.__main__ import entry; sys.argv = ['funcnet', *sys.argv[1:]]; entry()"
+    )
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def at_epoch(process, number):
+    """Wait until a run has done so many epochs."""
+    for line in process.stdout:
+        if line.startswith(f"(Epoch {number} "):
+            return
+    pytest.fail(process.stderr.read())
+
+
+def outcome(path):
+    """What a run came to, but for what is not of its bits."""
+    path = Path(path)
+    config = json.loads((path / "config.json").read_text())
+    files = {name: (path / name).read_text() for name in ("history.csv", "losses.csv")}
+    tensors = {
+        (name, key): (array.dtype, array.tobytes())
+        for name in ("best", "last")
+        for key, array in load_file(path / f"{name}.safetensors").items()
+    }
+    return config["results"], files, tensors
+
+
+CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+OPTIONS = {
+    "plain": (),
+    "much": (
+        *("--normalization", "batchnorm", "--keep-prob", 0.9, "--optimizer", "adamw"),
+        *("--schedule", "one_cycle", "--average-decay", 0.9, "--augment", "shift"),
+        *("--mixup-alpha", 0.2),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "signals"),
+    [
+        pytest.param("plain", (signal.SIGTERM,), id="terminated"),
+        pytest.param("much", (signal.SIGKILL,), id="killed"),
+        pytest.param(
+            *("much", (signal.SIGINT, signal.SIGKILL, signal.SIGTERM)),
+            id="interrupted, killed, terminated",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_run_that_was_ended_goes_on_to_the_same_bits(options, signals):
+    words = ("train", *SMALL[:-1], *OPTIONS[options], "--epochs", 400)
+    for number, end in enumerate(signals):
+        again = ("train", "--resume", "cut") if number else (*words, "--out", "cut")
+        with begin(*again) as process:
+            at_epoch(process, 30 + 100 * number)
+            process.send_signal(end)
+            _, err = process.communicate(timeout=120)
+        assert process.returncode == CODES[end]
+        assert "Traceback" not in err
+        if end != signal.SIGKILL:
+            done = re.search(r"this is the run after epoch (\d+); funcnet train --resume cut", err)
+            assert Path(f"cut/checkpoints/epoch-{int(done[1]):08}.safetensors").is_file()
+            assert run("evaluate", "cut")[0] == 0
+    with begin("train", "--resume", "cut", "--quiet") as process:
+        out, err = process.communicate(timeout=240)
+    assert (process.returncode, err) == (0, "")
+    assert "saved in cut" in out
+    with begin(*words, "--quiet", "--out", "whole") as process:
+        process.communicate(timeout=240)
+    assert outcome("cut") == outcome("whole")
+    assert json.loads(Path("cut/config.json").read_text())["status"] == "finished"
+
+
+def test_a_second_signal_ends_at_once_and_the_run_goes_on_all_the_same():
+    with begin("train", *SMALL[:-1], "--epochs", 100_000, "--out", "r") as process:
+        at_epoch(process, 30)
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.001)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    with begin("train", "--resume", "r") as process:
+        at_epoch(process, 3_000)
+        process.kill()
+
+
+def test_ctrl_c_while_the_program_is_loaded_shows_no_traceback():
+    ends = set()
+    for wait in (0.1, 0.2, 0.3, 0.5, 0.8):
+        with begin("train", *SMALL, "--out", f"r{wait}") as process:
+            time.sleep(wait)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=120)
+        if process.returncode == 1:  # Python itself was not up
+            assert "KeyboardInterrupt" in err
+            continue
+        ends.add(process.returncode)
+        assert "Traceback" not in err
+    assert ends == {130}
+
+
+def test_a_finished_run_goes_on_with_more_epochs():
+    run("train", *SMALL, "--epochs", 4, "--out", "r")
+    code, _, err = run("train", "--resume", "r")
+    assert (code, err) == (
+        2,
+        "funcnet train: error: r is finished, after 4 epochs: to go on, give more with --epochs\n",
+    )
+    assert run("train", "--resume", "r", "--epochs", 6, "--quiet")[0] == 0
+    run("train", *SMALL, "--epochs", 6, "--out", "whole")
+    assert outcome("r") == outcome("whole")
+    assert json.loads(Path("r/config.json").read_text())["epochs"] == 6
+
+
+def test_a_schedule_of_all_epochs_says_why_there_cannot_be_more():
+    run("train", *SMALL, "--epochs", 4, "--schedule", "cosine", "--out", "r")
+    code, _, err = run("train", "--resume", "r", "--epochs", 6)
+    assert code == 2
+    assert "--epochs 6: the schedule cosine of this run is one of 4 epochs in all" in err
+
+
+WRONG = {
+    "another option": (("--reg", 1), "--reg is not for --resume: the run has its own options"),
+    "an alias": (("--mixup", 0.1), "--mixup is not for --resume"),
+    "a recipe": (("--recipe", "digits"), "--recipe is not for --resume"),
+    "out": (("--out", "x"), "--out is not for --resume"),
+    "fewer epochs": (
+        ("--epochs", 2),
+        "epochs is 2, but the run in r/checkpoints has done 3",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("finished")
+    before = Path.cwd()
+    os.chdir(path)
+    run("train", *SMALL, "--epochs", 3, "--out", "r")
+    os.chdir(before)
+    return path
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_with_resume(case, finished, monkeypatch):
+    words, problem = WRONG[case]
+    monkeypatch.chdir(finished)
+    before = {p: p.read_bytes() for p in Path("r").rglob("*") if p.is_file()}
+    code, out, err = run("train", "--resume", "r", "--quiet", *words)
+    assert (code, out) == (2, "")
+    assert problem in err
+    assert err.count("\n") == 1
+    assert {p: p.read_bytes() for p in Path("r").rglob("*") if p.is_file()} == before
+
+
+def test_no_run_and_no_checkpoints(finished, monkeypatch):
+    assert "nothing is no run directory" in run("train", "--resume", "nothing")[2]
+    assert "--resume is empty" in run("train", "--resume", "")[2]
+    monkeypatch.chdir(finished)
+    Path("r/checkpoints").rename("elsewhere")
+    code, _, err = run("train", "--resume", "r", "--epochs", 9)
+    Path("elsewhere").rename("r/checkpoints")
+    assert code == 2
+    assert "r has no checkpoints: an older funcnet made it, or they were removed" in err
+
+
+def test_a_file_that_has_changed_since_is_refused(rng):
+    rows = ["a,b,label", *(f"{x:.3f},{y:.3f},{int(x > y)}" for x, y in rng.normal(size=(90, 2)))]
+    Path("t.csv").write_text("\n".join(rows) + "\n")
+    run("train", "--dataset", "t.csv", "--quiet", "--epochs", 2, "--out", "r")
+    Path("t.csv").write_text("\n".join([*rows[:-1], "1,2,0"]) + "\n")
+    code, _, err = run("train", "--resume", "r", "--quiet", "--epochs", 3)
+    assert code == 2
+    assert "t.csv has changed since the run was begun" in err
+
+
+def test_two_processes_on_one_run():
+    with begin("train", *SMALL[:-1], "--epochs", 100_000, "--out", "r") as process:
+        at_epoch(process, 5)
+        for words in (("--resume", "r"), (*SMALL, "--epochs", 3, "--out", "r", "--overwrite")):
+            code, _, err = run("train", *words)
+            assert code == 2
+            assert f"r/checkpoints is in use, by process {process.pid}: wait" in err
+        process.kill()
+    assert run("train", *SMALL, "--epochs", 3, "--out", "r", "--overwrite")[0] == 0
+
+
+def test_overwriting_loses_nothing_before_all_is_known_to_be_right(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    before = {p: p.read_bytes() for p in Path("r").rglob("*") if p.is_file()}
+    code, _, err = run("train", *SMALL, "--batch-size", 300, "--out", "r", "--overwrite")
+    assert code == 2
+    assert "batch_size is 300, but there are only 200" in err
+    assert {p: p.read_bytes() for p in Path("r").rglob("*") if p.is_file()} == before
+
+
+def test_a_run_that_could_not_begin_leaves_no_directory():
+    for out in ((), ("--out", "new")):
+        assert run("train", *SMALL, "--batch-size", 300, *out)[0] == 2
+    assert [p for p in Path().rglob("*") if p.name != "runs"] == []
