@@ -27,6 +27,7 @@ if _TYPE_CHECKING:
     from funcnet.metrics import *
     from funcnet.model import *
     from funcnet.net import *
+    from funcnet.nonfinite import *
     from funcnet.optim import *
     from funcnet.optimizer import *
     from funcnet.plots import *
@@ -47,6 +48,7 @@ __version__ = "0.2.0"
 _NAMES = {
     "augment": "cutout flips_and_shifts mixup random_flip random_resized_crop random_shift",
     "checkpoint": "load_model load_state save_model save_state",
+    "nonfinite": "NonFiniteError Trouble",
     "config": "Config",
     "datasets": """
         DataWarning Dataset Encoding Feature check_dataset download_cifar10 find_cifar10 load_arrays

@@ -508,7 +508,8 @@ def _follow(running: Tree, batch: dict[str, jax.Array], momentum: Any) -> Tree:
 
     def moved(old: Array, new: jax.Array) -> jax.Array:
         old, kept = jnp.asarray(old), jnp.asarray(momentum, new.dtype)
-        return (kept * old.astype(new.dtype) + (1 - kept) * new).astype(old.dtype)
+        moved = kept * old.astype(new.dtype) + (1 - kept) * new
+        return moved.astype(common_dtype(old.dtype, jnp.float32))  # a half would overflow
 
     moments = {name: moved(running[name], batch[name]) for name in batch}
     return restructure(structure_of(running), moments)

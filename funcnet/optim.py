@@ -7,8 +7,9 @@
 
 The update rules are those of the papers, in the conventions of CS231n where it has
 them. States are nested dicts with CS231n's names, and always `step`, the int32
-count of updates done. Moments and updates have the tree structure of the
-parameters, and their dtypes; hyper-parameters are cast to the dtype of each leaf.
+count of updates done. Updates have the tree structure and the dtypes of the
+parameters, moments their tree structure, in float32 at least: of a half the second one would be 0
+where gradients are small. Hyper-parameters are cast to the dtype of each leaf.
 Leaves narrower than float32 are computed in float32 and rounded once, at the end.
 
 A learning rate is a number, a traced value, or a schedule: a pure function that is
@@ -426,6 +427,7 @@ def _update_average(
 
     def follow(average: Any, param: Any) -> jax.Array:
         average = jnp.asarray(average)
+        average = average.astype(promoted(average))
         param = jnp.asarray(param).astype(average.dtype)
         return average + share.astype(average.dtype) * (param - average)
 

@@ -86,7 +86,11 @@ def is_leafwise(optimizer: Optimizer) -> bool:
 
 def _init(params: Tree, *, kind: _Leafwise) -> FrozenDict:
     check_floating(kind.name, params)
-    zeros = {moment: jax.tree.map(jnp.zeros_like, params) for moment in kind.moments}
+
+    def zero(param: Any) -> jax.Array:
+        return jnp.zeros_like(param, promoted(jnp.asarray(param)))
+
+    zeros = {moment: jax.tree.map(zero, params) for moment in kind.moments}
     return FrozenDict.shallow({**zeros, "step": jnp.zeros((), jnp.int32)})
 
 
@@ -129,7 +133,7 @@ def _apply(
     update, after = rule(jnp.asarray(dw).astype(dtype), **wide, cast=cast)
     if factor is not None:
         update = update - jnp.asarray(factor, dtype) * param.astype(dtype)
-    rounded = {name: after[name].astype(moment.dtype) for name, moment in before.items()}
+    rounded = {name: after[name].astype(promoted(moment)) for name, moment in before.items()}
     return update.astype(param.dtype), rounded
 
 

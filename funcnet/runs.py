@@ -177,8 +177,7 @@ def check_space(path: Path, model: Model) -> None:
 def save_run(path: Path, record: Record, result: FitResult, *, results: dict[str, Any]) -> None:
     """Write what a run has come to; config.json last, with `results` in it."""
     save_models(path, record, result.model, result.best or result.model, result.history)
-    status = "interrupted" if result.interrupted else "finished"
-    write_record(path, "run", record.having(status=status, results=results))
+    write_record(path, "run", record.having(status=result.status, results=results))
 
 
 def save_models(path: Path, record: Record, last: Model, best: Model, history: History) -> None:

@@ -1,6 +1,6 @@
 """The training step and the epoch, pure functions, and the checks before they are compiled."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, NamedTuple, TypedDict, Unpack
 
@@ -33,7 +33,7 @@ from funcnet.optim import (
 )
 from funcnet.preprocess import Preprocess, no_preprocess
 from funcnet.signature import complete, takes
-from funcnet.tree import LossFn, Tree
+from funcnet.tree import LossFn, Tree, structure_of
 
 __all__ = ["TrainState", "init_train_state", "make_train_step"]
 
@@ -134,13 +134,18 @@ def make_train_step(
 
 
 class Program(NamedTuple):
-    """What is compiled into a step; averages says that the optimizer is one `with_average`."""
+    """What is compiled into a step.
+
+    averages says that the optimizer is one `with_average`; skips that updates which are not finite
+    are left out.
+    """
 
     net: Layer
     optimizer: Optimizer
     loss_fn: LossFn
     augment: Augmentation | None
     averages: bool
+    skips: bool = False
 
 
 class Numbers(NamedTuple):
@@ -162,8 +167,41 @@ def run_step(
     x: Any,
     y: Any,
 ) -> tuple[TrainState, jax.Array]:
-    """One update. Returns the state after it and the loss of the batch before it."""
-    params, state, opt_state, key, step, epoch = train_state
+    """One update. Returns the state after it and the loss of the batch before it.
+
+    If the program skips, a step with a NaN or an infinity in loss, gradients, updates or the state
+    of layers changes nothing but the count of steps, and its loss is NaN if it is not infinite.
+    """
+    value, grads, state = gradients(program, numbers, preprocess, train_state, x, y)
+    params, before, opt_state, key, step, epoch = train_state
+    updates, new = program.optimizer.update(grads, opt_state, params)
+    after = TrainState(apply_updates(params, updates), state, new, key, step + 1, epoch)
+    if program.skips:
+        well = all_finite((value, grads, updates, state))
+        parts = (after.params, after.state, after.opt_state), (params, before, opt_state)
+        kept = jax.tree.map(lambda new, old: jnp.where(well, new, old), *parts)
+        after = after._replace(params=kept[0], state=kept[1], opt_state=kept[2])
+        value = jnp.where(well | jnp.isinf(value), value, jnp.nan)
+    return after, value
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether all floating point numbers of a tree are finite."""
+    leaves = map(jnp.asarray, jax.tree.leaves(tree))
+    inexact = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in inexact]))
+
+
+def gradients(
+    program: Program,
+    numbers: Numbers,
+    preprocess: Preprocess,
+    train_state: TrainState,
+    x: Any,
+    y: Any,
+) -> tuple[jax.Array, Tree, Tree]:
+    """The loss of a batch, its gradients, and the state of the layers after it."""
+    params, state, _, key, step, _ = train_state
     _, step_key = jax.random.split(key)
     # Split, not folded: fold_in(key, i) is the i-th of split(key, n), which the layers get.
     layer_key, augment_key, mixup_key = jax.random.split(jax.random.fold_in(step_key, step), 3)
@@ -176,7 +214,7 @@ def run_step(
         targets = smooth_labels(y, classes, smoothing)
     if numbers.mixup_alpha is not None:
         inputs, targets = mixup(mixup_key, inputs, targets, numbers.mixup_alpha)
-    value, grads, state = loss_and_grads(
+    return loss_and_grads(
         program.net,
         params,
         state,
@@ -186,9 +224,6 @@ def run_step(
         key=layer_key,
         loss_fn=program.loss_fn,
     )
-    updates, opt_state = program.optimizer.update(grads, opt_state, params)
-    params = apply_updates(params, updates)
-    return TrainState(params, state, opt_state, key, step + 1, epoch), value
 
 
 class Held(NamedTuple):
@@ -302,6 +337,34 @@ def train_epoch(
     return over_epoch(steps, step, held, made, size, give_up)
 
 
+def each_step(
+    held: Held,
+    key: jax.Array,
+    order: np.ndarray,
+    data: "TrainingArrays",
+    numbers: Numbers,
+    *,
+    program: Program,
+    batch_size: int,
+) -> Iterator[tuple[np.ndarray, Held, np.ndarray]]:
+    """`train_epoch` one step at a time, by the same programs: (batch, held, loss) of each."""
+    given = Given(key, data.x, data.y, data.preprocess, numbers)
+    give_up = in_place(held)
+    made = make_epoch(order, room=len(data.x), batch_size=batch_size)
+    own = partial(jax.tree.map, jnp.copy) if give_up else lambda held: held
+    for number in range(made.full):
+        held, losses = _STEPS[give_up](
+            *(own(held), made.losses, made.order, np.int32(number), np.int32(number + 1), given),
+            program=program,
+            batch_size=batch_size,
+        )
+        batch = order[number * batch_size : (number + 1) * batch_size]
+        yield batch, held, np.asarray(losses)[number]
+    if made.rest is not None:
+        held, loss = _STEP[give_up](own(held), made.rest, given, program=program)
+        yield made.rest, held, np.asarray(loss)
+
+
 def params_in_use(train_state: TrainState, *, program: Program) -> Tree:
     """The parameters to evaluate and keep: the last, or their average."""
     if program.averages:
@@ -401,7 +464,8 @@ def as_program(net: Layer, optimizer: Any, options: Mapping[str, Any]) -> Progra
         augment = in_turn(augment)
     if average_decay is not None:
         optimizer = with_average(optimizer, average_decay)
-    return Program(net, optimizer, options["loss_fn"], augment, average_decay is not None)
+    skips = options.get("on_nonfinite") == "skip"
+    return Program(net, optimizer, options["loss_fn"], augment, average_decay is not None, skips)
 
 
 def as_numbers(options: Mapping[str, Any]) -> Numbers:
@@ -452,17 +516,22 @@ def check_step(
     train_state: TrainState,
     dataset: Dataset,
     batch_size: int,
-) -> None:
-    """Trace a step, so that whatever does not fit is known before anything is compiled."""
+) -> TrainState:
+    """Trace a step, so that whatever does not fit is known before anything is compiled.
+
+    Returns:
+      The state, with leaves of half precision that a step widens, such as moments, widened.
+    """
     net, (params, state, *_) = program.net, train_state
     classes = num_scores(net, params, state, preprocess, dataset.x_train)
     _check_classes(classes, dataset, program.loss_fn)
 
-    def trace(count: int) -> None:
+    def trace(count: int) -> TrainState:
         x, y = dataset.x_train[:count], dataset.y_train[:count]
-        jax.eval_shape(partial(run_step, program, numbers, preprocess), train_state, x, y)
+        step = partial(run_step, program, numbers, preprocess)
+        return jax.eval_shape(step, train_state, x, y)[0]
 
-    trace(batch_size)
+    after = trace(batch_size)
     rest = len(dataset.x_train) % batch_size
     if rest == 1:
         try:
@@ -473,3 +542,12 @@ def check_step(
                 f"{checks.plural(len(dataset.x_train), 'training example')} over: choose "
                 f"another batch_size ({error})"
             ) from None
+
+    def widened(leaf: Any, wide: Any) -> Any:
+        dtype, to = getattr(leaf, "dtype", None), wide.dtype
+        halves = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+        return leaf.astype(to) if halves and jnp.finfo(dtype).bits < 32 and dtype != to else leaf
+
+    if structure_of(train_state) != structure_of(after):
+        return train_state  # an optimizer of one's own may change it, and the error says so
+    return jax.tree.map(widened, train_state, after)

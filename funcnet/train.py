@@ -12,14 +12,16 @@ from funcnet import checks
 from funcnet.checkpoints import Best, Checkpoints, Progress, identity_of, opened
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.layer import Layer
-from funcnet.loop import FIRST_CHUNK, Orders
+from funcnet.loop import FIRST_CHUNK, Orders, in_place
 from funcnet.model import BestModel, Evaluation, Model, is_better, measure, predict_scores
+from funcnet.nonfinite import NonFiniteError, Trouble, Watch, check_policy, find
 from funcnet.optim import Optimizer
 from funcnet.own_metrics import Metric, call_metric, check_metrics, columns_of
 from funcnet.preprocess import Preprocess, subtract_mean
 from funcnet.signature import complete, takes
 from funcnet.step import (
     EVALUATION_BATCH,
+    Given,
     Held,
     Program,
     StepOptions,
@@ -28,6 +30,7 @@ from funcnet.step import (
     as_program,
     check_batch_size,
     check_step,
+    each_step,
     fit_preprocess,
     hold,
     init_train_state,
@@ -88,7 +91,9 @@ class FitResult(NamedTuple):
       best: the BestModel of this call by validation accuracy; None where none was measured.
       history: the History.
       interrupted: whether Ctrl-C ended the run before its time.
-      status: "finished"; "stopped" by the callback or for want of patience; "interrupted".
+      status: "finished"; "stopped" by the callback or for want of patience; "interrupted";
+        "diverged" where a number was not finite.
+      trouble: of a run that diverged, the `Trouble`: where and when.
     """
 
     state: TrainState
@@ -97,6 +102,7 @@ class FitResult(NamedTuple):
     history: History
     interrupted: bool
     status: str = "finished"
+    trouble: Trouble | None = None
 
 
 class FitOptions(StepOptions, total=False):
@@ -120,6 +126,7 @@ def fit(
     callback: Callable[[int, TrainState, dict[str, Any]], Any] | None = None,
     metrics: Mapping[str, Metric] | None = None,
     patience: int | None = None,
+    on_nonfinite: str = "raise",
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: int | None = None,
@@ -170,6 +177,11 @@ def fit(
         `History.metrics` as train_NAME and val_NAME. An error in one ends the run, and names it.
       patience: stop when so many measurements in a row have found no better model; `.best` is
         the one before them. None never stops.
+      on_nonfinite: what to do at the first step with a NaN or an infinity in its loss, gradients,
+        updates or the state after it. "raise": end with a `NonFiniteError`, which says where and
+        has the result; "stop": end with the result, that of the last epoch before it, with status
+        "diverged"; "skip": leave the update out, state and moments stay to the bit what they were,
+        and its loss in the history is NaN or infinite.
       checkpoint: a directory in which the run is kept as it goes, so that whatever ends it, it can
         go on from its last checkpoint to the same bits; it is made if it is not there, and held
         against other processes. The last state is written in the end, and after an interrupt.
@@ -185,11 +197,13 @@ def fit(
     Raises:
       ValueError, TypeError: an argument is wrong; before anything is compiled. Or a checkpoint is
         damaged, or of another run.
+      NonFiniteError: a step was not finite.
       FileExistsError: there are checkpoints, and they are not to be resumed.
       BlockingIOError: another process writes checkpoints there.
       OSError: one cannot be written; earlier ones are left as they are.
     """
     given = complete(FitOptions, options, "fit")
+    given["on_nonfinite"] = check_policy(on_nonfinite)
     program, loss_fn = as_program(net, optimizer, given), given["loss_fn"]
     optimizer = program.optimizer
     if callback is not None:
@@ -219,7 +233,7 @@ def fit(
     if train_state is None:
         in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
         train_state = init_train_state(net, optimizer, in_shape, key=checks.key(key))
-    check_step(program, numbers, fitted, train_state, dataset, batch_size)
+    train_state = check_step(program, numbers, fitted, train_state, dataset, batch_size)
 
     data = training_arrays(dataset, fitted, augments=program.augment is not None)
     splits = {
@@ -234,8 +248,11 @@ def fit(
     def state_of(run: _Run) -> TrainState:
         return run.train_state or release(run.held, key, run.epoch)
 
+    def is_looked_at(epoch: int) -> bool:
+        return eval_every is not None and (epoch % eval_every == 0 or epoch in (first, epochs))
+
     def looked_at(run: _Run) -> _Run:
-        if eval_every is None or (run.epoch % eval_every and run.epoch not in (first, epochs)):
+        if not is_looked_at(run.epoch):
             return run
         train_state = state_of(run)
         run, model = run._replace(train_state=train_state), model_at(train_state)
@@ -288,11 +305,37 @@ def fit(
 
     key, size, status = train_state.key, FIRST_CHUNK, "finished"
     orders = Orders(key, data.num_examples)
+    common: dict[str, Any] = {"program": program, "batch_size": batch_size}
+
+    def trained(held: Held, epoch: int) -> tuple[Held, np.ndarray]:
+        nonlocal size
+        order = orders.of(epoch)
+        held, losses, size = train_epoch(held, key, order, data, numbers, **common, size=size)
+        return held, losses
+
+    def stepwise(held: Held, epoch: int) -> Any:
+        return each_step(held, key, orders.of(epoch), data, numbers, **common)
+
+    def gone_bad(good: _Run, epoch: int) -> tuple[_Run, Trouble] | None:
+        """The run before the epoch that went bad, and what did, between two epochs."""
+        last = float(good.losses[-1][-1]) if good.losses else np.nan
+        passed = Given(key, data.x, data.y, data.preprocess, numbers)
+        epochs = range(good.epoch, epoch)
+        found = find(
+            good.held, epochs, last, passed, program=program, train=trained, steps=stepwise
+        )
+        if found is None:
+            return None
+        losses, epoch = (*good.losses, *found.losses), found.trouble.epoch - 1
+        run = good._replace(epoch=epoch, held=found.held, train_state=None, losses=losses)
+        return run, found.trouble
+
     with ExitStack() as stack:
         kept = None
         if checkpoint is not None:
             made_of = {name: value for name, value in given.items() if name != "preprocess"}
             made_of |= {"batch_size": batch_size, "metrics": tuple(own)}
+            made_of["on_nonfinite"] = "skip" if program.skips else "raise or stop"  # of one program
             identity = identity_of(net, optimizer, dataset, fitted, key, made_of)
             kept = stack.enter_context(
                 opened(
@@ -303,7 +346,8 @@ def fit(
                     keep=keep_checkpoints,
                 )
             )
-        run = begun(kept, train_state)
+        run = good = begun(kept, train_state)
+        watch, trouble = Watch(run.held, looks=not program.skips), None
         resumed = bool(run.losses)
         del train_state  # it may be large
         first = run.epoch
@@ -320,28 +364,32 @@ def fit(
                     status = "stopped"
                     break
                 run = run._replace(train_state=None)
-                held, losses, size = train_epoch(
-                    run.held,
-                    key,
-                    orders.of(epoch - 1),
-                    data,
-                    numbers,
-                    program=program,
-                    batch_size=batch_size,
-                    size=size,
-                )
+                held, losses = trained(run.held, epoch - 1)
+                due = kept is not None and epoch < epochs and kept.is_due(epoch)
+                seen = callback is not None or is_looked_at(epoch) or epoch == epochs
+                well = watch.is_well(held, losses, now=due or seen or in_place(held))
+                if well is False and (bad := gone_bad(good, epoch)) is not None:
+                    (run, trouble), status = bad, "diverged"
+                    break
                 # One assignment, so that an interrupt finds the run before or after, never between.
                 run = looked_at(run._replace(epoch=epoch, held=held, losses=(*run.losses, losses)))
-                if kept is not None and epoch < epochs and kept.is_due(epoch):
+                good = run if well else good
+                if due and kept is not None:
                     kept.save(progress(run))
                 stops = report(run, losses) or is_patient_no_more(run)
         except KeyboardInterrupt:
             status = "interrupted"
+            if run.epoch > good.epoch and watch.is_well(run.held, np.zeros(0), now=True) is False:
+                run = good
         if kept is not None and run.epoch > 0:
             kept.save(progress(run))
     train_state = state_of(run)
     model, history = model_at(train_state), as_history(run.losses, run.rows, columns_of(own))
-    return FitResult(train_state, model, run.best, history, status == "interrupted", status)
+    parts = train_state, model, run.best, history
+    result = FitResult(*parts, status == "interrupted", status, trouble)
+    if trouble is not None and on_nonfinite == "raise":
+        raise NonFiniteError(trouble, result)
+    return result
 
 
 _averaged = jax.jit(params_in_use, static_argnames=("program",))

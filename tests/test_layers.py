@@ -505,11 +505,23 @@ def test_running_statistics_keep_structure_and_dtype_and_stay_in_evaluation(kind
     for new in (trained, evaluated):
         assert jax.tree.structure(new) == jax.tree.structure(running)
         for name in ("mean", "var"):
-            assert new[name].dtype == running[name].dtype
+            wide = jnp.promote_types(running[name].dtype, jnp.float32) if new is trained else None
+            assert new[name].dtype == (wide or running[name].dtype)
             assert new[name].shape == (3,)
     for name in ("mean", "var"):
         assert np.all(trained[name] != running[name])
         np.testing.assert_array_equal(evaluated[name], running[name])
+
+
+def test_a_running_variance_of_half_precision_does_not_overflow(rng):
+    x = jnp.asarray(300 * rng.normal(size=(64, 3)), jnp.float16)  # of variance 90,000
+    ones, running = jnp.ones(3, jnp.float16), {"mean": jnp.zeros(3), "var": jnp.ones(3)}
+    half = {name: leaf.astype(jnp.float16) for name, leaf in running.items()}
+    for _ in range(50):
+        _, _, running = fn.batchnorm_forward(x, ones, ones, running, train=True)
+        _, _, half = fn.batchnorm_forward(x, ones, ones, half, train=True)
+    np.testing.assert_allclose(half["var"], running["var"], rtol=1e-3)
+    assert float(half["var"].min()) > 40_000
 
 
 def test_a_batch_of_one_is_refused_in_training_only(rng):

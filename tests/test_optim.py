@@ -477,9 +477,28 @@ def test_dtypes_are_kept(row, dtype, rng, x64):
     optimizer = row.make(np.float64(0.1), **{k: np.float64(v) for k, v in row.hypers.items()})
     updates, opt_state = optimizer.update(params, optimizer.init(params), params)
     moved = fn.apply_updates(params, updates)
-    trees = [updates, moved, *(opt_state[moment] for moment in row.moments)]
-    assert {leaf.dtype for tree in trees for leaf in jax.tree.leaves(tree)} == {jnp.dtype(dtype)}
+    assert {leaf.dtype for leaf in jax.tree.leaves([updates, moved])} == {jnp.dtype(dtype)}
+    moments = [opt_state[moment] for moment in row.moments]
+    wide = jnp.promote_types(dtype, jnp.float32)  # a half underflows
+    assert {leaf.dtype for leaf in jax.tree.leaves(moments)} <= {wide}
     assert opt_state["step"].dtype == np.int32
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "adagrad"])
+def test_small_gradients_in_half_precision_make_the_steps_of_float32(name, dtype):
+    """With a float16 second moment, in which 1e-8 is 0, they were 25 times too large."""
+
+    def steps(dtype):
+        params = {"w": jnp.ones(3, dtype)}
+        optimizer = fn.optim.OPTIMIZERS[name](0.1)
+        state = optimizer.init(params)
+        for _ in range(1000):
+            updates, state = update(optimizer, {"w": jnp.full(3, 1e-4, dtype)}, state, params)
+        return np.asarray(updates["w"], np.float32)
+
+    update = jax.jit(lambda o, *at: o.update(*at), static_argnums=0)
+    np.testing.assert_allclose(steps(dtype), steps("float32"), rtol=1e-2)
 
 
 @wrapped_too

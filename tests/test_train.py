@@ -589,10 +589,9 @@ def test_ctrl_c_keeps_the_result(at):
 def test_a_model_of_nans_is_never_the_best():
     data = blobs()
     data = data._replace(y_val=np.zeros_like(data.y_val))  # what argmax makes of NaNs
-    result = quick(dataset=data, optimizer=fn.sgd(1e30))
+    result = quick(dataset=data, optimizer=fn.sgd(1e30), on_nonfinite="stop")
     assert result.best.epoch == 0
     assert np.isfinite(result.best.loss)
-    assert result.history.val_accuracy[-1] == 0
 
 
 def test_a_callback_cannot_change_the_history():
@@ -600,12 +599,6 @@ def test_a_callback_cannot_change_the_history():
         metrics["losses"].fill(-1)
 
     np.testing.assert_array_equal(quick(callback=meddle).history.loss, quick().history.loss)
-
-
-def test_divergence_is_reported_not_hidden():
-    result = quick(optimizer=fn.sgd(1e30), epochs=2)
-    assert not np.isfinite(result.history.loss[-1])
-    assert not np.isfinite(result.history.val_loss[-1])
 
 
 # Prediction and evaluation
@@ -911,3 +904,19 @@ def test_an_unknown_option_is_named_with_the_nearest(function):
     message = f"unknown option of {function} 'label_smooth': did you mean 'label_smoothing'"
     with pytest.raises(TypeError, match=message):
         getattr(fn, function)(NET, fn.sgd(0.1), **required, label_smooth=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_state_of_half_precision_trains_with_wide_moments_and_statistics(dtype):
+    net, optimizer = fn.mlp([16], 10, normalization="batchnorm"), fn.adam(1e-2)
+    state = fn.init_train_state(net, optimizer, (8, 8), key=jax.random.key(0))
+    half = jax.tree.map(lambda leaf: leaf.astype(dtype), (state.params, state.state))
+    opt_state = jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if leaf.dtype == jnp.float32 else leaf, state.opt_state
+    )
+    narrow = state._replace(params=half[0], state=half[1], opt_state=opt_state)
+    result = fn.fit(net, optimizer, fn.load_digits(), train_state=narrow, epochs=3, batch_size=100)
+    assert {leaf.dtype for leaf in jax.tree.leaves(result.state.params)} == {jnp.dtype(dtype)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(result.state.state)} == {jnp.dtype("float32")}
+    wide = fn.fit(net, optimizer, fn.load_digits(), train_state=state, epochs=3, batch_size=100)
+    assert result.best.accuracy == pytest.approx(wide.best.accuracy, abs=0.02)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 import funcnet as fn
 from funcnet import checks, recipes, runs
@@ -122,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
                 callback=report,
                 checkpoint=path / runs.CHECKPOINTS,
                 resume=bool(args.resume),
+                on_nonfinite="stop",
                 **options,
             )
         if not started:
@@ -134,11 +134,11 @@ def run(args: argparse.Namespace) -> int:
         finally:  # should the disk be full by now, the figures at least are not lost
             for line in lines:
                 say(line)
-    if not np.isfinite(result.history.loss).all():
-        step = int(np.argmin(np.isfinite(result.history.loss))) + 1
+    if result.trouble is not None:
+        before = checks.plural(int(result.state.epoch), "epoch")
         print(
-            f"warning: the loss is {result.history.loss[step - 1]} from step {step} on: "
-            "try a smaller --learning-rate or --weight-scale",
+            f"warning: {result.trouble}; this is the run after {before}: try a smaller "
+            "--learning-rate or --weight-scale, or --clip-norm",
             file=sys.stderr,
         )
     if result.interrupted:

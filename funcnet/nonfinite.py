@@ -1,0 +1,184 @@
+"""Numbers gone bad: the first step of a run with a NaN or an infinity, and where in it.
+
+Nothing of it is compiled into the steps: a run looks at its losses and its state once in a while,
+and if something is not finite there, goes the way from where all was well again, step by step.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet import checks
+from funcnet.step import Given, Held, Program, all_finite, gradients, release
+from funcnet.tree import Tree, named_leaves
+
+__all__ = ["NonFiniteError", "Trouble"]
+
+POLICIES = ("raise", "skip", "stop")
+SHARE = 0.01  # of the time may be spent on looking at the state
+
+
+class Trouble(NamedTuple):
+    """The first step with a number that is not finite.
+
+    Attributes:
+      step: the number of the step, counted from 1 over the whole run.
+      epoch: the epoch that it is in, counted from 1.
+      where: what is not finite: "loss", "gradient of affine1/w", "update of affine1/w", ..., or of
+        the state after it "params/affine1/w", ...
+      last_loss: the loss of the step before it, NaN if there is none.
+    """
+
+    step: int
+    epoch: int
+    where: tuple[str, ...]
+    last_loss: float
+
+    def __str__(self) -> str:
+        known = ", ".join(self.where[:3])
+        more = f" and {len(self.where) - 3} more" if len(self.where) > 3 else ""
+        before = (
+            "" if np.isnan(self.last_loss) else f"; the loss before it was {self.last_loss:.6g}"
+        )
+        return f"step {self.step}, in epoch {self.epoch}, is not finite: {known}{more}{before}"
+
+
+class NonFiniteError(FloatingPointError):
+    """A run came to a number that is not finite.
+
+    Attributes:
+      trouble: the Trouble.
+      result: the FitResult after the last epoch before it.
+    """
+
+    def __init__(self, trouble: Trouble, result: Any) -> None:
+        super().__init__(
+            f"{trouble}; a smaller learning rate, clip_by_global_norm, or inputs of unit size may "
+            'help; on_nonfinite="stop" returns the run so far, "skip" leaves such updates out'
+        )
+        self.trouble, self.result = trouble, result
+
+
+def check_policy(policy: Any) -> str:
+    """`on_nonfinite` of `fit`, if it is one of the policies."""
+    if policy not in POLICIES:
+        raise ValueError(checks.unknown("on_nonfinite", str(policy), POLICIES))
+    return policy
+
+
+is_finite = jax.jit(all_finite)
+
+
+class Watch:
+    """Looks at the state of a run as often as takes a small share of the time.
+
+    Args:
+      held: the state in the beginning: if it is not finite already, it is not looked at.
+      looks: whether to look at all.
+    """
+
+    def __init__(self, held: Held, *, looks: bool) -> None:
+        self._ever, self._looks, self._due = looks, looks and bool(is_finite(held)), 0.0
+
+    def is_well(self, held: Held, losses: np.ndarray, *, now: bool) -> bool | None:
+        """Whether all is finite; None if the losses are, and the state is not looked at.
+
+        Args:
+          held: the state after an epoch.
+          losses: the losses of its steps.
+          now: look at it in any case.
+        """
+        if not self._ever:
+            return True
+        if not np.isfinite(losses).all():
+            return False
+        began = time.perf_counter()
+        if not now and began < self._due:
+            return None
+        well = not self._looks or bool(is_finite(held))
+        after = time.perf_counter()
+        self._due = after + (after - began) / SHARE
+        return well
+
+
+class Found(NamedTuple):
+    """Where a run went bad: the state and the losses of the epochs before the Trouble's."""
+
+    trouble: Trouble
+    held: Held
+    losses: tuple[np.ndarray, ...]
+
+
+def find(
+    held: Held,
+    epochs: Sequence[int],
+    last_loss: float,
+    given: Given,
+    *,
+    program: Program,
+    train: Callable[[Held, int], tuple[Held, np.ndarray]],
+    steps: Callable[[Held, int], Any],
+) -> Found | None:
+    """The first step that is not finite in some epochs; None if there is none.
+
+    Args:
+      held: the state before them, in which all was well.
+      epochs: their numbers, counted from 0.
+      last_loss: the loss of the step before them.
+      given: what steps are given.
+      program: the program of the steps.
+      train: `train(held, epoch) -> (held, losses)`, an epoch.
+      steps: `steps(held, epoch)`, an iterator over (batch, held, loss) of its steps.
+    """
+    losses: list[np.ndarray] = []
+    looks = bool(is_finite(held))
+    for epoch in epochs:
+        after, new = train(held, epoch)
+        if not np.isfinite(new).all() or (looks and not bool(is_finite(after))):
+            break
+        held, last_loss = after, float(new[-1])
+        losses.append(new)
+    else:
+        return None
+    before = held
+    for batch, after, loss in steps(held, epoch):
+        if not np.isfinite(loss) or (looks and not bool(is_finite(after))):
+            where = _where(before, batch, given, after, epoch, program)
+            return Found(Trouble(int(after.step), epoch + 1, where, last_loss), held, tuple(losses))
+        before, last_loss = after, float(loss)
+    return None
+
+
+def _where(
+    held: Held, batch: Any, given: Given, after: Held, epoch: int, program: Program
+) -> tuple[str, ...]:
+    loss, grads, updates = _parts(held, batch, given, epoch, program=program)
+    names = ["loss"] if not np.isfinite(loss) else []
+    for what, tree in (("gradient", grads), ("update", updates)):
+        names += [f"{what} of {name}" for name, leaf in named_leaves(tree).items() if _is_bad(leaf)]
+    if not names:  # by a rounding that the whole step alone has
+        state = release(after, given.key, epoch)._replace(key=None)
+        names = [name for name, leaf in named_leaves(state._asdict()).items() if _is_bad(leaf)]
+    return tuple(names) or ("loss",)
+
+
+@partial(jax.jit, static_argnames=("program",))
+def _parts(
+    held: Held, batch: Any, given: Given, epoch: Any, *, program: Program
+) -> tuple[jax.Array, Tree, Tree]:
+    """The loss, the gradients and the updates of a step."""
+    state = release(held, given.key, epoch)
+    x, y = given.x[batch], given.y[batch]
+    loss, grads, _ = gradients(program, given.numbers, given.preprocess, state, x, y)
+    updates, _ = program.optimizer.update(grads, state.opt_state, state.params)
+    return loss, grads, updates
+
+
+def _is_bad(leaf: Any) -> bool:
+    inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return bool(inexact and not jnp.isfinite(leaf).all())
