@@ -124,7 +124,7 @@ class Epoch(NamedTuple):
     """
 
     order: np.ndarray
-    losses: jax.Array
+    losses: Any
     rest: np.ndarray | None
     full: int
 
@@ -161,8 +161,7 @@ def make_epoch(
     given[: len(order)] = order
     zeros = np.zeros((room // batch_size, *loss_shape), jax.dtypes.canonicalize_dtype(float))
     rest = order[full * batch_size :] if len(order) % batch_size else None
-    # On the device: threads that run sweeps do not know whether x64 is enabled here.
-    return Epoch(given, jnp.asarray(zeros), rest, full)
+    return Epoch(given, zeros, rest, full)
 
 
 def over_epoch(

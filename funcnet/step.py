@@ -14,7 +14,6 @@ from funcnet.datasets import Dataset
 from funcnet.layer import Layer
 from funcnet.loop import (
     compiled_steps,
-    in_place,
     make_epoch,
     over_epoch,
     roomy,
@@ -309,6 +308,7 @@ def train_epoch(
     *,
     program: Program,
     batch_size: int,
+    give_up: bool,
     size: int,
 ) -> tuple[Held, np.ndarray, int]:
     """One pass over the training data, in chunks of about a second.
@@ -319,12 +319,12 @@ def train_epoch(
       order: the order of the examples in this epoch, [N].
       data: the training data.
       numbers, program, batch_size: as for a step.
+      give_up: whether steps are done in place, see `in_place`.
       size: how many steps the first chunk has.
     Returns:
       The state after it, the loss of every step [steps], and the size for the next epoch.
     """
     given = Given(key, data.x, data.y, data.preprocess, numbers)
-    give_up = in_place(held)
     run_steps, run_step = _STEPS[give_up], _STEP[give_up]
 
     def steps(*at: Any) -> tuple[Held, jax.Array]:
@@ -346,10 +346,10 @@ def each_step(
     *,
     program: Program,
     batch_size: int,
+    give_up: bool,
 ) -> Iterator[tuple[np.ndarray, Held, np.ndarray]]:
     """`train_epoch` one step at a time, by the same programs: (batch, held, loss) of each."""
     given = Given(key, data.x, data.y, data.preprocess, numbers)
-    give_up = in_place(held)
     made = make_epoch(order, room=len(data.x), batch_size=batch_size)
     own = partial(jax.tree.map, jnp.copy) if give_up else lambda held: held
     for number in range(made.full):

@@ -347,6 +347,7 @@ def fit(
                 )
             )
         run = good = begun(kept, train_state)
+        common["give_up"] = in_place(run.held)
         watch, trouble = Watch(run.held, looks=not program.skips), None
         resumed = bool(run.losses)
         del train_state  # it may be large
@@ -367,7 +368,7 @@ def fit(
                 held, losses = trained(run.held, epoch - 1)
                 due = kept is not None and epoch < epochs and kept.is_due(epoch)
                 seen = callback is not None or is_looked_at(epoch) or epoch == epochs
-                well = watch.is_well(held, losses, now=due or seen or in_place(held))
+                well = watch.is_well(held, losses, now=due or seen or common["give_up"])
                 if well is False and (bad := gone_bad(good, epoch)) is not None:
                     (run, trouble), status = bad, "diverged"
                     break

@@ -156,6 +156,8 @@ def train_members(
             batch_size=batch_size,
             loss_shape=() if size == 1 else (size,),
         )
+        # On the device: the threads would take float64 for float32.
+        made = made._replace(losses=jnp.asarray(made.losses))
         given = Given(part.key, data.x, data.y, data.preprocess, part.numbers)
         static: dict[str, Any] = {"plan": plan, "members": size}
         at = part.held, made.losses, made.order, np.int32(0), np.int32(0), given
