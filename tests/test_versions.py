@@ -10,6 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from command import run
@@ -75,6 +76,36 @@ def test_a_run_is_an_experiment_of_today(name):
     result = fn.fit(net, optimizer, dataset, **options)
     losses = np.loadtxt(STORED / name / "losses.csv", delimiter=",", skiprows=1)[:, 1]
     np.testing.assert_allclose(result.history.loss, losses, rtol=1e-3)
+
+
+def test_a_run_that_was_cut_off_goes_on(copy):
+    """Of another machine, perhaps, which it says; there roundings differ."""
+    path = copy("cut-run-3")
+    code, out, err = run("train", "--resume", path)
+    assert code == 0
+    assert out.splitlines()[-1] == f"saved in {path}"
+    assert "(Epoch 3 / 4)" in out
+    assert "(Epoch 1 / 4)" not in out
+    assert err == "" or "was made on another machine or by another version" in err
+    whole = path.with_name("whole")
+    words = ("--hidden-dims", 8, "--num-train", 200, "--normalization", "batchnorm")
+    run("train", *words, "--keep-prob", 0.9, "--epochs", 4, "--out", whole)
+    found, expected = (
+        np.loadtxt(p / "losses.csv", delimiter=",", skiprows=1) for p in (path, whole)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_files_of_python_are_read():
+    net = fn.mlp([4], 3)
+    state = fn.init_train_state(net, fn.adam(1e-3), (5,), key=jax.random.key(3))
+    found = fn.load_state(STORED / "state-1.safetensors", state)
+    assert found.params == state.params
+    assert found.key == state.key
+    model = fn.load_model(STORED / "model-2.safetensors", net)
+    assert model.state["key"] == jax.random.key(4)
+    assert model.state["wide"].dtype == np.dtype(">f8")
+    assert model.state["wide"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -157,6 +188,11 @@ NEWER = {
     "model": ("run-1", "best.safetensors", ("evaluate",)),
     "sweep": ("sweep-1", "config.json", ("sweep", "show")),
     "resumed sweep": ("sweep-1-interrupted", "config.json", ("sweep", "resume")),
+    "checkpoint": (
+        "cut-run-3",
+        "checkpoints/epoch-00000002.safetensors",
+        ("train", "--quiet", "--resume"),
+    ),
     "member": ("sweep-1-interrupted", "members/0.safetensors", ("sweep", "resume")),
 }
 
@@ -166,11 +202,12 @@ def test_a_newer_version_is_refused_by_name(case, copy):
     name, file, command = NEWER[case]
     path = copy(name)
     raise_version(path / file)
-    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    before = {p: p.read_bytes() for p in path.rglob("*.*") if p.is_file()}
     code, out, err = run(*command, path)
     assert (code, out) == (2, "")
     assert f"{path / file} was written by a newer funcnet: it is of version 99" in err
-    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+    (path / "checkpoints" / ".lock").unlink(missing_ok=True)
+    assert {p: p.read_bytes() for p in path.rglob("*.*") if p.is_file()} == before
 
 
 def test_a_field_that_is_missing_has_its_default_but_those_that_never_lack():

@@ -80,7 +80,7 @@ def load_for(model: fn.Model, path: str, label: str | None = None, **options: An
 def noted() -> Iterator[None]:
     """Print what a loader left out or guessed as lines on stderr."""
     with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always", DataWarning)
+        warnings.simplefilter("always", UserWarning)
         try:
             yield
         finally:  # also where a guess has led to an error
