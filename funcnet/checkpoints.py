@@ -203,19 +203,22 @@ def has_checkpoints(path: str | os.PathLike[str]) -> bool:
     return directory.is_dir() and bool(Checkpoints(directory, {}, every=None, keep=1).numbers())
 
 
-def remove_checkpoints(path: str | os.PathLike[str]) -> None:
-    """Remove the checkpoints in a directory that no run holds.
+def earlier_state(path: str | os.PathLike[str], like: TrainState, before: int) -> TrainState:
+    """The state of the earliest checkpoint that is kept.
 
+    Args:
+      path: the directory.
+      like: a TrainState of the run, see `load_state`.
+      before: the number of epochs that it must be before.
     Raises:
-      BlockingIOError: a run writes there.
+      ValueError: there is none, or it is damaged or of something else.
     """
     directory = Path(path)
-    if directory.is_dir():
-        with locked(directory):
-            remove_stale(directory)
-            for file in _files(directory):
-                if re.fullmatch(r"epoch-\d+\.safetensors", file.name):
-                    file.unlink(missing_ok=True)
+    numbers = Checkpoints(directory, {}, every=None, keep=1).numbers() if directory.is_dir() else []
+    if not numbers or numbers[0] >= before:
+        raise ValueError(f"{directory} has no checkpoint from before epoch {before}")
+    file = directory / f"epoch-{numbers[0]:08}.safetensors"
+    return tree_like(load_tensors(file, kind="checkpoint")[0], like, file, "run")
 
 
 def _files(directory: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """Commands that are cut off, by whatever, and go on to the same bits."""
 
+import dataclasses
 import json
 import os
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from command import run
 from safetensors.numpy import load_file
+
+import funcnet as fn
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 SMALL = ("--hidden-dims", 8, "--num-train", 200, "--quiet")
@@ -228,3 +231,47 @@ def test_a_run_that_could_not_begin_leaves_no_directory():
     for out in ((), ("--out", "new")):
         assert run("train", *SMALL, "--batch-size", 300, *out)[0] == 2
     assert [p for p in Path().rglob("*") if p.name != "runs"] == []
+
+
+@pytest.mark.parametrize("options", ["plain", pytest.param("much", marks=pytest.mark.slow)])
+def test_verify_trains_a_run_again_and_compares_its_bits(options):
+    run("train", *SMALL, *OPTIONS[options], "--epochs", 6, "--out", "r")
+    before = {p: p.read_bytes() for p in Path("r").rglob("*") if p.is_file()}
+    code, out, err = run("verify", "r")
+    assert (code, err) == (0, "")
+    assert out == "the bits agree: the losses of 24 steps, and the model after epoch 6\n"
+    code, out, _ = run("verify", "r", "--last")
+    assert (code, out.split(",")[0]) == (0, "the bits agree: the losses of 20 steps")
+    assert {p: p.read_bytes() for p in Path("r").rglob("*") if p.is_file()} == before
+
+
+def test_verify_says_what_differs():
+    run("train", *SMALL, "--epochs", 3, "--out", "r")
+    losses = Path("r/losses.csv").read_text().splitlines()
+    number, loss = losses[7].split(",")
+    losses[7] = f"{number},{float(loss) * (1 + 1e-15)!r}"
+    Path("r/losses.csv").write_text("\n".join(losses) + "\n")
+    net = fn.mlp([8], 10, weight_scale=2e-2)
+    model = fn.load_model("r/last.safetensors", net)
+    bias = model.params["affine2"]["b"].at[3].add(1e-6)
+    changed = dataclasses.replace(model, params=model.params.set(("affine2", "b"), bias))
+    fn.save_model("r/last.safetensors", changed)
+    code, out, _ = run("verify", "r")
+    assert code == 1
+    head, first, second = out.splitlines()
+    assert head == "the bits differ, of 12 steps trained again:"
+    assert re.fullmatch(r"  the losses of 1 step, the first at step 7: \S+ there, \S+ now", first)
+    assert re.fullmatch(r"  params/affine2/b, by (9|1)\S+ at most", second)
+
+
+def test_what_cannot_be_verified():
+    assert "is no run directory" in run("verify", "r")[2]
+    run("train", *SMALL, "--epochs", 1, "--out", "r")
+    code, _, err = run("verify", "r", "--last")
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        "funcnet verify: error: r/checkpoints has no checkpoint from before epoch 1",
+    )
+    config = json.loads(Path("r/config.json").read_text())
+    Path("r/config.json").write_text(json.dumps({**config, "machine": {"backend": "abacus"}}))
+    assert "note: the run was made by" in run("verify", "r")[2]

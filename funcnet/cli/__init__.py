@@ -1,4 +1,4 @@
-"""The command line: funcnet train | sweep | evaluate | predict | gradcheck | recipes | datasets.
+"""The command line: funcnet train, sweep, evaluate, predict, gradcheck, verify, recipes, datasets.
 
 `main` and `entry` stand here, not in a module main, which `funcnet.cli.main` would hide.
 """
@@ -14,7 +14,7 @@ import jax
 
 import funcnet as fn
 from funcnet import checks
-from funcnet.cli import datasets, evaluate, gradcheck, predict, recipes, sweep, train
+from funcnet.cli import datasets, evaluate, gradcheck, predict, recipes, sweep, train, verify
 from funcnet.cli.cache import keep_compiled
 from funcnet.cli.console import close_output
 from funcnet.cli.parser import Formatter, Parser
@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
     "gradcheck": gradcheck,
+    "verify": verify,
     "datasets": datasets,
     "recipes": recipes,
 }
@@ -36,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-      The exit code: 0; 1 if gradients disagree; 2 for wrong input, with one line on
-      stderr; 130 after Ctrl-C, 143 after SIGTERM.
+      The exit code: 0; 1 if gradients, or the bits of `verify`, disagree; 2 for wrong input,
+      with one line on stderr; 130 after Ctrl-C, 143 after SIGTERM.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     args = _parse(argv)
