@@ -920,3 +920,59 @@ def test_a_state_of_half_precision_trains_with_wide_moments_and_statistics(dtype
     assert {leaf.dtype for leaf in jax.tree.leaves(result.state.state)} == {jnp.dtype("float32")}
     wide = fn.fit(net, optimizer, fn.load_digits(), train_state=state, epochs=3, batch_size=100)
     assert result.best.accuracy == pytest.approx(wide.best.accuracy, abs=0.02)
+
+
+@pytest.mark.parametrize("how", ["True", "numpy", "StopIteration"])
+def test_a_callback_may_stop_a_run(how):
+    def callback(epoch, train_state, metrics):
+        if epoch < 2:
+            return {"True": False, "numpy": np.False_}.get(how)
+        if how == "StopIteration":
+            raise StopIteration
+        return {"True": True, "numpy": np.True_}[how]
+
+    result = quick(callback=callback, epochs=5)
+    assert (result.status, result.interrupted, int(result.state.epoch)) == ("stopped", False, 2)
+    assert_trees_equal(result.state.params, quick(epochs=2).state.params)
+    assert result.history.epoch.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("value", [1, "yes", [True], None, 0])
+def test_what_else_a_callback_returns_stops_nothing(value):
+    result = quick(callback=lambda *_: value, epochs=2)
+    assert (result.status, int(result.state.epoch)) == ("finished", 2)
+
+
+def test_a_callback_that_stops_before_the_first_epoch():
+    result = quick(callback=lambda *_: True, epochs=2)
+    assert (result.status, int(result.state.epoch)) == ("stopped", 0)
+    assert result.history.epoch.tolist() == [0]
+
+
+@pytest.mark.parametrize("eval_every", [1, 2])
+def test_patience_ends_a_run_that_gets_no_better(eval_every):
+    """The rate is such that it never gets better than it was after its third measurement."""
+
+    def rate(step):
+        return jnp.where(step < 3 * 6 * eval_every, 1e-2, -1e-3)
+
+    options = {"optimizer": fn.sgd(rate), "epochs": 24, "eval_every": eval_every}
+    whole = quick(**options)
+    epochs = [int(epoch) for epoch in whole.history.epoch]
+    best = epochs.index(whole.best.epoch)
+    result = quick(patience=4, **options)
+    assert result.status == "stopped"
+    assert int(result.state.epoch) == epochs[best + 4]
+    assert result.best.epoch == whole.best.epoch
+    assert_trees_equal(result.best.params, whole.best.params)
+    assert quick(patience=len(epochs), **options).status == "finished"
+
+
+def test_patience_needs_something_to_measure():
+    data = blobs()
+    empty = data._replace(x_val=data.x_val[:0], y_val=data.y_val[:0])
+    for changes in ({"eval_every": None}, {"dataset": empty}):
+        with pytest.raises(ValueError, match="patience needs validation examples, and eval_every"):
+            quick(patience=3, **changes)
+    with pytest.raises(ValueError, match="patience must be at least 1"):
+        quick(patience=0)
