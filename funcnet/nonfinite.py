@@ -6,7 +6,7 @@ and if something is not finite there, goes the way from where all was well again
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checks
-from funcnet.step import Given, Held, Program, all_finite, gradients, release
+from funcnet.step import Epochs, Given, Held, Program, all_finite, gradients, release
 from funcnet.tree import Tree, named_leaves
 
 __all__ = ["NonFiniteError", "Trouble"]
@@ -115,31 +115,19 @@ class Found(NamedTuple):
     losses: tuple[np.ndarray, ...]
 
 
-def find(
-    held: Held,
-    epochs: Sequence[int],
-    last_loss: float,
-    given: Given,
-    *,
-    program: Program,
-    train: Callable[[Held, int], tuple[Held, np.ndarray]],
-    steps: Callable[[Held, int], Any],
-) -> Found | None:
+def find(held: Held, numbers: Sequence[int], last_loss: float, epochs: Epochs) -> Found | None:
     """The first step that is not finite in some epochs; None if there is none.
 
     Args:
       held: the state before them, in which all was well.
-      epochs: their numbers, counted from 0.
+      numbers: which epochs, counted from 0.
       last_loss: the loss of the step before them.
-      given: what steps are given.
-      program: the program of the steps.
-      train: `train(held, epoch) -> (held, losses)`, an epoch.
-      steps: `steps(held, epoch)`, an iterator over (batch, held, loss) of its steps.
+      epochs: the Epochs of the run.
     """
     losses: list[np.ndarray] = []
     looks = bool(is_finite(held))
-    for epoch in epochs:
-        after, new = train(held, epoch)
+    for epoch in numbers:
+        after, new = epochs.train(held, epoch)
         if not np.isfinite(new).all() or (looks and not bool(is_finite(after))):
             break
         held, last_loss = after, float(new[-1])
@@ -147,18 +135,18 @@ def find(
     else:
         return None
     before = held
-    for batch, after, loss in steps(held, epoch):
+    for batch, after, loss in epochs.each_step(held, epoch):
         if not np.isfinite(loss) or (looks and not bool(is_finite(after))):
-            where = _where(before, batch, given, after, epoch, program)
+            where = _where(before, batch, after, epoch, epochs)
             return Found(Trouble(int(after.step), epoch + 1, where, last_loss), held, tuple(losses))
         before, last_loss = after, float(loss)
     return None
 
 
-def _where(
-    held: Held, batch: Any, given: Given, after: Held, epoch: int, program: Program
-) -> tuple[str, ...]:
-    loss, grads, updates = _parts(held, batch, given, epoch, program=program)
+def _where(held: Held, batch: Any, after: Held, epoch: int, epochs: Epochs) -> tuple[str, ...]:
+    """What is not finite in a step."""
+    given = epochs.given
+    loss, grads, updates = _parts(held, batch, given, epoch, program=epochs.program)
     names = ["loss"] if not np.isfinite(loss) else []
     for what, tree in (("gradient", grads), ("update", updates)):
         names += [f"{what} of {name}" for name, leaf in named_leaves(tree).items() if _is_bad(leaf)]

@@ -13,7 +13,11 @@ from funcnet.augment import Augmentation, in_turn, mixup
 from funcnet.datasets import Dataset
 from funcnet.layer import Layer
 from funcnet.loop import (
+    FIRST_CHUNK,
+    Epoch,
+    Orders,
     compiled_steps,
+    in_place,
     make_epoch,
     over_epoch,
     roomy,
@@ -239,7 +243,7 @@ class Held(NamedTuple):
 
 @partial(jax.jit, static_argnames=("program",))
 def hold(train_state: TrainState, *, program: Program) -> Held:
-    """The state of a run for `train_epoch`."""
+    """The state of a run for `Epochs`."""
     return held_parts(train_state, program)
 
 
@@ -299,70 +303,63 @@ _STEPS = compiled_steps(_steps, static_argnames=("program", "batch_size"))
 _STEP = compiled_steps(step_on, static_argnames=("program",))
 
 
-def train_epoch(
-    held: Held,
-    key: jax.Array,
-    order: np.ndarray,
-    data: "TrainingArrays",
-    numbers: Numbers,
-    *,
-    program: Program,
-    batch_size: int,
-    give_up: bool,
-    size: int,
-) -> tuple[Held, np.ndarray, int]:
-    """One pass over the training data, in chunks of about a second.
+class Epochs:
+    """The epochs of a run, each a pass over the training data in chunks of about a second.
+
+    What is held stays what it is, so that whatever ends an epoch loses nothing else.
 
     Args:
-      held: the state before.
       key: the key of the run.
-      order: the order of the examples in this epoch, [N].
       data: the training data.
       numbers, program, batch_size: as for a step.
-      give_up: whether steps are done in place, see `in_place`.
-      size: how many steps the first chunk has.
-    Returns:
-      The state after it, the loss of every step [steps], and the size for the next epoch.
+      held: the state before one of them: of large ones steps are done in place, on a copy.
     """
-    given = Given(key, data.x, data.y, data.preprocess, numbers)
-    run_steps, run_step = _STEPS[give_up], _STEP[give_up]
 
-    def steps(*at: Any) -> tuple[Held, jax.Array]:
-        return run_steps(*at, given, program=program, batch_size=batch_size)
+    def __init__(
+        self,
+        key: jax.Array,
+        data: "TrainingArrays",
+        numbers: Numbers,
+        *,
+        program: Program,
+        batch_size: int,
+        held: Held,
+    ) -> None:
+        self.given = Given(key, data.x, data.y, data.preprocess, numbers)
+        self.program, self.in_place = program, in_place(held)
+        self._batch_size, self._size = batch_size, FIRST_CHUNK
+        self._orders = Orders(key, data.num_examples)
 
-    def step(held: Held, batch: jax.Array) -> tuple[Held, jax.Array]:
-        return run_step(held, batch, given, program=program)
-
-    made = make_epoch(order, room=len(data.x), batch_size=batch_size)
-    return over_epoch(steps, step, held, made, size, give_up)
-
-
-def each_step(
-    held: Held,
-    key: jax.Array,
-    order: np.ndarray,
-    data: "TrainingArrays",
-    numbers: Numbers,
-    *,
-    program: Program,
-    batch_size: int,
-    give_up: bool,
-) -> Iterator[tuple[np.ndarray, Held, np.ndarray]]:
-    """`train_epoch` one step at a time, by the same programs: (batch, held, loss) of each."""
-    given = Given(key, data.x, data.y, data.preprocess, numbers)
-    made = make_epoch(order, room=len(data.x), batch_size=batch_size)
-    own = partial(jax.tree.map, jnp.copy) if give_up else lambda held: held
-    for number in range(made.full):
-        held, losses = _STEPS[give_up](
-            *(own(held), made.losses, made.order, np.int32(number), np.int32(number + 1), given),
-            program=program,
-            batch_size=batch_size,
+    def train(self, held: Held, epoch: int) -> tuple[Held, np.ndarray]:
+        """The state after an epoch, counted from 0, and the loss of every step [steps]."""
+        made = self._made(self._orders.of(epoch))
+        held, losses, self._size = over_epoch(
+            self._steps, self._step, held, made, self._size, self.in_place
         )
-        batch = order[number * batch_size : (number + 1) * batch_size]
-        yield batch, held, np.asarray(losses)[number]
-    if made.rest is not None:
-        held, loss = _STEP[give_up](own(held), made.rest, given, program=program)
-        yield made.rest, held, np.asarray(loss)
+        return held, losses
+
+    def each_step(self, held: Held, epoch: int) -> Iterator[tuple[np.ndarray, Held, np.ndarray]]:
+        """An epoch one step at a time, by the same programs: (batch, held, loss) of each."""
+        order = self._orders.of(epoch)
+        made, size = self._made(order), self._batch_size
+        own = partial(jax.tree.map, jnp.copy) if self.in_place else lambda held: held
+        for number in range(made.full):
+            chunk = np.int32(number), np.int32(number + 1)
+            held, losses = self._steps(own(held), made.losses, made.order, *chunk)
+            yield order[number * size : (number + 1) * size], held, np.asarray(losses)[number]
+        if made.rest is not None:
+            held, loss = self._step(own(held), made.rest)
+            yield made.rest, held, np.asarray(loss)
+
+    def _made(self, order: np.ndarray) -> Epoch:
+        return make_epoch(order, room=len(self.given.x), batch_size=self._batch_size)
+
+    def _steps(self, *at: Any) -> tuple[Held, jax.Array]:
+        run = _STEPS[self.in_place]
+        return run(*at, self.given, program=self.program, batch_size=self._batch_size)
+
+    def _step(self, held: Held, batch: Any) -> tuple[Held, jax.Array]:
+        return _STEP[self.in_place](held, batch, self.given, program=self.program)
 
 
 def params_in_use(train_state: TrainState, *, program: Program) -> Tree:

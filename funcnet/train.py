@@ -9,10 +9,9 @@ import jax
 import numpy as np
 
 from funcnet import checks
-from funcnet.checkpoints import Best, Checkpoints, Progress, identity_of, opened
+from funcnet.checkpoints import Best, Progress, identity_of, opened
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.layer import Layer
-from funcnet.loop import FIRST_CHUNK, Orders, in_place
 from funcnet.model import BestModel, Evaluation, Model, is_better, measure, predict_scores
 from funcnet.nonfinite import NonFiniteError, Trouble, Watch, check_policy, find
 from funcnet.optim import Optimizer
@@ -21,7 +20,7 @@ from funcnet.preprocess import Preprocess, subtract_mean
 from funcnet.signature import complete, takes
 from funcnet.step import (
     EVALUATION_BATCH,
-    Given,
+    Epochs,
     Held,
     Program,
     StepOptions,
@@ -30,14 +29,12 @@ from funcnet.step import (
     as_program,
     check_batch_size,
     check_step,
-    each_step,
     fit_preprocess,
     hold,
     init_train_state,
     on_device,
     params_in_use,
     release,
-    train_epoch,
     training_arrays,
 )
 from funcnet.tree import LossFn, Tree
@@ -276,67 +273,13 @@ def fit(
             return False
         return sum(row["epoch"] > run.best.epoch for row in run.rows) >= patience
 
-    def progress(run: _Run) -> Progress:
-        history, best = as_history(run.losses, run.rows, columns_of(own)), None
-        if run.best is not None:
-            numbers = {name: getattr(run.best, name) for name in ("epoch", "accuracy", "loss")}
-            best = Best(run.best.params, run.best.state, numbers)
-        return Progress(state_of(run), {"loss": history.loss, **history.rows()}, best)
-
-    def begun(kept: Checkpoints | None, train_state: TrainState) -> _Run:
-        """The run before its first epoch here."""
-        found = None
-        if kept is not None:
-            model = jax.eval_shape(
-                lambda: (_params_in_use(train_state, program=program), train_state.state)
-            )
-            found = kept.load(train_state, model)
-        if found is None:
-            return _Run(
-                int(train_state.epoch), hold(train_state, program=program), None, (), (), None
-            )
-        rows = rows_of(found.columns)
-        best = None
-        if found.best is not None:
-            parts = net, found.best.params, found.best.state, fitted
-            best = BestModel(*parts, **found.best.numbers, encoding=dataset.encoding)
-        held = hold(found.train_state, program=program)
-        return _Run(int(found.train_state.epoch), held, None, (found.columns["loss"],), rows, best)
-
-    key, size, status = train_state.key, FIRST_CHUNK, "finished"
-    orders = Orders(key, data.num_examples)
-    common: dict[str, Any] = {"program": program, "batch_size": batch_size}
-
-    def trained(held: Held, epoch: int) -> tuple[Held, np.ndarray]:
-        nonlocal size
-        order = orders.of(epoch)
-        held, losses, size = train_epoch(held, key, order, data, numbers, **common, size=size)
-        return held, losses
-
-    def stepwise(held: Held, epoch: int) -> Any:
-        return each_step(held, key, orders.of(epoch), data, numbers, **common)
-
-    def gone_bad(good: _Run, epoch: int) -> tuple[_Run, Trouble] | None:
-        """The run before the epoch that went bad, and what did, between two epochs."""
-        last = float(good.losses[-1][-1]) if good.losses else np.nan
-        passed = Given(key, data.x, data.y, data.preprocess, numbers)
-        epochs = range(good.epoch, epoch)
-        found = find(
-            good.held, epochs, last, passed, program=program, train=trained, steps=stepwise
-        )
-        if found is None:
-            return None
-        losses, epoch = (*good.losses, *found.losses), found.trouble.epoch - 1
-        run = good._replace(epoch=epoch, held=found.held, train_state=None, losses=losses)
-        return run, found.trouble
-
     with ExitStack() as stack:
         kept = None
         if checkpoint is not None:
             made_of = {name: value for name, value in given.items() if name != "preprocess"}
             made_of |= {"batch_size": batch_size, "metrics": tuple(own)}
             made_of["on_nonfinite"] = "skip" if program.skips else "raise or stop"  # of one program
-            identity = identity_of(net, optimizer, dataset, fitted, key, made_of)
+            identity = identity_of(net, optimizer, dataset, fitted, train_state.key, made_of)
             kept = stack.enter_context(
                 opened(
                     checkpoint,
@@ -346,18 +289,18 @@ def fit(
                     keep=keep_checkpoints,
                 )
             )
-        run = good = begun(kept, train_state)
-        common["give_up"] = in_place(run.held)
-        watch, trouble = Watch(run.held, looks=not program.skips), None
-        resumed = bool(run.losses)
+        found = None if kept is None else kept.load(train_state, _best_like(train_state, program))
+        run = good = _begun(train_state, found, model_at, program)
+        first, key, status, trouble = run.epoch, train_state.key, "finished", None
         del train_state  # it may be large
-        first = run.epoch
+        passes = Epochs(key, data, numbers, program=program, batch_size=batch_size, held=run.held)
+        watch = Watch(run.held, looks=not program.skips)
         if first > epochs:
             raise ValueError(
                 f"epochs is {epochs}, but the run in {checkpoint} has done {first} already"
             )
         try:
-            if not resumed:
+            if found is None:
                 run = looked_at(run)
             stops = report(run, np.zeros(0)) or is_patient_no_more(run)
             for epoch in range(first + 1, epochs + 1):
@@ -365,25 +308,25 @@ def fit(
                     status = "stopped"
                     break
                 run = run._replace(train_state=None)
-                held, losses = trained(run.held, epoch - 1)
+                held, losses = passes.train(run.held, epoch - 1)
                 due = kept is not None and epoch < epochs and kept.is_due(epoch)
                 seen = callback is not None or is_looked_at(epoch) or epoch == epochs
-                well = watch.is_well(held, losses, now=due or seen or common["give_up"])
-                if well is False and (bad := gone_bad(good, epoch)) is not None:
+                well = watch.is_well(held, losses, now=due or seen or passes.in_place)
+                if well is False and (bad := _gone_bad(good, epoch, passes)) is not None:
                     (run, trouble), status = bad, "diverged"
                     break
                 # One assignment, so that an interrupt finds the run before or after, never between.
                 run = looked_at(run._replace(epoch=epoch, held=held, losses=(*run.losses, losses)))
-                good = run if well else good
+                good = run._replace(train_state=None) if well else good
                 if due and kept is not None:
-                    kept.save(progress(run))
+                    kept.save(_progress(run, state_of(run), own))
                 stops = report(run, losses) or is_patient_no_more(run)
         except KeyboardInterrupt:
             status = "interrupted"
             if run.epoch > good.epoch and watch.is_well(run.held, np.zeros(0), now=True) is False:
                 run = good
         if kept is not None and run.epoch > 0:
-            kept.save(progress(run))
+            kept.save(_progress(run, state_of(run), own))
     train_state = state_of(run)
     model, history = model_at(train_state), as_history(run.losses, run.rows, columns_of(own))
     parts = train_state, model, run.best, history
@@ -407,6 +350,50 @@ class _Run(NamedTuple):
     losses: tuple[np.ndarray, ...]  # the steps' losses, an array for each epoch or for several
     rows: tuple[dict[str, Any], ...]
     best: BestModel | None
+
+
+def _begun(
+    train_state: TrainState,
+    found: Progress | None,
+    model_at: Callable[[TrainState], Model],
+    program: Program,
+) -> _Run:
+    """A run before its first epoch here: anew, or as a checkpoint has it."""
+    if found is None:
+        return _Run(int(train_state.epoch), hold(train_state, program=program), None, (), (), None)
+    best = None
+    if found.best is not None:
+        last, own = model_at(found.train_state), found.best
+        parts = last.net, own.params, own.state, last.preprocess
+        best = BestModel(*parts, **own.numbers, encoding=last.encoding)
+    held, losses = hold(found.train_state, program=program), (found.columns["loss"],)
+    return _Run(int(found.train_state.epoch), held, None, losses, rows_of(found.columns), best)
+
+
+def _best_like(train_state: TrainState, program: Program) -> Any:
+    """The shapes and dtypes of the trees of a best model."""
+    return jax.eval_shape(
+        lambda state: (_params_in_use(state, program=program), state.state), train_state
+    )
+
+
+def _progress(run: _Run, train_state: TrainState, own: Mapping[str, Metric]) -> Progress:
+    """What a checkpoint keeps of a run."""
+    history, best = as_history(run.losses, run.rows, columns_of(own)), None
+    if run.best is not None:
+        numbers = {name: getattr(run.best, name) for name in ("epoch", "accuracy", "loss")}
+        best = Best(run.best.params, run.best.state, numbers)
+    return Progress(train_state, {"loss": history.loss, **history.rows()}, best)
+
+
+def _gone_bad(good: _Run, epoch: int, epochs: Epochs) -> tuple[_Run, Trouble] | None:
+    """The run before the epoch that went bad, and what did, from where all was well."""
+    last = float(good.losses[-1][-1]) if good.losses else np.nan
+    found = find(good.held, range(good.epoch, epoch), last, epochs)
+    if found is None:
+        return None
+    losses, done = (*good.losses, *found.losses), found.trouble.epoch - 1
+    return good._replace(epoch=done, held=found.held, losses=losses), found.trouble
 
 
 def _look(
