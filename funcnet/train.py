@@ -302,6 +302,7 @@ def fit(
         try:
             if found is None:
                 run = looked_at(run)
+                good = run._replace(train_state=None)
             stops = report(run, np.zeros(0)) or is_patient_no_more(run)
             for epoch in range(first + 1, epochs + 1):
                 if stops:

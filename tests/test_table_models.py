@@ -240,7 +240,7 @@ def test_an_encoding_is_saved_with_its_model(fruits, tmp_path):
     content = (tmp_path / "a.safetensors").read_bytes()
     assert b"round" in content
     (tmp_path / "a.safetensors").write_bytes(content.replace(b"round", b"rouns"))
-    with pytest.raises(ValueError, match="is damaged: the encoding of its table: its checksum"):
+    with pytest.raises(ValueError, match="is damaged: its checksum"):
         fn.load_model(tmp_path / "a.safetensors", result.best.net)
 
 

@@ -543,7 +543,7 @@ def test_the_best_model_exists_even_if_nothing_is_right():
     def never(scores, y):
         return scores.sum(), jnp.zeros_like(scores).at[:, 2].set(1e3)  # away from class 2
 
-    result = quick(dataset=data, loss_fn=never, optimizer=fn.sgd(1.0))
+    result = quick(dataset=data, loss_fn=never, optimizer=fn.sgd(1e-5))
     assert result.history.val_accuracy[-1] == 0
     assert result.best is not None
 
@@ -592,6 +592,7 @@ def test_a_model_of_nans_is_never_the_best():
     result = quick(dataset=data, optimizer=fn.sgd(1e30), on_nonfinite="stop")
     assert result.best.epoch == 0
     assert np.isfinite(result.best.loss)
+    assert result.history.epoch.tolist() == [0]
 
 
 def test_a_callback_cannot_change_the_history():
