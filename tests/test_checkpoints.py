@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reliability
 from marks import slow_but
 
 import funcnet as fn
@@ -327,3 +329,8 @@ def test_a_run_that_is_killed_goes_on_in_another_process_to_the_same_bits(tmp_pa
     again = train(checkpoint=tmp_path, resume=True, epochs=300)
     assert bits(again) == bits(train(epochs=300))
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_flipped_bits_are_noticed():
+    """The script does it 100,000 times."""
+    assert re.match(r"300 checkpoints .* refused by name", reliability.flips(300))
