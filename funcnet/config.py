@@ -50,11 +50,7 @@ def _names(table: Iterable[str]) -> str:
 MODELS = ("best", "last")
 GROUPS = {
     "most used": "options used most",
-    "data": "data",
-    "network": "network",
-    "loss": "loss",
-    "training": "training",
-    "optimizer": "optimizer",
+    **{name: name for name in ("data", "network", "loss", "training", "optimizer")},
 }
 _NORMALIZATIONS = {"none": None, **{name: name for name in net.NORMALIZATIONS}}
 _SCALES = {name: name for name in net.SCALES}
@@ -400,8 +396,7 @@ class Config(Mapping[str, Any]):
     )
     average_decay: float | None = option_field(
         None,
-        "evaluate and keep an exponential average of the parameters, 0.999 say, in place of the "
-        "last ones",
+        "evaluate and keep an exponential average of the parameters, 0.999 say, not the last ones",
         "training",
         "D",
         range=optim.AVERAGE_DECAY,
@@ -430,6 +425,14 @@ class Config(Mapping[str, Any]):
         "N",
         range=checks.NATURAL,
         sweep="one",
+    )
+    patience: int | None = option_field(
+        None,
+        "stop when N measurements in a row find no better model; never if not given",
+        "training",
+        "N",
+        range=train.PATIENCE,
+        sweep="",
     )
     model: str | None = option_field(
         None,
@@ -590,9 +593,7 @@ def _check_schedule(config: Config) -> None:
 
 def schedule_name(config: Config) -> str:
     """The schedule of a configuration, which a decay alone implies."""
-    if config.schedule is not None:
-        return config.schedule
-    return "constant" if config.learning_rate_decay is None else "exponential"
+    return config.schedule or ("constant" if config.learning_rate_decay is None else "exponential")
 
 
 def _parameters(function: Any) -> Mapping[str, Any]:

@@ -127,6 +127,7 @@ def experiment(config: Mapping[str, Any], dataset: Dataset) -> Experiment:
         "key": jax.random.key(config.seed),
         "epochs": config.epochs,
         "eval_every": config.eval_every or None,
+        "patience": config.patience,
         "preprocess": fit_preprocess(
             build_preprocess(config), inputs
         ),  # last: it may take a minute

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,17 +24,21 @@ import numpy as np
 import funcnet as fn
 from funcnet.tensors import load_tensors
 
-EPOCHS = 40_000
+EPOCHS = 20_000
 RUN = """
 import sys
 from pathlib import Path
 from tests.reliability import fit
-print("begun", flush=True)
-fit(Path(sys.argv[1]), every=1)
+began = []
+def callback(epoch, state, metrics):
+    began.append(epoch)
+    if len(began) == 2:
+        print("under way", flush=True)
+fit(Path(sys.argv[1]), every=1, callback=callback)
 """
 
 
-def fit(path: Path | None, every: int | None = None) -> fn.FitResult:
+def fit(path: Path | None, every: int | None = None, callback: Any = None) -> fn.FitResult:
     """A run with all that has a state: normalization, dropout, moments, an average, a schedule."""
     net = fn.mlp([8], 10, normalization="batchnorm", keep_prob=0.9)
     digits = fn.load_digits()
@@ -49,6 +54,7 @@ def fit(path: Path | None, every: int | None = None) -> fn.FitResult:
         eval_every=5000,
         average_decay=0.99,
         mixup_alpha=0.2,
+        callback=callback,
         **({} if path is None else kept),
     )
 
@@ -76,7 +82,7 @@ def kills(count: int) -> str:
             ) as process:
                 assert process.stdout is not None
                 process.stdout.readline()
-                time.sleep(rng.uniform(0, 3))
+                time.sleep(rng.uniform(0, 0.5))
                 if process.poll() is not None:
                     raise RuntimeError(f"the run ended by itself, with {process.returncode}")
                 process.send_signal(signal.SIGKILL)

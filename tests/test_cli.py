@@ -230,7 +230,7 @@ OPTIONS_AND_CASES = {
 ELSEWHERE = {
     *("dataset", "data_dir", "label", "header", "separator", "decimal", "columns", "drop"),
     *("categorical", "group", "split_by", "val_fraction", "test_fraction", "eval_every"),
-    *("tta", "layout", "model", "image_size"),
+    *("tta", "layout", "model", "image_size", "patience"),
 }
 
 

@@ -187,6 +187,15 @@ def test_skipped_updates_change_nothing_but_the_count(large, monkeypatch):
     assert (result.status, result.trouble) == ("finished", None)
 
 
+def test_an_update_is_skipped_for_its_gradient_alone():
+    state = fn.init_train_state(fn.mlp([6, 5], 3), fn.adam(1e-3), (2, 4), key=KEY)
+    options = {"key": None, "train_state": state, "batch_size": 43, "epochs": 1}
+    result = train(loss_fn=bad_gradient(np.inf), on_nonfinite="skip", **options)
+    assert result.state.params == state.params
+    assert result.state.opt_state == state.opt_state
+    assert np.isnan(result.history.loss).all()
+
+
 def test_only_bad_updates_are_skipped():
     result = train(augment=with_value(np.nan), on_nonfinite="skip")
     bad = np.flatnonzero(~np.isfinite(result.history.loss)) + 1

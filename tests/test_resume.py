@@ -275,3 +275,19 @@ def test_what_cannot_be_verified():
     config = json.loads(Path("r/config.json").read_text())
     Path("r/config.json").write_text(json.dumps({**config, "machine": {"backend": "abacus"}}))
     assert "note: the run was made by" in run("verify", "r")[2]
+
+
+def test_patience_ends_a_run():
+    words = ("train", *SMALL[:-1], "--epochs", 300, "--learning-rate", 1e-2, "--patience", 3)
+    code, out, err = run(*words, "--out", "r")
+    assert (code, err) == (0, "")
+    done = int(re.search(r"^stopped after epoch (\d+): no better model in 3 meas", out, re.M)[1])
+    config = json.loads(Path("r/config.json").read_text())
+    assert (config["status"], config["results"]["epochs"]) == ("stopped", done)
+    assert config["results"]["best_epoch"] == done - 3
+    assert run("verify", "r")[0] == 0
+    code, _, err = run("train", "--resume", "r")
+    assert (code, err) == (
+        2,
+        "funcnet train: error: r has ended as its --patience has it: train anew with more\n",
+    )

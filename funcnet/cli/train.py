@@ -128,6 +128,10 @@ def run(args: argparse.Namespace) -> int:
             print("funcnet train: interrupted before the first epoch", file=sys.stderr)
             return heard.code
         lines, results = _summary(result, dataset, config)
+        if result.status == "stopped":
+            found = checks.plural(config.patience or 0, "measurement")
+            done = int(result.state.epoch)
+            lines.insert(0, f"stopped after epoch {done}: no better model in {found}")
         try:
             runs.save_run(path, record, result, results=results)
             lines.append(f"saved in {path}")
@@ -189,6 +193,8 @@ def _resumed(args: argparse.Namespace) -> _Begun:
             f"{path} is finished, after {checks.plural(config.epochs or 0, 'epoch')}: to go on, "
             "give more with --epochs"
         )
+    if status == "stopped":
+        raise ValueError(f"{path} has ended as its --patience has it: train anew with more")
     if not has_checkpoints(path / runs.CHECKPOINTS):
         if record.facts.get("results", {}).get("epochs", 0):
             raise ValueError(

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         trained_on,
         callback=lambda epoch, *_: epoch == done,
         on_nonfinite="stop",
-        **{**options, "eval_every": None, **start},
+        **{**options, "eval_every": None, "patience": None, **start},
     )
     losses = result.history.loss
     stored = np.loadtxt(path / "losses.csv", delimiter=",", skiprows=1, ndmin=2)[:, 1]
