@@ -64,6 +64,8 @@ def locked(directory: Path) -> Iterator[None]:
                 f"{directory} is in use{by}: wait until it has ended, or choose another directory"
             ) from None
         with naming(path):
+            if os.fstat(descriptor).st_ino != path.stat().st_ino:  # removed, and made anew
+                raise BlockingIOError(f"{directory} is in use: try again")
             os.truncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
         yield

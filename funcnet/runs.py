@@ -103,8 +103,11 @@ def begun(path: Path | None, name: str, *, overwrite: bool = False) -> Iterator[
     Raises:
       BlockingIOError: a run writes there.
     """
-    made = [] if path is not None or Path("runs").exists() else [Path("runs")]
-    path = path or claim_new_run_path("runs", name)
+    parent = Path("runs")
+    made = [each for each in (path, parent if path is None else None) if each and not each.exists()]
+    if path is None:
+        path = claim_new_run_path(parent, name)
+        made = [path, *made]
     checkpoints, aside = path / CHECKPOINTS, _aside(path)
 
     def put_back() -> None:
@@ -123,11 +126,13 @@ def begun(path: Path | None, name: str, *, overwrite: bool = False) -> Iterator[
     finally:
         with naming(checkpoints):
             put_back()
-        if not has_checkpoints(checkpoints):
-            (checkpoints / LOCK).unlink(missing_ok=True)
-            for each in (checkpoints, path, *made):
-                with contextlib.suppress(OSError):  # it holds something, or is not there
-                    each.rmdir()
+        with contextlib.suppress(OSError):  # it is in use, by another, or something is in it
+            if checkpoints.is_dir() and not has_checkpoints(checkpoints):
+                with locked(checkpoints):
+                    (checkpoints / LOCK).unlink()
+                checkpoints.rmdir()
+            for each in made:
+                each.rmdir()
 
 
 def _aside(path: Path) -> Path:

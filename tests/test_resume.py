@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from command import run
 from safetensors.numpy import load_file
@@ -291,3 +292,32 @@ def test_patience_ends_a_run():
         2,
         "funcnet train: error: r has ended as its --patience has it: train anew with more\n",
     )
+
+
+def test_a_process_that_comes_second_leaves_the_first_alone():
+    """Even before the first has written anything."""
+    seen = []
+
+    def callback(epoch, state, metrics):
+        if epoch == 0:
+            code, _, err = run("train", *SMALL, "--epochs", 3, "--out", "r")
+            seen.append((code, "r/checkpoints is in use" in err, Path("r/checkpoints").is_dir()))
+
+    options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 500}
+    fn.fit(
+        fn.mlp([4], 10),
+        fn.adam(1e-3),
+        fn.load_digits(),
+        checkpoint="r/checkpoints",
+        callback=callback,
+        **options,
+    )
+    assert seen == [(2, True, True)]
+    assert Path("r/checkpoints/epoch-00000002.safetensors").is_file()
+
+
+def test_a_directory_of_the_user_stays_though_the_run_could_not_begin():
+    Path("mine").mkdir()
+    assert run("train", *SMALL, "--batch-size", 300, "--out", "mine")[0] == 2
+    assert Path("mine").is_dir()
+    assert not list(Path("mine").iterdir())
