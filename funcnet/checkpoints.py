@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from funcnet import checks
 from funcnet.bind import Bound
 from funcnet.checkpoint import path_leaves, tree_like
 from funcnet.datasets import Dataset
@@ -183,6 +184,7 @@ def opened(
       FileExistsError: there are some, and they are not to be resumed.
       BlockingIOError: another run writes there. OSError: the directory cannot be made.
     """
+    checks.installed("safetensors", "to write checkpoints")
     directory = Path(path)
     with naming(directory):
         directory.mkdir(parents=True, exist_ok=True)

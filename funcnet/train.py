@@ -219,6 +219,8 @@ def fit(
     epochs = checks.Count(at_least=first + 1).check("epochs", epochs)
     if checkpoint is None and (resume or checkpoint_every is not None):
         raise ValueError("resume and checkpoint_every are for checkpoint, which is None")
+    if checkpoint == "":
+        raise ValueError("checkpoint must be a directory, it is empty")
     if checkpoint_every is not None:
         CHECKPOINT_EVERY.check("checkpoint_every", checkpoint_every)
     KEEP_CHECKPOINTS.check("keep_checkpoints", keep_checkpoints)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -196,6 +197,7 @@ def test_checkpoints_are_not_overwritten_unless_they_are_resumed(kept):
     [
         ({"resume": True}, "resume and checkpoint_every are for checkpoint"),
         ({"checkpoint_every": 1}, "resume and checkpoint_every are for checkpoint"),
+        ({"checkpoint": ""}, "checkpoint must be a directory, it is empty"),
         ({"checkpoint": "x", "checkpoint_every": 0}, "checkpoint_every must be at least 1"),
         ({"checkpoint": "x", "keep_checkpoints": 0}, "keep_checkpoints must be at least 1"),
     ],
@@ -334,3 +336,25 @@ def test_a_run_that_is_killed_goes_on_in_another_process_to_the_same_bits(tmp_pa
 def test_flipped_bits_are_noticed():
     """The script does it 100,000 times."""
     assert re.match(r"300 checkpoints .* refused by name", reliability.flips(300))
+
+
+def test_a_directory_that_goes_away_in_mid_run_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "kept"
+
+    def callback(epoch, state, metrics):
+        if epoch == 2:
+            path.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(FileNotFoundError, match=r"kept/epoch-00000003\.safetensors"):
+        train(checkpoint=path, checkpoint_every=1, callback=callback)
+    assert bits(train(checkpoint=tmp_path / "elsewhere", resume=True)) == bits(train())
+
+
+def test_runs_in_threads_come_to_their_own_bits(tmp_path):
+    keys = [jax.random.key(seed) for seed in range(4)]
+    alone = [bits(train(key=key)) for key in keys]
+    with ThreadPoolExecutor(4) as pool:
+        together = pool.map(
+            lambda at: bits(train(key=at[1], checkpoint=tmp_path / str(at[0]))), enumerate(keys)
+        )
+        assert list(together) == alone
