@@ -33,6 +33,7 @@ if _TYPE_CHECKING:
     from funcnet.plots import *
     from funcnet.preprocess import *
     from funcnet.recipes import *
+    from funcnet.runs import *
     from funcnet.schedules import *
     from funcnet.step import *
     from funcnet.sweeps.search import *
@@ -82,6 +83,7 @@ _NAMES = {
         standardize_numbers subtract_mean whiten
     """,
     "recipes": "Experiment Recipe experiment list_recipes load_recipe",
+    "runs": "load_run",
     "schedules": "constant cosine_decay exponential_decay one_cycle step_decay warmup",
     "step": "TrainState init_train_state make_train_step",
     "sweeps.search": "grid integers log_uniform member_key random_search uniform",

@@ -22,15 +22,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from funcnet import checks
 from funcnet.checkpoint import load_model, save_model
 from funcnet.checkpoints import has_checkpoints
-from funcnet.config import ALIASES, Config, lifted, stored_config
+from funcnet.config import ALIASES, MODELS, Config, lifted, stored_config
 from funcnet.files import LOCK, locked, naming, write_atomically
 from funcnet.layer import Layer
 from funcnet.model import Model
 from funcnet.plots import plot_history
+from funcnet.recipes import build_net
 from funcnet.train import FitResult, History
 from funcnet.versions import stamp, version_of
+
+__all__ = ["load_run"]
 
 FILES = (
     "config.json",
@@ -238,6 +242,26 @@ def facts_of(content: Mapping[str, Any]) -> dict[str, Any]:
     return {name: content[name] for name in FACTS if name in content}
 
 
+def load_run(path: str | os.PathLike[str], *, model: str | None = None) -> Model:
+    """The model of a run directory: `fn.predict(fn.load_run("runs/digits"), x)`.
+
+    Args:
+      path: the directory, such as runs/digits, or the `best` of a sweep.
+      model: "best", by validation accuracy, or "last"; None is the one that counts for the run.
+    Returns:
+      The Model, its net made of the configuration.
+    Raises:
+      FileNotFoundError: it is no run directory, or the run has not got so far.
+      ValueError: a file is damaged or of a newer version, or there is no such model.
+      ImportError: safetensors is not installed.
+    """
+    if model is not None and model not in MODELS:
+        raise ValueError(checks.unknown("model", model, MODELS))
+    record = load_record(path)
+    net = build_net(record.config, len(record.facts["class_names"]))
+    return load_run_model(path, net, which=model or record.config.model or "best")
+
+
 def load_run_model(path: str | os.PathLike[str], net: Layer, *, which: str = "best") -> Model:
     """The model of a run, "best" or "last".
 
@@ -246,7 +270,9 @@ def load_run_model(path: str | os.PathLike[str], net: Layer, *, which: str = "be
     """
     file = Path(path) / f"{which}.safetensors"
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there: the run did not finish")
+        raise FileNotFoundError(
+            f"{file} is not there: the run did not finish; funcnet train --resume {path} goes on"
+        )
     return load_model(file, net)
 
 

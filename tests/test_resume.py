@@ -321,3 +321,16 @@ def test_a_directory_of_the_user_stays_though_the_run_could_not_begin():
     assert run("train", *SMALL, "--batch-size", 300, "--out", "mine")[0] == 2
     assert Path("mine").is_dir()
     assert not list(Path("mine").iterdir())
+
+
+def test_the_model_of_a_run_from_python(finished):
+    digits = fn.load_digits()
+    for which in ("best", "last", None):
+        model = fn.load_run(finished / "r", model=which)
+        code, out, _ = run("evaluate", finished / "r", "--model", which or "best")
+        accuracy = fn.evaluate(model, digits.x_test, digits.y_test).accuracy
+        assert (code, f"test accuracy {100 * accuracy:.2f} %" in out) == (0, True)
+    with pytest.raises(ValueError, match="unknown model 'bets': did you mean 'best'"):
+        fn.load_run(finished / "r", model="bets")
+    with pytest.raises(FileNotFoundError, match="is no run directory"):
+        fn.load_run(finished)

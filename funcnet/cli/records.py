@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 import funcnet as fn
-from funcnet import recipes, runs
+from funcnet import runs
 from funcnet.cli.options import given_options, listed
 from funcnet.config import Config, replaced
 from funcnet.datasets import load_dataset
@@ -116,6 +116,5 @@ def load_run(path: str, which: str | None) -> tuple[Record, fn.Model, str]:
             f"warning: {path}/config.json has {names}, which this funcnet does not know",
             file=sys.stderr,
         )
-    net = recipes.build_net(record.config, len(record.facts["class_names"]))
     which = which or record.config.model or "best"
-    return record, runs.load_run_model(path, net, which=which), which
+    return record, runs.load_run(path, model=which), which
