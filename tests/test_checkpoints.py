@@ -81,7 +81,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", slow_but(OPTIMIZERS, "adam", "one_cycle"))
+@pytest.mark.parametrize("name", slow_but(OPTIMIZERS, "adam"))
 def test_a_run_cut_off_after_any_epoch_goes_on_to_the_same_bits(name, tmp_path):
     whole = bits(train(OPTIMIZERS[name]()))
     for epochs in range(6):
@@ -118,6 +118,7 @@ def test_a_finished_run_is_given_back_and_goes_on_further(tmp_path):
         train(epochs=7, **options)
 
 
+@pytest.mark.slow
 def test_the_last_ones_are_kept(tmp_path):
     train(checkpoint=tmp_path, checkpoint_every=2, keep_checkpoints=3, epochs=9)
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -265,6 +266,7 @@ def test_a_checkpoint_of_another_machine_is_said(tmp_path, monkeypatch):
         train(checkpoint=tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_leaves_of_ones_own_are_kept(tmp_path):
     """A layer that counts in integers and holds keys, an optimizer of a state of its own kind."""
     inner = fn.affine(3)
@@ -333,6 +335,7 @@ def test_a_run_that_is_killed_goes_on_in_another_process_to_the_same_bits(tmp_pa
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_noticed():
     """The script does it 100,000 times."""
     assert re.match(r"300 checkpoints .* refused by name", reliability.flips(300))
@@ -350,6 +353,7 @@ def test_a_directory_that_goes_away_in_mid_run_is_an_error_that_names_it(tmp_pat
     assert bits(train(checkpoint=tmp_path / "elsewhere", resume=True)) == bits(train())
 
 
+@pytest.mark.slow
 def test_runs_in_threads_come_to_their_own_bits(tmp_path):
     keys = [jax.random.key(seed) for seed in range(4)]
     alone = [bits(train(key=key)) for key in keys]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 import funcnet as fn
 from funcnet import loop
@@ -77,7 +78,7 @@ def test_an_input_that_is_not_finite_is_found_at_its_step(value):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("steps", [0, 5, 6, 13, 23])
+@pytest.mark.parametrize("steps", slow_but([0, 5, 6, 13, 23], 13))
 @pytest.mark.parametrize("look", ["seen", "not seen"])
 def test_an_update_that_is_not_finite_is_found_at_its_step(value, steps, look):
     options = {"eval_every": 1} if look == "seen" else {}

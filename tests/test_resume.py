@@ -72,7 +72,7 @@ OPTIONS = {
     ("options", "signals"),
     [
         pytest.param("plain", (signal.SIGTERM,), id="terminated"),
-        pytest.param("much", (signal.SIGKILL,), id="killed"),
+        pytest.param("much", (signal.SIGKILL,), id="killed", marks=pytest.mark.slow),
         pytest.param(
             *("much", (signal.SIGINT, signal.SIGKILL, signal.SIGTERM)),
             id="interrupted, killed, terminated",
@@ -104,6 +104,7 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(options, signals):
     assert json.loads(Path("cut/config.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once_and_the_run_goes_on_all_the_same():
     with begin("train", *SMALL[:-1], "--epochs", 100_000, "--out", "r") as process:
         at_epoch(process, 30)
@@ -278,6 +279,7 @@ def test_what_cannot_be_verified():
     assert "note: the run was made by" in run("verify", "r")[2]
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run():
     words = ("train", *SMALL[:-1], "--epochs", 300, "--learning-rate", 1e-2, "--patience", 3)
     code, out, err = run(*words, "--out", "r")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 import funcnet as fn
 
@@ -938,7 +939,7 @@ def test_a_callback_may_stop_a_run(how):
     assert result.history.epoch.tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("value", [1, "yes", [True], None, 0])
+@pytest.mark.parametrize("value", slow_but([1, "yes", [True], None, 0], 1))
 def test_what_else_a_callback_returns_stops_nothing(value):
     result = quick(callback=lambda *_: value, epochs=2)
     assert (result.status, int(result.state.epoch)) == ("finished", 2)
@@ -950,7 +951,7 @@ def test_a_callback_that_stops_before_the_first_epoch():
     assert result.history.epoch.tolist() == [0]
 
 
-@pytest.mark.parametrize("eval_every", [1, 2])
+@pytest.mark.parametrize("eval_every", slow_but([1, 2], 2))
 def test_patience_ends_a_run_that_gets_no_better(eval_every):
     """The rate is such that it never gets better than it was after its third measurement."""
 
