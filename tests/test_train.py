@@ -939,7 +939,7 @@ def test_a_callback_may_stop_a_run(how):
     assert result.history.epoch.tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("value", slow_but([1, "yes", [True], None, 0], 1))
+@pytest.mark.parametrize("value", slow_but([1, "yes", (True,), None, 0], 1))
 def test_what_else_a_callback_returns_stops_nothing(value):
     result = quick(callback=lambda *_: value, epochs=2)
     assert (result.status, int(result.state.epoch)) == ("finished", 2)
