@@ -111,10 +111,10 @@ class Checkpoints:
             columns = {name: np.array(leaves[f"history/{name}"]) for name in names}
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged: it lacks {error}") from None
-        if facts["by"] != _made_by():
+        if facts["by"] != made_by():
             warnings.warn(
                 f"{path} was made on another machine or by another version: {facts['by']}, "
-                f"here {_made_by()}; from here on roundings may differ",
+                f"here {made_by()}; from here on roundings may differ",
                 stacklevel=4,
             )
         self._written = numbers[-1]
@@ -154,7 +154,7 @@ class Checkpoints:
         leaves |= {f"history/{name}": column for name, column in progress.columns.items()}
         facts = {
             "identity": self._identity,
-            "by": _made_by(),
+            "by": made_by(),
             "best": best,
             "columns": list(progress.columns),
         }
@@ -200,7 +200,7 @@ def opened(
 
 
 def has_checkpoints(path: str | os.PathLike[str]) -> bool:
-    """Whether there are checkpoints in a directory, or what an earlier one has left there."""
+    """Whether there are checkpoints in a directory."""
     directory = Path(path)
     return directory.is_dir() and bool(Checkpoints(directory, {}, every=None, keep=1).numbers())
 
@@ -253,7 +253,8 @@ def identity_of(
     }
 
 
-def _made_by() -> dict[str, Any]:
+def made_by() -> dict[str, Any]:
+    """By what the bits of a run are made, its program and data apart."""
     return {"jax": jax.__version__, **machine()}
 
 

@@ -146,7 +146,8 @@ def in_place(held: Any) -> bool:
 
 
 @jax.jit
-def _copy(held: Any) -> Any:
+def copy_of(held: Any) -> Any:
+    """What is held, in buffers that steps in place may be given."""
     return jax.tree.map(jnp.copy, held)
 
 
@@ -186,7 +187,7 @@ def over_epoch(
     Returns:
       What is held, the losses [steps, ...] in float64, and the size for the next epoch.
     """
-    held, done = _copy(held) if give_up else held, 0
+    held, done = copy_of(held) if give_up else held, 0
     losses = epoch.losses
     while done < epoch.full:
         if stopped():

@@ -17,6 +17,7 @@ from funcnet.loop import (
     Epoch,
     Orders,
     compiled_steps,
+    copy_of,
     in_place,
     make_epoch,
     over_epoch,
@@ -342,7 +343,7 @@ class Epochs:
         """An epoch one step at a time, by the same programs: (batch, held, loss) of each."""
         order = self._orders.of(epoch)
         made, size = self._made(order), self._batch_size
-        own = partial(jax.tree.map, jnp.copy) if self.in_place else lambda held: held
+        own = copy_of if self.in_place else lambda held: held
         for number in range(made.full):
             chunk = np.int32(number), np.int32(number + 1)
             held, losses = self._steps(own(held), made.losses, made.order, *chunk)

@@ -10,11 +10,10 @@ import numpy as np
 
 import funcnet as fn
 from funcnet import checks, runs
-from funcnet.checkpoints import earlier_state
+from funcnet.checkpoints import earlier_state, made_by
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import check_data, load_data, load_run
 from funcnet.config import Config
-from funcnet.loop import machine
 from funcnet.tree import named_leaves
 
 
@@ -87,9 +86,8 @@ def run(args: argparse.Namespace) -> int:
 def _say_where(facts: dict[str, Any]) -> None:
     """Say it if the run was made elsewhere, or by another JAX."""
     there = {"jax": facts.get("versions", {}).get("jax"), **facts.get("machine", {})}
-    here = {"jax": jax.__version__, **machine()}
-    if there != here:
-        print(f"note: the run was made by {there}, this is {here}", file=sys.stderr)
+    if there != made_by():
+        print(f"note: the run was made by {there}, this is {made_by()}", file=sys.stderr)
 
 
 def _differences(

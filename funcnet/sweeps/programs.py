@@ -135,14 +135,15 @@ def train_members(
     batch_size: int,
     size: int,
 ) -> tuple[tuple[Part, ...], np.ndarray, int]:
-    """`train_epoch` of all members: their losses are [steps, members].
+    """An epoch of all members: their losses are [steps, members].
 
     Args:
       parts: the members.
       orders: the order of the examples for all of them, [N], or for each, [members, N].
-      data, batch_size, size: as for `train_epoch`.
+      data, batch_size: as for `Epochs`.
       plan: the plan.
       sizes: those of the parts.
+      size: how many steps the first chunk has.
     """
     shared, give_up = orders.ndim == 1, in_place(parts[0].held)
     ends, stop = list(itertools.accumulate(sizes)), threading.Event()
