@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -125,7 +125,14 @@ def path_leaves(tree: Any, within: str = "") -> dict[str, Any]:
     return found
 
 
-def tree_like(leaves: Mapping[str, Any], like: Any, where: object, within: str = "") -> Any:
+def tree_like(
+    leaves: Mapping[str, Any],
+    like: Any,
+    where: object,
+    within: str = "",
+    *,
+    convert: Callable[[Any], Any] = as_leaf,
+) -> Any:
     """The tree that has these leaves by path, after `within` and a slash; others are passed over.
 
     Args:
@@ -133,6 +140,7 @@ def tree_like(leaves: Mapping[str, Any], like: Any, where: object, within: str =
       like: a tree of the same structure, shapes and dtypes.
       where: where the leaves are from, for the error.
       within: what comes before the path.
+      convert: what is made of each leaf.
     Raises:
       ValueError: the leaves are others; each difference is named.
     """
@@ -150,7 +158,7 @@ def tree_like(leaves: Mapping[str, Any], like: Any, where: object, within: str =
         raise ValueError(
             f"{where} is of another net or optimizer: {'; '.join(sorted(problems)[:3])}{more}"
         )
-    ordered = [as_leaf(found[name]) for name in wanted]
+    ordered = [convert(found[name]) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), ordered)
 
 

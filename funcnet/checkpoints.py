@@ -13,7 +13,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ from funcnet.step import TrainState
 from funcnet.tensors import load_tensors, save_tensors
 from funcnet.tree import Tree
 
+SINCE = {"monitor": "'val_accuracy'"}  # what older ones do not say
 SHARE = 0.02  # of the time may be spent on checkpoints, if nobody says how often
 
 
@@ -74,11 +75,13 @@ class Checkpoints:
     ) -> None:
         self._directory, self._identity = directory, dict(identity)
         self._every, self._keep = every, keep
-        self._due, self._written = 0.0, -1
+        self._pace, self._written = Pace(), -1
 
     def numbers(self) -> list[int]:
         """The numbers of epochs after which there are checkpoints, the last one last."""
-        found = (re.fullmatch(r"epoch-(\d+)\.safetensors", p.name) for p in _files(self._directory))
+        found = (
+            re.fullmatch(r"epoch-(\d+)\.safetensors", p.name) for p in files_in(self._directory)
+        )
         return sorted(int(match[1]) for match in found if match)
 
     def load(self, like: TrainState, best_like: tuple[Tree, Tree]) -> Progress | None:
@@ -101,7 +104,8 @@ class Checkpoints:
             raise ValueError(f"{error}; without this file the run goes on {before}") from None
         try:
             facts = json.loads(metadata["run"])
-            self._check(facts, path)
+            identity = {**SINCE, **facts["identity"]}
+            check_identity(identity, self._identity, path, "run")
             train_state = tree_like(leaves, like, path, "run")
             best = None
             if facts["best"] is not None:
@@ -120,21 +124,9 @@ class Checkpoints:
         self._written = numbers[-1]
         return Progress(train_state, columns, best)
 
-    def _check(self, facts: Mapping[str, Any], path: Path) -> None:
-        for name, here in self._identity.items():
-            there = facts["identity"][name]
-            if there != here:
-                was, now = _difference(there, here)
-                raise ValueError(
-                    f"{path} is of another run: its {name} is {was}, here {now}; with the same "
-                    "arguments it goes on, from its state alone fit(..., train_state=...) does"
-                )
-
     def is_due(self, epoch: int) -> bool:
         """Whether a checkpoint is to be written after an epoch that is not the last."""
-        if self._every is not None:
-            return epoch % self._every == 0
-        return time.monotonic() >= self._due
+        return self._pace.is_due() if self._every is None else epoch % self._every == 0
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, and remove those that are too many.
@@ -145,7 +137,13 @@ class Checkpoints:
         epoch = int(progress.train_state.epoch)
         if epoch == self._written:
             return
-        began = time.monotonic()
+        with self._pace.spent():
+            self._write(epoch, progress)
+            self._written = epoch
+            for number in self.numbers()[: -self._keep]:
+                self._path(number).unlink(missing_ok=True)
+
+    def _write(self, epoch: int, progress: Progress) -> None:
         leaves = path_leaves(progress.train_state, "run")
         best = None
         if progress.best is not None:
@@ -159,11 +157,6 @@ class Checkpoints:
             "columns": list(progress.columns),
         }
         save_tensors(self._path(epoch), leaves, kind="checkpoint", run=json.dumps(facts))
-        self._written = epoch
-        for number in self.numbers()[: -self._keep]:
-            self._path(number).unlink(missing_ok=True)
-        now = time.monotonic()
-        self._due = now + (now - began) / SHARE
 
     def _path(self, epoch: int) -> Path:
         return self._directory / f"epoch-{epoch:08}.safetensors"
@@ -184,25 +177,84 @@ def opened(
       FileExistsError: there are some, and they are not to be resumed.
       BlockingIOError: another run writes there. OSError: the directory cannot be made.
     """
+    with held(path, "run", resume=resume, found=has_checkpoints) as directory:
+        yield Checkpoints(directory, identity, every=every, keep=keep)
+
+
+@contextlib.contextmanager
+def held(
+    path: str | os.PathLike[str], of: str, *, resume: bool, found: Callable[[Path], Any]
+) -> Iterator[Path]:
+    """A directory for checkpoints, which is made, and is held until the end; see `opened`.
+
+    Args:
+      path: the directory.
+      of: of what they are: a run, a sweep.
+      resume: whether those that are there are to be resumed.
+      found: whether there are some.
+    """
     checks.installed("safetensors", "to write checkpoints")
     directory = Path(path)
     with naming(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         remove_stale(directory)
-        checkpoints = Checkpoints(directory, identity, every=every, keep=keep)
-        if not resume and checkpoints.numbers():
+        if not resume and found(directory):
             raise FileExistsError(
-                f"{directory} has checkpoints of a run: go on with resume=True, or choose another "
+                f"{directory} has checkpoints of a {of}: go on with resume=True, or choose another "
                 "directory"
             )
-        yield checkpoints
+        yield directory
+
+
+@contextlib.contextmanager
+def warned(path: str | os.PathLike[str] | None) -> Iterator[None]:
+    """The last time that something is written: if it cannot be, what was reached is not lost."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"{path} lacks the last checkpoint: {error}", stacklevel=5)
+
+
+class Pace:
+    """Says when to write so that it takes a small share of the time."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def is_due(self) -> bool:
+        """Whether it is time."""
+        return time.monotonic() >= self._due
+
+    @contextlib.contextmanager
+    def spent(self) -> Iterator[None]:
+        """The time that writing takes."""
+        began = time.monotonic()
+        yield
+        now = time.monotonic()
+        self._due = now + (now - began) / SHARE
+
+
+def check_identity(there: Mapping[str, str], here: Mapping[str, str], path: Path, of: str) -> None:
+    """Raise unless a checkpoint is of what is to go on: of all texts by name.
+
+    Raises:
+      ValueError: the first that differs.
+    """
+    for name, mine in here.items():
+        if there[name] != mine:
+            was, now = _difference(there[name], mine)
+            alone = ", from its state alone fit(..., train_state=...) does" if of == "run" else ""
+            raise ValueError(
+                f"{path} is of another {of}: its {name} is {was}, here {now}; with the same "
+                f"arguments it goes on{alone}"
+            )
 
 
 def has_checkpoints(path: str | os.PathLike[str]) -> bool:
-    """Whether there are checkpoints in a directory."""
-    directory = Path(path)
-    return directory.is_dir() and bool(Checkpoints(directory, {}, every=None, keep=1).numbers())
+    """Whether there are checkpoints, of a run or of a sweep, in a directory."""
+    files = files_in(Path(path)) if Path(path).is_dir() else []
+    return any(re.fullmatch(r"(epoch-|members-)?\d+\.safetensors", file.name) for file in files)
 
 
 def earlier_state(path: str | os.PathLike[str], like: TrainState, before: int) -> TrainState:
@@ -223,7 +275,8 @@ def earlier_state(path: str | os.PathLike[str], like: TrainState, before: int) -
     return tree_like(load_tensors(file, kind="checkpoint")[0], like, file, "run")
 
 
-def _files(directory: Path) -> list[Path]:
+def files_in(directory: Path) -> list[Path]:
+    """What is in a directory."""
     with naming(directory):
         return list(directory.iterdir())
 
@@ -237,20 +290,30 @@ def identity_of(
     options: Mapping[str, Any],
 ) -> dict[str, str]:
     """What a run is made of, texts by name: with the same ones, another comes to the same bits."""
+    return {
+        "data": fingerprint(dataset),
+        "key": key_text(key),
+        "net": described(net),
+        "optimizer": described(optimizer),
+        "preprocessing": preprocess_text(preprocess),
+        **{name: described(value) for name, value in options.items()},
+    }
+
+
+def key_text(key: jax.Array) -> str:
+    """A random key as a text."""
+    typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    data = np.asarray(jax.random.key_data(key) if typed else key)
+    return f"{key.dtype} {data.tolist()}"
+
+
+def preprocess_text(preprocess: Preprocess) -> str:
+    """A fitted preprocessing as a text."""
     stats = hashlib.sha256()
     for name, leaf in path_leaves(preprocess.stats).items():
         stats.update(f"{name} {np.asarray(leaf).dtype}".encode())
         stats.update(np.asarray(leaf).tobytes())
-    typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-    data = np.asarray(jax.random.key_data(key) if typed else key)
-    return {
-        "data": fingerprint(dataset),
-        "key": f"{key.dtype} {data.tolist()}",
-        "net": described(net),
-        "optimizer": described(optimizer),
-        "preprocessing": f"{preprocess.kind} {stats.hexdigest()}",
-        **{name: described(value) for name, value in options.items()},
-    }
+    return f"{preprocess.kind} {stats.hexdigest()}"
 
 
 def made_by() -> dict[str, Any]:

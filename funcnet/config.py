@@ -1,8 +1,8 @@
 """Config: every option of an experiment, once: its default, what it may be, and what is said of it.
 
 The command line, the files of runs and sweeps, recipes and the axes of a sweep loop over these
-fields. To add an option, add a field; what it does is in recipes.py, and only rules between options
-are code here.
+fields. To add an option, add a field; what it does is in recipes.py, and rules between options are
+in rules.py.
 """
 
 import inspect
@@ -12,13 +12,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from funcnet import checks, layers, losses, net, optim, schedules, step, train
+from funcnet import checks, layers, losses, net, nonfinite, optim, rules, schedules, step, train
 from funcnet.augment import AUGMENTATIONS, LAYOUTS
 from funcnet.datasets.delimited import DECIMALS, HEADER, SEPARATORS
-from funcnet.datasets.registry import DATASETS, check_source
+from funcnet.datasets.registry import DATASETS
 from funcnet.datasets.splits import FRACTION, TEST_FRACTION, VAL_FRACTION
 from funcnet.named import describe_steps
-from funcnet.option import Option, option, option_field
+from funcnet.option import Option, option_field
 from funcnet.preprocess import PREPROCESSINGS
 from funcnet.versions import lift, version_of
 
@@ -48,6 +48,7 @@ def _names(table: Iterable[str]) -> str:
 
 
 MODELS = ("best", "last")
+MONITORS = {name: name for name in train.COLUMNS if name != "epoch"}
 GROUPS = {
     "most used": "options used most",
     **{name: name for name in ("data", "network", "loss", "training", "optimizer")},
@@ -432,12 +433,28 @@ class Config(Mapping[str, Any]):
         "training",
         "N",
         range=train.PATIENCE,
+        sweep="one",
+    )
+    monitor: str = option_field(
+        train.MONITOR,
+        f"the measurement that says which model is the best: {_names(MONITORS)}",
+        "training",
+        "NAME",
+        choices=MONITORS,
+        sweep="one",
+    )
+    on_nonfinite: str | None = option_field(
+        None,
+        "what to do at a step that is not finite: stop, and keep the run until then, or skip its "
+        "update; stop if not given",
+        "training",
+        "WHAT",
+        choices={name: name for name in nonfinite.POLICIES if name != "raise"},
         sweep="",
     )
     model: str | None = option_field(
         None,
-        f"the model that counts: {_names(MODELS)}, best is by validation accuracy; if not given "
-        "best for pixels, last for a table",
+        f"the model that counts: {_names(MODELS)}; if not given best for pixels, last for a table",
         "training",
         "NAME",
         choices={name: name for name in MODELS},
@@ -457,7 +474,7 @@ class Config(Mapping[str, Any]):
             known.check(name, value)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
-        _check_rules(self)
+        rules.check(self)
 
     def __getitem__(self, name: str) -> Any:
         if canonical(name) not in OPTIONS:
@@ -540,61 +557,3 @@ def stored_config(content: Mapping[str, Any], where: object) -> Config:
         return Config(**{name: content[name] for name in OPTIONS if name in content})
     except ValueError as error:
         raise ValueError(f"{where} is damaged: {error}") from None
-
-
-# Rules between options.
-
-
-def _check_rules(config: Config) -> None:
-    for rule in (_check_data, _check_targets, _check_hyper_parameters, _check_schedule):
-        rule(config)
-
-
-def _check_data(config: Config) -> None:
-    check_source(config.dataset, config, shown=option)
-
-
-def _check_targets(config: Config) -> None:
-    soft = not (losses.is_zero(config.label_smoothing) and losses.is_zero(config.mixup_alpha))
-    if config.loss != "softmax" and soft:
-        raise ValueError("--label-smoothing and --mixup-alpha are for the softmax loss")
-
-
-def _check_hyper_parameters(config: Config) -> None:
-    for name in hyper_parameters(config):
-        users = [o for o, make in optim.OPTIMIZERS.items() if name in _parameters(make)]
-        if config.optimizer not in users:
-            raise ValueError(
-                f"{option(name)} is for {' and '.join(users)}, not for {config.optimizer}"
-            )
-
-
-def hyper_parameters(config: Config) -> dict[str, Any]:
-    """The hyper-parameters of the optimizer that are given."""
-    given = {name: config[name] for name in optim.HYPER_PARAMETERS if config[name] is not None}
-    none = checks.concrete(config.weight_decay) and config.weight_decay == 0
-    if none and "weight_decay" not in _parameters(config.meaning("optimizer")):
-        del given["weight_decay"]  # none is what the others have, and how a recipe's is undone
-    return given
-
-
-def _check_schedule(config: Config) -> None:
-    name = schedule_name(config)
-    other = "" if config.schedule is None else f", not for {name}"
-    for given, parameter, shown in (
-        (config.learning_rate_decay is not None, "decay", "--learning-rate-decay"),
-        (config.decay_every != 1, "decay_every", "--decay-every"),
-    ):
-        if given and not schedules.takes(name, parameter):
-            raise ValueError(f"{shown} is for {schedules.takers(parameter)}{other}")
-    if config.learning_rate_decay is None and schedules.takes(name, "decay"):
-        raise ValueError(f"--schedule {name} needs --learning-rate-decay")
-
-
-def schedule_name(config: Config) -> str:
-    """The schedule of a configuration, which a decay alone implies."""
-    return config.schedule or ("constant" if config.learning_rate_decay is None else "exponential")
-
-
-def _parameters(function: Any) -> Mapping[str, Any]:
-    return inspect.signature(function).parameters

@@ -1,7 +1,7 @@
 """Models: a network with its parameters and its preprocessing, what it predicts and how well."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -75,7 +75,7 @@ class Model:
 )
 @dataclass(frozen=True)
 class BestModel(Model):
-    """The Model of the epoch with the best validation accuracy; of equals, the least loss.
+    """The Model of the best epoch, by validation accuracy unless `fit` has another `monitor`.
 
     Attributes:
       epoch: the number of epochs after which it was.
@@ -117,15 +117,29 @@ class Evaluation(NamedTuple):
         return f"Evaluation({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
 
-def merit(accuracy: Any, loss: Any) -> tuple[Any, Any]:
-    """What models are ranked by: the accuracy; of equals, the least loss."""
-    return accuracy, -loss
+def merit(measured: Mapping[str, Any], monitor: str) -> tuple[Any, Any]:
+    """What models are ranked by, more is better: see `monitor` of `fit`.
+
+    Args:
+      measured: numbers or arrays by name, as in a row of a History; what is NaN is worst.
+      monitor: which of them.
+    """
+    name = monitor.removeprefix("-")
+    split, _, what = name.partition("_")
+    if what == "accuracy":
+        return _known(measured[name]), _known(-measured[f"{split}_loss"])
+    value = measured[name]
+    return _known(-value if what == "loss" or name != monitor else value), np.zeros(np.shape(value))
 
 
-def is_better(new: Any, old: Any) -> Any:
-    """Whether a model is better than another: `accuracy` and `loss` are numbers, or arrays."""
-    (accuracy, less), (old_accuracy, old_less) = (merit(m.accuracy, m.loss) for m in (new, old))
-    return (accuracy > old_accuracy) | ((accuracy == old_accuracy) & (less > old_less))
+def _known(value: Any) -> Any:
+    return np.where(np.isnan(value), -np.inf, value)
+
+
+def is_better(new: tuple[Any, Any], old: tuple[Any, Any]) -> Any:
+    """Whether a `merit` is above another, numbers or arrays."""
+    (first, second), (old_first, old_second) = new, old
+    return (first > old_first) | ((first == old_first) & (second > old_second))
 
 
 def predict(

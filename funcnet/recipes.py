@@ -23,9 +23,7 @@ from funcnet.config import (
     Config,
     as_config,
     canonical,
-    hyper_parameters,
     replaced,
-    schedule_name,
 )
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import first
@@ -35,6 +33,7 @@ from funcnet.named import parse_step
 from funcnet.net import mlp
 from funcnet.optim import Optimizer, clip_by_global_norm
 from funcnet.preprocess import PREPROCESSINGS, Preprocess, chain
+from funcnet.rules import hyper_parameters, schedule_name
 from funcnet.schedules import named_schedule
 from funcnet.signature import defaults
 from funcnet.step import fit_preprocess
@@ -123,11 +122,14 @@ def experiment(config: Mapping[str, Any], dataset: Dataset) -> Experiment:
     dataset = first(dataset, config.num_train, "--num-train")
     config = complete_config(config, dataset)
     net, optimizer, options = build(config, dataset)
+    if config.on_nonfinite is not None:
+        options["on_nonfinite"] = config.on_nonfinite
     options |= {
         "key": jax.random.key(config.seed),
         "epochs": config.epochs,
         "eval_every": config.eval_every or None,
         "patience": config.patience,
+        "monitor": config.monitor,
         "preprocess": fit_preprocess(
             build_preprocess(config), inputs
         ),  # last: it may take a minute

@@ -45,6 +45,7 @@ FILES = (
     "curves.png",
 )
 CHECKPOINTS = "checkpoints"
+MEMBERS = "members"  # likewise of a sweep
 # A list of numbers in JSON with indents, for a line of its own; no string has a line break in it.
 NUMBERS = re.compile(r'\[\n([^][{}"]*)\n *\]')
 
@@ -97,13 +98,16 @@ def create_run(path: str | os.PathLike[str], record: Record, *, overwrite: bool 
 
 
 @contextlib.contextmanager
-def begun(path: Path | None, name: str, *, overwrite: bool = False) -> Iterator[Path]:
-    """The directory of a run that begins or goes on, from before it is known to be right.
+def begun(
+    path: Path | None, name: str, *, overwrite: bool = False, kept: str = CHECKPOINTS
+) -> Iterator[Path]:
+    """The directory of a run or a sweep that begins or goes on, before it is known to be right.
 
     Args:
       path: the directory; None for a new one, `claim_new_run_path("runs", name)`.
       name: what a new one is called.
       overwrite: put the checkpoints of an older run in it aside; `create_run` removes them.
+      kept: where in it the checkpoints are.
     Raises:
       BlockingIOError: a run writes there.
     """
@@ -112,7 +116,7 @@ def begun(path: Path | None, name: str, *, overwrite: bool = False) -> Iterator[
     if path is None:
         path = claim_new_run_path(parent, name)
         made = [path, *made]
-    checkpoints, aside = path / CHECKPOINTS, _aside(path)
+    checkpoints, aside = path / kept, _aside(path)
 
     def put_back() -> None:
         if aside.is_dir() and not has_checkpoints(checkpoints):
@@ -149,7 +153,7 @@ def check_free(path: str | os.PathLike[str], *, overwrite: bool | None = None) -
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is there already, and is no directory")
     if path.is_dir() and not all(
-        each.name == CHECKPOINTS and not has_checkpoints(each) for each in path.iterdir()
+        each.name in (CHECKPOINTS, MEMBERS) and not has_checkpoints(each) for each in path.iterdir()
     ):
         if not overwrite:
             hint = "" if overwrite is None else ", or give --overwrite"

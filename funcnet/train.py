@@ -1,5 +1,6 @@
 """Training: `fit`, the loop around the compiled epochs, and the history of a run."""
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -9,10 +10,18 @@ import jax
 import numpy as np
 
 from funcnet import checks
-from funcnet.checkpoints import Best, Progress, identity_of, opened
+from funcnet.checkpoints import Best, Progress, identity_of, opened, warned
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.layer import Layer
-from funcnet.model import BestModel, Evaluation, Model, is_better, measure, predict_scores
+from funcnet.model import (
+    BestModel,
+    Evaluation,
+    Model,
+    is_better,
+    measure,
+    merit,
+    predict_scores,
+)
 from funcnet.nonfinite import NonFiniteError, Trouble, Watch, check_policy, find
 from funcnet.optim import Optimizer
 from funcnet.own_metrics import Metric, call_metric, check_metrics, columns_of
@@ -46,6 +55,7 @@ EVAL_EVERY = checks.COUNT
 PATIENCE = checks.COUNT
 CHECKPOINT_EVERY = checks.COUNT
 KEEP_CHECKPOINTS = checks.COUNT
+MONITOR = "val_accuracy"
 TRAIN_SAMPLE = 1000  # training examples on which the accuracy is measured
 
 
@@ -85,7 +95,7 @@ class FitResult(NamedTuple):
     Attributes:
       state: the TrainState after the last epoch; `fit` goes on from it.
       model: the Model after the last epoch.
-      best: the BestModel of this call by validation accuracy; None where none was measured.
+      best: the BestModel of this call by `monitor`; None where it was not measured.
       history: the History.
       interrupted: whether Ctrl-C ended the run before its time.
       status: "finished"; "stopped" by the callback or for want of patience; "interrupted";
@@ -123,6 +133,7 @@ def fit(
     callback: Callable[[int, TrainState, dict[str, Any]], Any] | None = None,
     metrics: Mapping[str, Metric] | None = None,
     patience: int | None = None,
+    monitor: str = MONITOR,
     on_nonfinite: str = "raise",
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -174,6 +185,10 @@ def fit(
         `History.metrics` as train_NAME and val_NAME. An error in one ends the run, and names it.
       patience: stop when so many measurements in a row have found no better model; `.best` is
         the one before them. None never stops.
+      monitor: the measurement that says which model is better, a column of the History: of
+        "train_accuracy" and "val_accuracy" more is better, of equals the one of less loss; of
+        "train_loss" and "val_loss" less; of one's own `metrics` more, "val_balanced" say, or with
+        a minus before it, "-val_error", less. NaN is worst.
       on_nonfinite: what to do at the first step with a NaN or an infinity in its loss, gradients,
         updates or the state after it. "raise": end with a `NonFiniteError`, which says where and
         has the result; "stop": end with the result, that of the last epoch before it, with status
@@ -197,7 +212,8 @@ def fit(
       NonFiniteError: a step was not finite.
       FileExistsError: there are checkpoints, and they are not to be resumed.
       BlockingIOError: another process writes checkpoints there.
-      OSError: one cannot be written; earlier ones are left as they are.
+      OSError: one cannot be written; earlier ones are left as they are. Of the last one it is a
+        warning.
     """
     given = complete(FitOptions, options, "fit")
     given["on_nonfinite"] = check_policy(on_nonfinite)
@@ -224,10 +240,7 @@ def fit(
     if checkpoint_every is not None:
         CHECKPOINT_EVERY.check("checkpoint_every", checkpoint_every)
     KEEP_CHECKPOINTS.check("keep_checkpoints", keep_checkpoints)
-    if patience is not None:
-        PATIENCE.check("patience", patience)
-        if eval_every is None or not len(dataset.x_val):
-            raise ValueError("patience needs validation examples, and eval_every")
+    check_monitor(monitor, patience, eval_every, dataset, columns_of(own))
     fitted = fit_preprocess(given["preprocess"], dataset.x_train)  # last: it may take a minute
     if train_state is None:
         in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
@@ -256,7 +269,7 @@ def fit(
         train_state = state_of(run)
         run, model = run._replace(train_state=train_state), model_at(train_state)
         also = _own_row(own, model, splits)
-        return _look(model, loss_fn, splits, run, also)
+        return _look(model, loss_fn, splits, run, also, monitor)
 
     def report(run: _Run, losses: np.ndarray) -> bool:
         """Tell the callback; whether it ends the run."""
@@ -273,13 +286,15 @@ def fit(
     def is_patient_no_more(run: _Run) -> bool:
         if patience is None or run.best is None:
             return False
-        return sum(row["epoch"] > run.best.epoch for row in run.rows) >= patience
+        best = run.best.epoch
+        since = itertools.takewhile(lambda row: row["epoch"] > best, reversed(run.rows))
+        return len(list(since)) >= patience
 
     with ExitStack() as stack:
         kept = None
         if checkpoint is not None:
             made_of = {name: value for name, value in given.items() if name != "preprocess"}
-            made_of |= {"batch_size": batch_size, "metrics": tuple(own)}
+            made_of |= {"batch_size": batch_size, "metrics": tuple(own), "monitor": monitor}
             made_of["on_nonfinite"] = "skip" if program.skips else "raise or stop"  # of one program
             identity = identity_of(net, optimizer, dataset, fitted, train_state.key, made_of)
             kept = stack.enter_context(
@@ -319,7 +334,8 @@ def fit(
                     (run, trouble), status = bad, "diverged"
                     break
                 # One assignment, so that an interrupt finds the run before or after, never between.
-                run = looked_at(run._replace(epoch=epoch, held=held, losses=(*run.losses, losses)))
+                all_losses = _added(run.losses, losses)
+                run = looked_at(run._replace(epoch=epoch, held=held, losses=all_losses))
                 good = run._replace(train_state=None) if well else good
                 if due and kept is not None:
                     kept.save(_progress(run, state_of(run), own))
@@ -329,7 +345,8 @@ def fit(
             if run.epoch > good.epoch and watch.is_well(run.held, np.zeros(0), now=True) is False:
                 run = good
         if kept is not None and run.epoch > 0:
-            kept.save(_progress(run, state_of(run), own))
+            with warned(checkpoint):
+                kept.save(_progress(run, state_of(run), own))
     train_state = state_of(run)
     model, history = model_at(train_state), as_history(run.losses, run.rows, columns_of(own))
     parts = train_state, model, run.best, history
@@ -337,6 +354,33 @@ def fit(
     if trouble is not None and on_nonfinite == "raise":
         raise NonFiniteError(trouble, result)
     return result
+
+
+def check_monitor(
+    monitor: Any,
+    patience: Any,
+    eval_every: int | None,
+    dataset: Dataset,
+    own: Sequence[str] = (),
+) -> None:
+    """Raise unless `monitor` of `fit` is measured, by what `patience` goes.
+
+    Args:
+      monitor, patience, eval_every: those of `fit`.
+      dataset: the Dataset.
+      own: the columns of one's own metrics.
+    """
+    known = [*COLUMNS[1:], *own, *(f"-{name}" for name in own)]
+    if monitor not in known:
+        raise ValueError(checks.unknown("monitor", str(monitor), known))
+    if patience is not None:
+        PATIENCE.check("patience", patience)
+    if patience is None and monitor == MONITOR:
+        return
+    of_val = monitor.removeprefix("-").startswith("val_")
+    if eval_every is None or (of_val and not len(dataset.x_val)):
+        what = "patience" if patience is not None else f"monitor {monitor}"
+        raise ValueError(f"{what} needs {'validation examples, and ' if of_val else ''}eval_every")
 
 
 _averaged = jax.jit(params_in_use, static_argnames=("program",))
@@ -353,6 +397,12 @@ class _Run(NamedTuple):
     losses: tuple[np.ndarray, ...]  # the steps' losses, an array for each epoch or for several
     rows: tuple[dict[str, Any], ...]
     best: BestModel | None
+    best_row: dict[str, Any] | None  # what was measured of it
+
+
+def _added(losses: tuple[np.ndarray, ...], new: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Losses with new ones; of many arrays one, so that long runs do not copy them all the time."""
+    return (np.concatenate([*losses, new]),) if len(losses) >= 1000 else (*losses, new)
 
 
 def _begun(
@@ -363,14 +413,17 @@ def _begun(
 ) -> _Run:
     """A run before its first epoch here: anew, or as a checkpoint has it."""
     if found is None:
-        return _Run(int(train_state.epoch), hold(train_state, program=program), None, (), (), None)
-    best = None
+        held = hold(train_state, program=program)
+        return _Run(int(train_state.epoch), held, None, (), (), None, None)
+    best = best_row = None
+    rows = rows_of(found.columns)
     if found.best is not None:
         last, own = model_at(found.train_state), found.best
         parts = last.net, own.params, own.state, last.preprocess
         best = BestModel(*parts, **own.numbers, encoding=last.encoding)
+        best_row = next(row for row in rows if row["epoch"] == best.epoch)
     held, losses = hold(found.train_state, program=program), (found.columns["loss"],)
-    return _Run(int(found.train_state.epoch), held, None, losses, rows_of(found.columns), best)
+    return _Run(int(found.train_state.epoch), held, None, losses, rows, best, best_row)
 
 
 def _best_like(train_state: TrainState, program: Program) -> Any:
@@ -405,6 +458,7 @@ def _look(
     splits: Mapping[str, "_Prepared"],
     run: _Run,
     also: Mapping[str, float],
+    monitor: str,
 ) -> _Run:
     """The run with a row for its epoch, `also` in it; and this model if it is the best so far."""
 
@@ -413,11 +467,15 @@ def _look(
 
     train = measured(splits["train"])
     val = measured(splits["val"]) if len(splits["val"].y) else None
-    run = run._replace(rows=(*run.rows, {**history_row(run.epoch, train, val), **also}))
-    if val is not None and (run.best is None or is_better(val, run.best)):
+    row = {**history_row(run.epoch, train, val), **also}
+    run = run._replace(rows=(*run.rows, row))
+    if val is None and monitor.removeprefix("-").startswith("val_"):
+        return run
+    if run.best_row is None or is_better(merit(row, monitor), merit(run.best_row, monitor)):
         parts = model.net, model.params, model.state, model.preprocess
-        at = run.epoch, val.accuracy, val.loss
-        run = run._replace(best=BestModel(*parts, *at, encoding=model.encoding))
+        at = run.epoch, row["val_accuracy"], row["val_loss"]
+        best = BestModel(*parts, *at, encoding=model.encoding)
+        run = run._replace(best=best, best_row=row)
     return run
 
 

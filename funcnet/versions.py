@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-VERSIONS = {"run": 3, "sweep": 3, "member": 2, "model": 2, "state": 1, "checkpoint": 1}
+VERSIONS = {"run": 3, "sweep": 4, "member": 3, "model": 2, "state": 1, "checkpoint": 1}
 
 
 def stamp(kind: str) -> dict[str, Any]:
@@ -94,6 +94,11 @@ def _sweep_2(config: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+def _member_2(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """A file had one member."""
+    return {name: leaf[None] for name, leaf in leaves.items()}
+
+
 def _same(content: Any) -> Any:
     return content
 
@@ -113,4 +118,7 @@ LIFTS: dict[tuple[str, int], Callable[[Any], Any]] = {
     ("table", 2): _same,
     ("model", 1): _same,
     ("member", 1): _same,
+    ("sweep", 3): _same,
+    ("table", 3): _same,
+    ("member", 2): _member_2,
 }

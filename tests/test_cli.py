@@ -231,6 +231,7 @@ ELSEWHERE = {
     *("dataset", "data_dir", "label", "header", "separator", "decimal", "columns", "drop"),
     *("categorical", "group", "split_by", "val_fraction", "test_fraction", "eval_every"),
     *("tta", "layout", "model", "image_size", "patience"),
+    *("monitor", "on_nonfinite"),
 }
 
 

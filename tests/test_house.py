@@ -33,9 +33,11 @@ STOREYS = (
     ("funcnet.checkpoint",),
     ("funcnet.checkpoints",),
     ("funcnet.train",),
-    ("funcnet.config", "funcnet.sweeps.table"),
+    ("funcnet.rules", "funcnet.sweeps.table"),
+    ("funcnet.config",),
     ("funcnet.recipes", "funcnet.plots", "funcnet.sweeps.groups"),
     ("funcnet.runs", "funcnet.sweeps.chunks"),
+    ("funcnet.sweeps.saved",),
     ("funcnet.sweeps.sweep", "funcnet.sweeps.directory"),
     ("funcnet.cli.train", "funcnet.cli.sweep", "funcnet.cli.evaluate"),
 )

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from command import run
 from safetensors.numpy import load_file
@@ -294,6 +295,53 @@ def test_patience_ends_a_run():
         2,
         "funcnet train: error: r has ended as its --patience has it: train anew with more\n",
     )
+
+
+def test_the_best_model_may_be_the_one_of_least_loss():
+    words = ("train", *SMALL, "--epochs", 6, "--learning-rate", 3e-2, "--monitor", "val_loss")
+    code, out, err = run(*words, "--out", "r")
+    assert (code, err) == (0, "")
+    history = np.genfromtxt("r/history.csv", delimiter=",", names=True)
+    best = history[history["val_loss"].argmin()]
+    assert (
+        f"validation accuracy {100 * best['val_accuracy']:.2f} %, loss {best['val_loss']:.4f} of "
+        f"the best model by val_loss, that after epoch {best['epoch']:.0f}"
+    ) in out
+    results = json.loads(Path("r/config.json").read_text())["results"]
+    assert results["best_epoch"] == best["epoch"]
+    assert (
+        "unknown monitor 'val_los': did you mean 'val_loss'?"
+        in run("train", "--monitor", "val_los")[2]
+    )
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_steps_that_are_not_finite_are_skipped_if_wanted(policy):
+    words = ("train", *SMALL, "--epochs", 3, "--optimizer", "sgd", "--learning-rate", 1e30)
+    code, out, err = run(*words, "--on-nonfinite", policy, "--out", "r")
+    assert code == 0
+    left_out = len(re.findall(",(?:nan|-?inf)$", Path("r/losses.csv").read_text(), re.M))
+    assert (f"{left_out} of 12 updates were not finite, and left out" in out) == (policy == "skip")
+    config = json.loads(Path("r/config.json").read_text())
+    stops = policy == "stop"
+    assert config["results"]["epochs"] == (0 if stops else 3)
+    assert config["status"] == ("diverged" if stops else "finished")
+    assert ("warning: step" in err) == stops
+    model = fn.load_run("r", model="last")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model.params))
+
+
+def test_members_of_a_sweep_end_for_want_of_patience():
+    words = ("sweep", *SMALL, "--epochs", 60, "--learning-rate", 1e-3, 0.3, "--patience", 2)
+    code, out, err = run(*words, "--monitor", "val_loss", "--out", "s")
+    assert (code, err) == (0, "")
+    rows = json.loads(Path("s/table.json").read_text())
+    assert [row["status"] for row in rows] == ["finished", "finished"]
+    assert rows[1]["epochs"] == rows[1]["best_epoch"] + 2 < 60
+    assert "of the best model by val_loss" in out
+    settings = json.loads(Path("s/config.json").read_text())["results"]["best_settings"]
+    best = min(rows, key=lambda row: row["val_loss"])
+    assert settings["learning_rate"] == best["learning_rate"]
 
 
 def test_a_process_that_comes_second_leaves_the_first_alone():

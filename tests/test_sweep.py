@@ -647,7 +647,7 @@ WRONG = {
     "halving blindly": (
         {"halve_at": [1], "eval_every": None},
         ValueError,
-        "halve_at goes by validation",
+        "halve_at goes by val_accuracy",
     ),
     "no key": ({"key": 0}, TypeError, "key must be a random key"),
     "neither key nor seed": (

@@ -1,7 +1,6 @@
 """`funcnet sweep`, and the directories that it keeps."""
 
 import csv
-import dataclasses
 import json
 import shutil
 
@@ -11,10 +10,10 @@ import pytest
 from command import run
 
 import funcnet as fn
-from funcnet.cli import sweep as sweep_command
 from funcnet.runs import Record
 from funcnet.sweeps import directory as sweep_runs
-from funcnet.tensors import save_tensors, tree_leaves
+from funcnet.sweeps import saved
+from funcnet.tensors import save_tensors
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 SMALL = ("--num-train", 200, "--hidden", 8, "--epochs", 3, "--quiet")
@@ -172,20 +171,22 @@ def test_a_recipe_may_be_swept(tmp_path):
 
 @pytest.fixture
 def interrupt_at(monkeypatch):
-    """A function of a number: when a sweep saves its members for that time, it is interrupted."""
+    """A function of a number: the sweep is interrupted after so many epochs of its chunks."""
 
     def interrupt_at(calls):
-        saves = []
+        seen = []
 
-        def save_members(*arguments):
-            saves.append(arguments)
-            if len(saves) == calls:
-                raise KeyboardInterrupt
-            return original(*arguments)
+        def sweep(*arguments, callback, **options):
+            def counted(*words):
+                callback(*words)
+                seen.append(words)
+                if len(seen) == calls:
+                    raise KeyboardInterrupt
 
-        original = sweep_runs.save_members
-        monkeypatch.setattr(sweep_runs, "save_members", save_members)
-        monkeypatch.setattr(sweep_command, "SAVE_EVERY", -1)
+            return original(*arguments, callback=counted, **options)
+
+        original = fn.sweep
+        monkeypatch.setattr(fn, "sweep", sweep)
 
     return interrupt_at
 
@@ -202,12 +203,14 @@ def test_an_interrupted_sweep_resumes_and_ends_the_same(calls, grid, tmp_path, i
     code, _, error = run("sweep", "show", path)
     assert code == 2
     assert "the sweep did not finish; funcnet sweep resume" in error
-    files = {file: file.stat().st_mtime_ns for file in (path / "members").iterdir()}
-    assert len(files) == 4
+    files = {file: file.stat().st_mtime_ns for file in (path / "members").glob("*.safetensors")}
+    assert len(files) == 1
     code, _, error = run("sweep", "resume", path, "--quiet")
     assert code == 0, error
-    written = [file for file, time in files.items() if file.stat().st_mtime_ns != time]
-    assert len(written) == (0 if calls == 3 else 4)  # after three epochs they were finished
+    now = list((path / "members").glob("*.safetensors"))
+    assert 1 <= len(now) <= 2  # one for each chunk, or for both
+    kept = [file for file in now if files.get(file) == file.stat().st_mtime_ns]
+    assert len(kept) == (1 if calls == 3 else 0)
     whole = tmp_path / "whole"
     assert run("sweep", *words, "--out", whole)[0] == 0
     assert (path / "table.csv").read_bytes() == (whole / "table.csv").read_bytes()
@@ -217,54 +220,12 @@ def test_an_interrupted_sweep_resumes_and_ends_the_same(calls, grid, tmp_path, i
     assert models[0].params == models[1].params
 
 
-def test_members_come_back_as_they_were_saved(tmp_path):
-    data = fn.load_digits()
-
-    def experiment(rate):
-        net = fn.mlp([5], 10, normalization="batchnorm")
-        return net, fn.adam(rate), {"average_decay": 0.9}
-
-    def stop(done, total, members):
-        raise KeyboardInterrupt
-
-    settings = [{"rate": 1e-3, "seed": 0}, {"rate": 1e-2, "seed": 0}, {"rate": 1e-2, "seed": 1}]
-    fitted = fn.subtract_mean(data.x_train)
-    options = {"epochs": 2, "batch_size": 200, "preprocess": fitted, "chunk_size": 2}
-    first = fn.sweep(experiment, data, settings, callback=stop, **options)
-    (tmp_path / "members").mkdir()
-    sweep_runs.save_members(tmp_path, first.members, {})
-    net = experiment(1e-3)[0]
-    again = sweep_runs.load_members(tmp_path, settings, lambda _: net, fitted)
-    assert [m.epochs for m in again] == [1, 1, 0]
-    for a, b in zip(first.members[:2], again[:2], strict=True):
-        assert (a.settings, a.status) == (b.settings, b.status)
-        np.testing.assert_array_equal(a.history.loss, b.history.loss)
-        assert a.history.loss.dtype == b.history.loss.dtype
-        for x, y in zip(
-            (a.best.params, a.state.opt_state), (b.best.params, b.state.opt_state), strict=True
-        ):
-            assert fn.freeze(x) == y
-        assert fn.freeze(a.state.state) == b.state.state
-        assert a.state.key == b.state.key
-    saved = sweep_runs.save_members(tmp_path, first.members, {})
-    best = dataclasses.replace(first.members[0].best, epoch=7, accuracy=0.25, loss=2.5)
-    stopped = first.members[0]._replace(status="stopped", state=None, best=best)
-    sweep_runs.save_members(tmp_path, (stopped, *first.members[1:]), saved)
-    member, *others = sweep_runs.load_members(tmp_path, settings, lambda _: net, fitted)
-    assert (member.status, member.state) == ("stopped", None)
-    assert (member.best.epoch, member.best.accuracy, member.best.loss) == (7, 0.25, 2.5)
-    assert [m.status for m in others] == ["unfinished", "unfinished"]
-    whole = fn.sweep(experiment, data, settings, **options)
-    rest = fn.sweep(experiment, data, settings, members=again, **options)
-    assert whole.table() == rest.table()
-
-
 @pytest.mark.slow
 def test_hidden_sizes_seeds_and_divergence_survive_an_interrupt(tmp_path, interrupt_at):
     path = tmp_path / "run"
     words = ("--num-train", 200, "--hidden", 4, 3, "--hidden", 8, "--epochs", 3, "--quiet")
     words += ("--learning-rate", "1e-3", "1e30", "--optimizer", "sgd", "--seed", 5, "--seeds", 2)
-    interrupt_at(5)  # some members of either network are saved
+    interrupt_at(4)  # some members of either network are saved
     assert run("sweep", *words, "--out", path)[0] == 130
     code, printed, error = run("sweep", "resume", path, "--quiet")
     assert code == 0, error
@@ -306,22 +267,20 @@ def test_the_seed_draws_the_settings(tmp_path):
     assert rows == [each["learning_rate"] for each in drawn]
 
 
-def _load(path):
-    return sweep_runs.load_members(
-        path, [{"seed": 0}], lambda _: fn.mlp([], 10), fn.no_preprocess([[0]])
-    )
-
-
-def test_damaged_members_are_noticed(tmp_path):
-    (tmp_path / "members").mkdir()
-    file = tmp_path / "members" / "0.safetensors"
+def test_damaged_members_are_noticed(tmp_path, interrupt_at):
+    path = tmp_path / "run"
+    interrupt_at(1)
+    assert run("sweep", *SMALL, "--seeds", 2, "--out", path)[0] == 130
+    (file,) = (path / "members").glob("*.safetensors")
     file.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="is not a safetensors file, or is damaged"):
-        _load(tmp_path)
-    trees = {"numbers": {"epochs": np.int32(1), "status": np.int32(1)}}
-    save_tensors(file, tree_leaves(trees), kind="member")
-    with pytest.raises(ValueError, match=r"0.safetensors is damaged: 'history/loss'"):
-        _load(tmp_path)
+    code, _, error = run("sweep", "resume", path)
+    assert code == 2
+    assert f"{file} is not a safetensors file, or is damaged" in error
+    trees = {"numbers/epochs": np.array([1]), "numbers/status": np.array([1])}
+    save_tensors(path / "members" / "0.safetensors", trees, kind="member", run='{"members": [0]}')
+    file.unlink()
+    code, _, error = run("sweep", "resume", path)
+    assert (code, "0.safetensors is damaged: it lacks 'identity'" in error) == (2, True)
 
 
 @pytest.mark.parametrize("settings", [None, [], [1], {"seed": 0}])
@@ -335,17 +294,22 @@ def test_a_damaged_configuration_is_noticed(settings, grid, tmp_path):
         assert "config.json is damaged: it has no settings" in error
 
 
-def test_a_full_disk_costs_no_figures(tmp_path, monkeypatch):
-    def save_members(*arguments):
+@pytest.mark.parametrize("what", ["sweep", "members"])
+def test_a_full_disk_costs_no_figures(what, tmp_path, monkeypatch):
+    def full(*arguments, **more):
         raise OSError("no space left")
 
-    monkeypatch.setattr(sweep_runs, "save_members", save_members)
+    if what == "sweep":
+        monkeypatch.setattr(sweep_runs, "save_sweep", full)
+    else:
+        monkeypatch.setattr(saved, "save_tensors", full)
+        monkeypatch.setattr(saved.Pace, "is_due", lambda self: False)
     words = ("--seeds", 2, "--epochs", 1, "--out", tmp_path / "run")
     code, printed, error = run("sweep", *SMALL, *words)
-    assert code != 0
+    assert (code != 0) == (what == "sweep")
     assert "no space left" in error
     assert "2 members: 2 finished" in printed
-    assert "saved in" not in printed
+    assert ("saved in" in printed) == (what == "members")
 
 
 def test_a_directory_that_holds_something_is_no_new_sweep(grid):

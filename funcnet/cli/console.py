@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import funcnet as fn
+from funcnet.config import Config
 from funcnet.sweeps.table import RESULTS
 from funcnet.text import aligned
+from funcnet.train import MONITOR
 
 ROWS = 10  # of a table that are printed
 
@@ -98,6 +100,18 @@ def print_sweep(rows: list[dict[str, Any]], *, count: int = ROWS) -> None:
         say(line)
     if len(ranked) > count:
         say(f"... and {len(ranked) - count:,} more, in table.csv")
+
+
+def best_line(best: fn.BestModel, config: Config) -> str:
+    """What the best model came to on the validation examples, and by what it is the best."""
+    if math.isnan(best.accuracy):
+        return f"the best model by {config.monitor} is that after epoch {best.epoch}"
+    if config.monitor == MONITOR:
+        return f"best validation accuracy {100 * best.accuracy:.2f} % after epoch {best.epoch}"
+    return (
+        f"validation accuracy {100 * best.accuracy:.2f} %, loss {best.loss:.4f} of the best model "
+        f"by {config.monitor}, that after epoch {best.epoch}"
+    )
 
 
 def describe(settings: dict[str, Any]) -> str:

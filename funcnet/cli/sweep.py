@@ -2,9 +2,7 @@
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +14,7 @@ from funcnet import checks, recipes, runs
 from funcnet.cli.console import (
     ROWS,
     Interrupts,
+    best_line,
     describe,
     interrupts,
     print_sweep,
@@ -30,7 +29,7 @@ from funcnet.cli.options import (
     name_among,
 )
 from funcnet.cli.parser import add_command
-from funcnet.cli.records import check_data, load_data, make_record, run_name, with_data
+from funcnet.cli.records import check_data, load_data, make_record, noted, run_name, with_data
 from funcnet.config import OPTIONS, Config, replaced
 from funcnet.datasets.dataset import first
 from funcnet.defaults import complete_config
@@ -38,10 +37,9 @@ from funcnet.option import option
 from funcnet.runs import Record
 from funcnet.step import fit_preprocess
 from funcnet.sweeps import directory
-from funcnet.sweeps.search import identity
 from funcnet.sweeps.table import STATUSES, best_member
+from funcnet.text import finite
 
-SAVE_EVERY = 30  # seconds between two times that the members of a sweep are saved
 # Options of sweeps alone, and --out and --recipe: what they are if they are not given.
 OWN: dict[str, Any] = {
     "recipe": None,
@@ -54,13 +52,14 @@ OWN: dict[str, Any] = {
 
 
 class Sweep(NamedTuple):
-    """What is swept."""
+    """What is swept; path is None for the first one that is free."""
 
-    path: Path
+    path: Path | None
+    name: str
     record: Record
     dataset: fn.Dataset
     preprocess: Any
-    members: Sequence[fn.Member] | None  # of one that is resumed
+    resumes: bool
 
 
 def add(commands: Any, base: Config) -> Any:
@@ -140,8 +139,8 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "show":
         return _show(args)
     swept = _resumed(Path(args.run_directory)) if args.action == "resume" else _new(args)
-    with interrupts() as heard:
-        return _run(args, swept, heard)
+    with interrupts() as heard, runs.begun(swept.path, swept.name, kept=runs.MEMBERS) as path:
+        return _run(args, swept, path, heard)
 
 
 def _check_action(args: argparse.Namespace) -> None:
@@ -167,8 +166,9 @@ def _new(args: argparse.Namespace) -> Sweep:
     """A sweep that is to begin."""
     config, settings, swept = _settings(args)
     name = f"sweep-{run_name(config, args.recipe)}"
-    path = Path(args.out) if args.out else runs.new_run_path("runs", name)
-    runs.check_free(path)
+    path = Path(args.out) if args.out else None
+    if path is not None:
+        runs.check_free(path)
     record = make_record(config, args.recipe).having(
         title=f"{run_name(config, args.recipe)}: {swept}",
         halve_at=args.halve_at,
@@ -178,7 +178,8 @@ def _new(args: argparse.Namespace) -> Sweep:
     whole = load_data(config)
     trained_on = first(whole, config.num_train, "--num-train")
     record = record._replace(config=complete_config(record.config, trained_on))
-    return Sweep(path, with_data(record, whole), *_data(record.config, whole), None)
+    record = with_data(record, whole)
+    return Sweep(path, name, record, *_data(record.config, whole), resumes=False)
 
 
 def _resumed(path: Path) -> Sweep:
@@ -188,19 +189,8 @@ def _resumed(path: Path) -> Sweep:
         raise ValueError(f"{path} is finished: funcnet sweep show {path}")
     config, whole = record.config, load_data(record.config)
     check_data(record, whole, "since the sweep was begun")
-    dataset, preprocess = _data(config, whole)
-    preprocess = fit_preprocess(preprocess, dataset.x_train)
-
-    @cache  # one net for all seeds: each net that is evaluated is compiled
-    def net_of(same: tuple[tuple[str, str, Any], ...]) -> fn.Layer:
-        own = {name: value for name, _, value in same}
-        return recipes.build_net(replaced(config, own), len(dataset.class_names))
-
-    def make_net(each: Mapping[str, Any]) -> fn.Layer:
-        return net_of(identity({k: v for k, v in each.items() if k != "seed"}))
-
-    members = directory.load_members(path, record.facts["settings"], make_net, preprocess)
-    return Sweep(path, with_data(record, whole), dataset, preprocess, members)
+    record = with_data(record, whole)
+    return Sweep(path, path.name, record, *_data(config, whole), resumes=True)
 
 
 def _data(config: Config, whole: fn.Dataset) -> tuple[fn.Dataset, Any]:
@@ -212,37 +202,29 @@ def _data(config: Config, whole: fn.Dataset) -> tuple[fn.Dataset, Any]:
     return dataset, preprocess
 
 
-def _run(args: argparse.Namespace, swept: Sweep, heard: Interrupts) -> int:
+def _run(args: argparse.Namespace, swept: Sweep, path: Path, heard: Interrupts) -> int:
     from tqdm import tqdm
 
-    path, record, dataset, preprocess, members = swept
+    record, dataset = swept.record, swept.dataset
     config, facts = record.config, record.facts
     assert config.epochs is not None  # it is complete
-    saved = directory.progress(members or ())
-    claimed, last = members is not None, time.monotonic()
+    started = False
     bar = tqdm(unit="epoch", disable=True if args.quiet else None)
 
-    def claim() -> None:
-        nonlocal path, claimed
-        if not claimed:  # by now all arguments are known to be right
-            if args.out is None:
-                name = f"sweep-{run_name(config, args.recipe)}"
-                path = runs.claim_new_run_path("runs", name)
-            directory.create_sweep(path, record)
-            claimed = True
-
-    def report(done: int, total: int, now: Callable[[], tuple[fn.Member, ...]]) -> None:
-        nonlocal saved, last
-        claim()
+    def report(done: int, total: int, members: Any) -> None:
+        nonlocal started
+        if not started:  # by now all arguments are known to be right
+            started = True
+            if swept.resumes:
+                runs.write_record(path, "sweep", record.having(status="running"))
+            else:
+                directory.create_sweep(path, record)
         if done == total:
             heard.saving = True  # what is left takes seconds, and must not be lost
         bar.total, bar.n = total, done
         bar.refresh()
-        if time.monotonic() - last > SAVE_EVERY:
-            saved = directory.save_members(path, now(), saved)
-            last = time.monotonic()
 
-    with bar:
+    with bar, noted():
         result = fn.sweep(
             partial(_experiment, config, dataset),
             dataset,
@@ -251,15 +233,17 @@ def _run(args: argparse.Namespace, swept: Sweep, heard: Interrupts) -> int:
             eval_every=config.eval_every or None,
             halve_at=facts["halve_at"],
             chunk_size=facts["chunk_size"],
-            members=members,
+            patience=config.patience,
+            monitor=config.monitor,
+            checkpoint=path / runs.MEMBERS,
+            resume=swept.resumes,
             callback=report,
-            preprocess=preprocess,
+            preprocess=swept.preprocess,
         )
-    if not claimed:
+    if result.interrupted and not started and not swept.resumes:
         print("funcnet sweep: interrupted before the first epoch", file=sys.stderr)
         return heard.code
     if result.interrupted:
-        directory.save_members(path, result.members, saved)
         done = sum(member.epochs for member in result.members)
         print(
             f"interrupted after {checks.plural(done, 'epoch')} of all members: "
@@ -270,7 +254,6 @@ def _run(args: argparse.Namespace, swept: Sweep, heard: Interrupts) -> int:
     lines, results = _summary(result, dataset, config)
     record = record.having(status="finished", results=results)
     try:
-        directory.save_members(path, result.members, saved)
         _save_best(path / "best", record, result)
         directory.save_sweep(path, record, result.members)
         lines.append(f"saved in {path}")
@@ -344,11 +327,9 @@ def _summary(
     results: dict[str, Any] = {"best_settings": result.best_settings}
     if result.best is None or result.best_settings is None:
         return lines, results
-    results |= {"val_accuracy": result.best.accuracy, "best_epoch": result.best.epoch}
-    lines.append(
-        f"best validation accuracy {100 * result.best.accuracy:.2f} % after epoch "
-        f"{result.best.epoch}, with {describe(result.best_settings)}"
-    )
+    accuracy = finite(result.best.accuracy)
+    results |= {"val_accuracy": accuracy, "best_epoch": result.best.epoch}
+    lines.append(f"{best_line(result.best, config)}, with {describe(result.best_settings)}")
     if result.test is not None:
         count = checks.plural(len(dataset.x_test), "example")
         lines.append(f"test accuracy of that model {100 * result.test.accuracy:.2f} % ({count})")
@@ -357,7 +338,7 @@ def _summary(
     if len(seeds) > 1 and len(dataset.x_test):
         results["seeds"] = []
         for seed in seeds:
-            index, best = best_member(result.members, seed=seed)
+            index, best = best_member(result.members, config.monitor, seed=seed)
             if best is not None:
                 settings = result.members[index].settings
                 test = fn.evaluate(best, dataset.x_test, dataset.y_test)
@@ -382,7 +363,8 @@ def _save_best(path: Path, record: Record, result: fn.SweepResult) -> None:
     facts = {name: record.facts[name] for name in known if name in record.facts}
     facts["title"] = f"{record.facts['title']}: {describe(member.settings)}"
     facts["status"] = "finished"
-    facts["results"] = {"val_accuracy": result.best.accuracy, "best_epoch": result.best.epoch}
+    accuracy = finite(result.best.accuracy)
+    facts["results"] = {"val_accuracy": accuracy, "best_epoch": result.best.epoch}
     own = Record(replaced(record.config, member.settings), facts)
     runs.create_run(path, own, overwrite=True)
     runs.save_models(path, own, member.model or result.best, result.best, member.history)

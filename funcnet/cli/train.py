@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 import funcnet as fn
 from funcnet import checks, recipes, runs
 from funcnet.checkpoints import has_checkpoints
-from funcnet.cli.console import interrupts, say
+from funcnet.cli.console import best_line, interrupts, say
 from funcnet.cli.describe import summary
 from funcnet.cli.measures import further_line
 from funcnet.cli.options import add_config_options, add_recipe_option, given_options, views
@@ -27,11 +28,13 @@ from funcnet.cli.records import (
     run_name,
     with_data,
 )
-from funcnet.config import Config, schedule_name
+from funcnet.config import Config
 from funcnet.datasets.dataset import first
 from funcnet.defaults import complete_config
 from funcnet.option import option
+from funcnet.rules import schedule_name
 from funcnet.runs import Record
+from funcnet.text import finite
 
 
 def add(commands: Any, base: Config) -> Any:
@@ -121,8 +124,7 @@ def run(args: argparse.Namespace) -> int:
                 callback=report,
                 checkpoint=path / runs.CHECKPOINTS,
                 resume=bool(args.resume),
-                on_nonfinite="stop",
-                **options,
+                **{"on_nonfinite": "stop", **options},
             )
         if not started:
             print("funcnet train: interrupted before the first epoch", file=sys.stderr)
@@ -132,6 +134,10 @@ def run(args: argparse.Namespace) -> int:
             found = checks.plural(config.patience or 0, "measurement")
             done = int(result.state.epoch)
             lines.insert(0, f"stopped after epoch {done}: no better model in {found}")
+        left_out = int((~np.isfinite(result.history.loss)).sum())
+        if left_out:
+            steps = checks.plural(len(result.history.loss), "update")
+            lines.insert(0, f"{left_out:,} of {steps} were not finite, and left out")
         try:
             runs.save_run(path, record, result, results=results)
             lines.append(f"saved in {path}")
@@ -245,11 +251,9 @@ def _summary(
     if result.best is not None:
         if config.model == "best":
             model, name = result.best, "that model"
-        lines.append(
-            f"best validation accuracy {100 * result.best.accuracy:.2f} % "
-            f"after epoch {result.best.epoch}"
-        )
-        results |= {"best_epoch": result.best.epoch, "val_accuracy": result.best.accuracy}
+        lines.append(best_line(result.best, config))
+        accuracy = finite(result.best.accuracy)
+        results |= {"best_epoch": result.best.epoch, "val_accuracy": accuracy}
     if len(dataset.x_test):
         loss_fn = config.meaning("loss")
         test = partial(fn.evaluate, model, dataset.x_test, dataset.y_test, loss_fn=loss_fn)

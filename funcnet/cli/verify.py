@@ -14,6 +14,7 @@ from funcnet.checkpoints import earlier_state, made_by
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import check_data, load_data, load_run
 from funcnet.config import Config
+from funcnet.train import MONITOR
 from funcnet.tree import named_leaves
 
 
@@ -66,8 +67,14 @@ def run(args: argparse.Namespace) -> int:
         optimizer,
         trained_on,
         callback=lambda epoch, *_: epoch == done,
-        on_nonfinite="stop",
-        **{**options, "eval_every": None, "patience": None, **start},
+        **{
+            "on_nonfinite": "stop",
+            **options,
+            "eval_every": None,
+            "patience": None,
+            "monitor": MONITOR,
+            **start,
+        },
     )
     losses = result.history.loss
     stored = np.loadtxt(path / "losses.csv", delimiter=",", skiprows=1, ndmin=2)[:, 1]

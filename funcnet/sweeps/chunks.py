@@ -1,6 +1,5 @@
 """Chunks: the members of a group that are trained side by side."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,13 +10,14 @@ import numpy as np
 
 from funcnet.datasets import Dataset
 from funcnet.loop import FIRST_CHUNK, Orders, slices
-from funcnet.model import BestModel, Model, filled_pair, is_better
+from funcnet.model import BestModel, Model, filled_pair, is_better, merit
 from funcnet.step import EVALUATION_BATCH, TrainState, on_device
 from funcnet.sweeps.groups import Group
 from funcnet.sweeps.programs import (
     Part,
     hold_members,
     init_states,
+    is_key,
     params_of_members,
     release_members,
     run_keys,
@@ -28,31 +28,62 @@ from funcnet.sweeps.programs import (
     train_members,
 )
 from funcnet.sweeps.search import member_key
-from funcnet.sweeps.table import Member
+from funcnet.sweeps.table import Member, merit_at
 from funcnet.train import COLUMNS, History, as_history, history_row, training_sample
 from funcnet.tree import Tree
+
+
+class Course(NamedTuple):
+    """What is the same for all members.
+
+    Attributes:
+      epochs: how many there are.
+      looks: those after which members are evaluated.
+      monitor, patience: as for `fit`.
+    """
+
+    epochs: int
+    looks: frozenset[int]
+    monitor: str
+    patience: int | None
+
+
+class Piece(NamedTuple):
+    """Members of a group that begin side by side, in a chunk of a size."""
+
+    group: Group
+    members: tuple[int, ...]
+    size: int
 
 
 class Chunk(NamedTuple):
     """Members of a group in the course of training; arrays have an axis for them in front.
 
-    The last member is there as often as it takes to fill a chunk, so that chunks of different
-    numbers of members have the same program.
+    Places that no member has are filled with one that has another, so that chunks of different
+    numbers of members have the same program, and each stays where it is when others have ended.
     """
 
     group: Group
-    indices: tuple[int, ...]
+    places: dict[int, int]  # of each member that goes on
+    size: int
+    course: "Course"
     numbers: dict[str, jax.Array]
-    before: tuple[Member, ...]  # the members as they were when this chunk was begun
+    before: tuple[Member, ...]  # the members as they were when this chunk was begun, by place
     key: jax.Array  # it has the axis only if members have different ones
     orders: Orders
     parts: tuple[Part, ...]  # the states of the members
     sizes: tuple[int, ...]  # of the parts
-    size: int  # how many steps are about a second
+    steps: int  # how many are about a second
     best: "Best | None"
     losses: tuple[np.ndarray, ...]  # [members, steps] for each epoch
     rows: tuple[dict[str, Any], ...]
     epoch: int
+    ended: dict[int, Member]  # for want of patience
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether those that are left had better go on in a smaller chunk, or none is left."""
+        return bool(self.ended) and _is_thin(len(self.places) - len(self.ended), self.size)
 
     def state(self) -> TrainState:
         """The states of all members."""
@@ -74,21 +105,55 @@ class Best(NamedTuple):
     epoch: Any
     accuracy: Any
     loss: Any
+    merit: tuple[Any, Any]
 
 
-def make_chunks(
-    groups: Sequence[Group], alive: Sequence[int], members: Sequence[Member], end: int
-) -> list[tuple[Group, tuple[int, ...], int]]:
-    """What is to be trained until an epoch: groups, members, and the size of the chunk."""
-    chunks, left = [], set(alive)
+def make_pieces(
+    groups: Sequence[Group], alive: Sequence[int], members: Sequence[Member], epoch: int
+) -> list[Piece]:
+    """Who is trained side by side from an epoch on: all that have not ended by then."""
+
+    def goes_on(i: int) -> bool:
+        return members[i].state is not None or members[i].epochs == 0 or members[i].epochs > epoch
+
+    pieces, left = [], set(filter(goes_on, alive))
     for group in groups:
         among = [i for i in group.members if i in left]
         for indices, size in _divide(among, members, group.chunk_size):
-            behind = [i for i in indices if members[i].epochs < end]
-            behind.sort(key=lambda i: members[i].epochs)
-            for _, same in itertools.groupby(behind, key=lambda i: members[i].epochs):
-                chunks.append((group, tuple(same), size))
-    return chunks
+            pieces.append(Piece(group, tuple(indices), size))
+    return pieces
+
+
+def behind(piece: Piece, members: Sequence[Member], end: int) -> tuple[int, ...]:
+    """The members of a piece that are to go on until an epoch: those that are least far."""
+    left = [
+        i
+        for i in piece.members
+        if members[i].epochs < end and (members[i].state is not None or members[i].epochs == 0)
+    ]
+    last = min((members[i].epochs for i in left), default=0)
+    return tuple(i for i in left if members[i].epochs == last)
+
+
+def _packed(piece: Piece, members: Sequence[Member], end: int) -> tuple[tuple[int, ...], int]:
+    """Which members have places in a chunk now, and its size: less where many have ended.
+
+    It goes by when they have, and so is the same whether or not a sweep was cut off.
+    """
+    ended = {i: members[i].epochs for i in piece.members if members[i].state is None}
+    ended = {i: epoch for i, epoch in ended.items() if 0 < epoch < end}
+    places, size = piece.members, piece.size
+    for epoch in sorted(set(ended.values())):
+        left = tuple(i for i in places if ended.get(i, end) > epoch)
+        if left and _is_thin(len(left), size):
+            places = left
+            while _is_thin(len(left), size):
+                size = math.ceil(size / 2)
+    return places, size
+
+
+def _is_thin(left: int, size: int) -> bool:
+    return left == 0 or left <= size // 2
 
 
 def _divide(
@@ -114,31 +179,36 @@ def _divide(
 
 
 def begin(
-    group: Group,
-    indices: tuple[int, ...],
-    size: int,
+    piece: Piece,
+    going: tuple[int, ...],
     members: Sequence[Member],
     key: jax.Array | None,
     dataset: Dataset,
-    looks: frozenset[int],
+    course: Course,
+    end: int,
 ) -> Chunk:
-    """A chunk of members that are equally far."""
-    filled = indices + indices[-1:] * (size - len(indices))
+    """A chunk of those members of a piece that go on until an epoch and are equally far."""
+    group = piece.group
+    own, size = _packed(piece, members, end)
+    filled = tuple(i if i in set(going) else going[-1] for i in own)
+    filled += going[-1:] * (size - len(own))
     each = [group.numbers[i] for i in filled]
     numbers = {
         name: jnp.asarray([n[name] for n in each], np.uint32 if name == "seed" else float)
         for name in each[0]
     }
     keys = [member_key(key, members[i].settings) for i in filled]
-    same = len({members[i].settings.get("seed") for i in filled}) == 1
+    same = len({members[i].settings.get("seed") for i in own}) == 1
     member_keys = keys[0] if same else jnp.stack(keys)
     first = tuple(members[i] for i in filled)
-    best = [m.best for m in first if m.best is not None]
+    best = [_best_of(m, course.monitor) for m in first if m.best is not None]
     state = _first_state(group, first, member_keys, numbers)
     sizes = split(state)
     chunk = Chunk(
         group=group,
-        indices=indices,
+        places={i: own.index(i) for i in going},
+        size=size,
+        course=course,
         numbers=numbers,
         before=first,
         key=state.key,
@@ -147,13 +217,22 @@ def begin(
         ),
         parts=hold_members(state, numbers, plan=group.plan, sizes=sizes),
         sizes=sizes,
-        size=FIRST_CHUNK,
-        best=stack([Best(b.params, b.state, b.epoch, b.accuracy, b.loss) for b in best]),
+        steps=FIRST_CHUNK,
+        best=stack(best),
         losses=(),
         rows=(),
         epoch=first[0].epochs,
+        ended={},
     )
-    return _look(chunk, dataset) if chunk.epoch == 0 and 0 in looks else chunk
+    return _look(chunk, dataset) if chunk.epoch == 0 and 0 in course.looks else chunk
+
+
+def _best_of(member: Member, monitor: str) -> Best:
+    """The best model of a member that has one."""
+    best = member.best
+    assert best is not None
+    at = merit_at(member, best.epoch, monitor)
+    return Best(best.params, best.state, best.epoch, best.accuracy, best.loss, at)
 
 
 def _first_state(
@@ -169,53 +248,75 @@ def _first_state(
     return TrainState(params, state, opt_state, run_key, states[0].step, states[0].epoch)
 
 
-def advance(chunk: Chunk, dataset: Dataset, looks: frozenset[int]) -> Chunk:
+def advance(chunk: Chunk, dataset: Dataset) -> Chunk:
     """The chunk after another epoch."""
     group, epoch = chunk.group, chunk.epoch + 1
-    parts, losses, size = train_members(
+    parts, losses, steps = train_members(
         chunk.parts,
         chunk.orders.of(chunk.epoch),
         group.data,
         plan=group.plan,
         sizes=chunk.sizes,
         batch_size=group.batch_size,
-        size=chunk.size,
+        size=chunk.steps,
     )
     chunk = chunk._replace(
         parts=parts,
-        size=size,
+        steps=steps,
         losses=(*chunk.losses, losses.T),
         epoch=epoch,
     )
-    return _look(chunk, dataset) if chunk.epoch in looks else chunk
+    return _look(chunk, dataset) if chunk.epoch in chunk.course.looks else chunk
 
 
 def _look(chunk: Chunk, dataset: Dataset) -> Chunk:
-    """The chunk with a row for this epoch, and the models that are the best so far."""
-    state = chunk.state()
+    """The chunk with a row for this epoch, the best models so far, and who ends with it."""
+    state, monitor = chunk.state(), chunk.course.monitor
     train, val, best = _measure(chunk, state, *training_sample(dataset)), None, chunk.best
     if len(dataset.x_val):
         val = _measure(chunk, state, dataset.x_val, dataset.y_val)
+    row = history_row(chunk.epoch, train, val)
+    if val is not None or not monitor.startswith("val_"):
         params = params_of_members(state, chunk.numbers, plan=chunk.group.plan)
-        epoch = np.full(len(val.loss), chunk.epoch)
-        best = _better(best, Best(params, state.state, epoch, val.accuracy, val.loss))
-    return chunk._replace(best=best, rows=(*chunk.rows, history_row(chunk.epoch, train, val)))
+        epoch = np.full(chunk.size, chunk.epoch)
+        measured = row["val_accuracy"], row["val_loss"], merit(row, monitor)
+        best = _better(best, Best(params, state.state, epoch, *measured))
+    chunk = chunk._replace(best=best, rows=(*chunk.rows, row))
+    ends = [i for i, place in chunk.places.items() if i not in chunk.ended and _ends(chunk, place)]
+    if not ends:
+        return chunk
+    now = members_of(chunk)
+    ended = {i: now[i]._replace(status=_final(now[i].history), state=None) for i in ends}
+    return chunk._replace(ended={**chunk.ended, **ended})
+
+
+def _ends(chunk: Chunk, place: int) -> bool:
+    """Whether there was no better model for too long."""
+    patience, best = chunk.course.patience, chunk.best
+    if patience is None or best is None:
+        return False
+    since = range(int(best.epoch[place]) + 1, chunk.epoch + 1)
+    return sum(epoch in chunk.course.looks for epoch in since) >= patience
+
+
+def _final(history: History) -> str:
+    return "finished" if np.isfinite(history.loss).all() else "diverged"
 
 
 def _better(old: Best | None, new: Best) -> Best:
     """For each member the better one."""
     if old is None:
         return new
-    which = is_better(new, old)
+    which = is_better(new.merit, old.merit)
     params, state = select(which, (new.params, new.state), (old.params, old.state))
-    measured = zip(new[2:], old[2:], strict=True)
-    return Best(params, state, *(np.where(which, a, b) for a, b in measured))
+    numbers = jax.tree.map(lambda a, b: np.where(which, a, b), new[2:], old[2:])
+    return Best(params, state, *numbers)
 
 
 def _measure(chunk: Chunk, state: TrainState, x: np.ndarray, y: np.ndarray) -> _Measured:
     """The loss and the accuracy of each member, arrays."""
     total, right = np.zeros(()), np.zeros((), int)
-    loss_fn = chunk.group.programs[chunk.indices[0]].loss_fn
+    loss_fn = chunk.group.programs[next(iter(chunk.places))].loss_fn
     x, preprocess = on_device(x, chunk.group.preprocess)
     for b in slices(len(x), EVALUATION_BATCH):
         losses, counts = sums_of_members(
@@ -229,16 +330,21 @@ def _measure(chunk: Chunk, state: TrainState, x: np.ndarray, y: np.ndarray) -> _
     return _Measured(total / len(x), right / len(x))
 
 
-def with_chunk(members: Sequence[Member], chunk: Chunk, epochs: int) -> tuple[Member, ...]:
+def with_chunk(members: Sequence[Member], chunk: Chunk) -> tuple[Member, ...]:
     """The members with those of the chunk as they are now."""
-    now = list(members)
-    group = chunk.group
+    now = {**dict(enumerate(members)), **members_of(chunk), **chunk.ended}
+    return tuple(now.values())
+
+
+def members_of(chunk: Chunk) -> dict[int, Member]:
+    """The members of a chunk as they are now, also those that have ended, by index."""
+    now, group = {}, chunk.group
     run, key = chunk.state(), chunk.key
     params = params_of_members(run, chunk.numbers, plan=group.plan)
     # Once for all members, then one after another without further copies.
     trees = (run.params, run.state, run.opt_state), run.step, run.epoch, params, chunk.best
-    states, step, epoch, params, best = jax.tree.map(np.asarray, trees)
-    for place, i in enumerate(chunk.indices):
+    states, step, epoch, params, best = jax.tree.map(on_host, trees)
+    for i, place in chunk.places.items():
         own = chunk.before[place]
 
         def of(tree: Tree, place: int = place) -> Tree:
@@ -252,14 +358,19 @@ def with_chunk(members: Sequence[Member], chunk: Chunk, epochs: int) -> tuple[Me
             measured = int(best.epoch[place]), float(best.accuracy[place]), float(best.loss[place])
             best_model = BestModel(net, of(best.params), of(best.state), fitted, *measured)
         status, train_state = "unfinished", None
-        if chunk.epoch == epochs:
-            status = "finished" if np.isfinite(history.loss).all() else "diverged"
+        if chunk.epoch == chunk.course.epochs:
+            status = _final(history)
         else:
             own_key = key[place] if key.ndim else key
             params_now, state_now, opt_state = of(states)
             train_state = TrainState(params_now, state_now, opt_state, own_key, step, epoch)
         now[i] = Member(own.settings, status, chunk.epoch, model, best_model, history, train_state)
-    return tuple(now)
+    return now
+
+
+def on_host(leaf: Any) -> Any:
+    """An array of NumPy; random keys, which NumPy has not, stay what they are."""
+    return leaf if is_key(leaf) else np.asarray(leaf)
 
 
 def _extended(history: History, chunk: Chunk, place: int) -> History:

@@ -74,6 +74,8 @@ class Group(NamedTuple):
     members: tuple[int, ...]
     programs: dict[int, Program]  # of each member
     numbers: dict[int, dict[str, Any]]  # of each member: its traced settings
+    options: dict[int, Numbers]  # of each member: what the experiment makes of them
+    state: TrainState  # its shapes, for each member
     preprocess: Preprocess
     in_shape: tuple[int, ...]
     data: TrainingArrays
@@ -130,12 +132,14 @@ def make_groups(
         program = first.program
         init = partial(init_train_state, program.net, program.optimizer, in_shape)
         state = jax.eval_shape(lambda key: init(key=key), jax.random.key(0))
-        check_step(program, first.numbers, preprocess, state, dataset, batch_size)
+        state = check_step(program, first.numbers, preprocess, state, dataset, batch_size)
         return Group(
             plan=plan,
             members=tuple(own),
             programs={i: made[i].program for i in own},
             numbers=own,
+            options={i: made[i].numbers for i in own},
+            state=state,
             preprocess=preprocess,
             in_shape=in_shape,
             data=arrays(which, program.augment is not None),

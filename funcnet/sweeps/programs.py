@@ -293,11 +293,18 @@ def run_keys(keys: jax.Array) -> jax.Array:
     return jax.vmap(lambda key: jax.random.split(key)[1])(keys)
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is of random keys, which NumPy has not."""
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def stack(trees: Sequence[Tree]) -> Any:
     """Trees as one with an axis in front; None if there are none."""
-    if not trees:
-        return None
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+    def of_leaf(*leaves: Any) -> Any:
+        return (jnp if is_key(leaves[0]) else np).stack(leaves)
+
+    return jax.tree.map(of_leaf, *trees) if trees else None
 
 
 def _axes(key: jax.Array) -> TrainState:

@@ -13,7 +13,9 @@ combination of their values is a group of members with a program of its own.
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple, Unpack
 
@@ -21,14 +23,24 @@ import jax
 import numpy as np
 
 from funcnet import checks
+from funcnet.checkpoints import warned
 from funcnet.datasets import Dataset, Encoding, check_dataset
 from funcnet.model import BestModel, Evaluation, evaluate, merit
 from funcnet.signature import takes
-from funcnet.sweeps.chunks import Chunk, advance, begin, make_chunks, with_chunk
+from funcnet.sweeps.chunks import (
+    Chunk,
+    Course,
+    advance,
+    begin,
+    behind,
+    make_pieces,
+    with_chunk,
+)
 from funcnet.sweeps.groups import Experiment, check_names, check_options, make_groups
+from funcnet.sweeps.saved import identity_of_sweep, opened
 from funcnet.sweeps.search import Settings, check_settings, member_key
 from funcnet.sweeps.table import Member, best_member, new_member, sweep_table
-from funcnet.train import FitOptions
+from funcnet.train import CHECKPOINT_EVERY, MONITOR, FitOptions, check_monitor
 
 __all__ = ["SweepResult", "sweep"]
 
@@ -38,12 +50,12 @@ class SweepResult(NamedTuple):
 
     Attributes:
       members: a Member for each of the settings, in their order.
-      best: the BestModel of the member with the best validation accuracy (of equals, the least
-        validation loss) that did not diverge; None where none was measured.
+      best: the BestModel of the best member that did not diverge, by validation accuracy (of
+        equals, the least validation loss) or what `monitor` says; None where it was not measured.
       best_settings: the settings of that member.
       test: the Evaluation of `best` on the test set, the only time that it is used; None if the
         sweep was interrupted, or there is no test set.
-      interrupted: whether Ctrl-C ended the sweep before its time.
+      interrupted: whether Ctrl-C or the callback ended the sweep before its time.
     """
 
     members: tuple[Member, ...]
@@ -69,8 +81,13 @@ def sweep(
     eval_every: int | None = 1,
     halve_at: Sequence[int] = (),
     chunk_size: int | None = None,
+    patience: int | None = None,
+    monitor: str = MONITOR,
     members: Sequence[Member] | None = None,
-    callback: Callable[[int, int, Callable[[], tuple[Member, ...]]], None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_every: int | None = None,
+    callback: Callable[[int, int, Callable[[], tuple[Member, ...]]], Any] | None = None,
     **options: Unpack[FitOptions],
 ) -> SweepResult:
     """Train one experiment with many settings.
@@ -97,22 +114,32 @@ def sweep(
       epochs: the number of epochs.
       batch_size: examples per step; may come from the experiment instead.
       eval_every: as for `fit`.
-      halve_at: epochs at which the worse half of the members that are left is stopped, by the best
-        validation accuracy so far, and the diverged ones with it; the others go on in a smaller
+      halve_at: epochs at which the worse half of the members that are left is stopped, by what is
+        monitored, the best so far, and the diverged ones with it; the others go on in a smaller
         program (successive halving, Jamieson and Talwalkar 2016, arXiv 1502.07943).
       chunk_size: how many members are trained side by side; None is what half of the free
         memory holds, and on the CPU what its caches do.
+      patience, monitor: as for `fit`, for each member: one that gets no better ends, finished, and
+        when half of those side by side have, the others go on in a smaller program.
       members: the members of an interrupted sweep of the same settings, to go on with; the key
         and the options must be those of that sweep.
+      checkpoint: a directory in which the members are kept as they go, so that whatever ends the
+        sweep, it can go on to the same bits; see `fit`. There is a file for each chunk.
+      resume: go on with what is saved there, or begin if there is nothing.
+      checkpoint_every: write after every so many epochs of a chunk; None as often as takes 2 % of
+        the time.
       callback: `callback(done, total, members)` after each epoch of a chunk: epochs done and to
-        do, of all members, and a function that gives the members as they are now.
-        KeyboardInterrupt raised in it is as Ctrl-C.
+        do, of all members, and a function that gives the members as they are now. If it returns
+        True, or raises StopIteration or KeyboardInterrupt, that is as Ctrl-C.
       options: of `fit`, for all members: those above.
     Returns:
       A SweepResult: `.members`, `.best`, `.best_settings`, `.test`, `.table()`.
     Raises:
       ValueError, TypeError: an argument, a setting or what the experiment makes of it is wrong;
-        before anything is compiled.
+        before anything is compiled. Or what is saved is damaged, or of another sweep.
+      FileExistsError: there is a sweep in `checkpoint`, and it is not to be resumed.
+      BlockingIOError: another process writes there. OSError: a file cannot be written; of the
+        last ones it is a warning.
     """
     checks.function("experiment", experiment)
     if callback is not None:
@@ -123,38 +150,73 @@ def sweep(
         eval_every = checks.COUNT.check("eval_every", eval_every)
     if chunk_size is not None:
         chunk_size = checks.COUNT.check("chunk_size", chunk_size)
-    halve_at = _check_halving(halve_at, epochs, eval_every, dataset)
+    check_monitor(monitor, patience, eval_every, dataset)
+    halve_at = _check_halving(halve_at, epochs, eval_every, dataset, monitor)
+    if checkpoint is None and (resume or checkpoint_every is not None):
+        raise ValueError("resume and checkpoint_every are for checkpoint, which is None")
+    if checkpoint == "":
+        raise ValueError("checkpoint must be a directory, it is empty")
+    if checkpoint_every is not None:
+        CHECKPOINT_EVERY.check("checkpoint_every", checkpoint_every)
+    if members is not None and checkpoint is not None:
+        raise ValueError("give either members or checkpoint to go on with")
     checked = check_settings(settings)
     check_names(experiment, checked[0])
     member_key(key, checked[0])
     common = check_options("sweep", {**options, "batch_size": batch_size})
-    current = _first_members(checked, members, epochs, halve_at)
+    ends = (*halve_at, epochs)
+    current = _first_members(checked, members, ends, patience)
     groups = make_groups(experiment, checked, common, dataset, chunk_size)
-    looks = _looks(epochs, eval_every, halve_at)
+    course = Course(epochs, _looks(epochs, eval_every, halve_at), monitor, patience)
     alive, chunk, interrupted = tuple(range(len(checked))), None, False
 
     def members_now() -> tuple[Member, ...]:
-        now = current if chunk is None else with_chunk(current, chunk, epochs)
+        now = current if chunk is None else with_chunk(current, chunk)
         return tuple(_encoded(member, dataset.encoding) for member in now)
 
-    try:
-        for end in (*halve_at, epochs):
-            for group, indices, size in make_chunks(groups, alive, current, end):
-                chunk = begin(group, indices, size, current, key, dataset, looks)
-                while chunk.epoch < end:
-                    chunk = advance(chunk, dataset, looks)
-                    if callback is not None:
-                        total = _total(current, alive, end, halve_at, epochs)
-                        callback(_done(current, chunk), total, members_now)
-                current = members_now()
-                chunk = None
-            if end < epochs:
-                alive = _better_half(current, alive, end)
-                current = _stopped(current, alive)
-    except KeyboardInterrupt:
-        interrupted = True
-    current = members_now()
-    index, best = best_member(current)
+    def report(chunk: Chunk, end: int) -> None:
+        if callback is None:
+            return
+        total = _total(current, alive, end, halve_at, epochs)
+        try:
+            over = callback(_done(current, chunk), total, members_now)
+        except StopIteration:
+            over = True
+        if isinstance(over, bool | np.bool_) and over:
+            raise KeyboardInterrupt
+
+    with ExitStack() as stack:
+        kept = None
+        if checkpoint is not None:
+            identity = identity_of_sweep(groups, checked, key, dataset, course, halve_at)
+            kept = stack.enter_context(
+                opened(checkpoint, identity, resume=resume, every=checkpoint_every)
+            )
+            found = kept.load(checked, groups, key)
+            groups = kept.resized(groups, chunk_size)
+            current = current if found is None else _first_members(checked, found, ends, patience)
+        try:
+            for begun, end in itertools.pairwise((0, *ends)):
+                for piece in make_pieces(groups, alive, current, begun):
+                    while going := behind(piece, current, end):
+                        chunk = begin(piece, going, current, key, dataset, course, end)
+                        while chunk.epoch < end and not chunk.is_thin:
+                            chunk = advance(chunk, dataset)
+                            report(chunk, end)
+                            if kept is not None and kept.is_due(chunk.epoch):
+                                kept.save(members_now, groups)
+                        current = members_now()
+                        chunk = None
+                if end < epochs:
+                    alive = _better_half(current, alive, end, monitor)
+                    current = _stopped(current, alive)
+        except KeyboardInterrupt:
+            interrupted = True
+        current = members_now()
+        if kept is not None:
+            with warned(checkpoint):
+                kept.save(lambda: current, groups)
+    index, best = best_member(current, monitor)
     if best is None:
         return SweepResult(current, None, None, None, interrupted)
     test = None
@@ -180,15 +242,17 @@ def _looks(epochs: int, eval_every: int | None, halve_at: Sequence[int]) -> froz
     return frozenset({*range(0, epochs + 1, eval_every), *halve_at, epochs})
 
 
-def _better_half(members: Sequence[Member], alive: Sequence[int], epoch: int) -> tuple[int, ...]:
+def _better_half(
+    members: Sequence[Member], alive: Sequence[int], epoch: int, monitor: str
+) -> tuple[int, ...]:
     """The members that go on after an epoch; of equals, those that come first."""
 
     def best_merit(i: int) -> tuple[float, float]:
         """That of its best model until then."""
         history = members[i].history
         upto = history.epoch <= epoch
-        measured = zip(history.val_accuracy[upto], history.val_loss[upto], strict=True)
-        return max(itertools.starmap(merit, measured), default=(-math.inf, -math.inf))
+        columns = {name: column[upto] for name, column in history.rows().items()}
+        return max(zip(*merit(columns, monitor), strict=True), default=(-math.inf, -math.inf))
 
     sound = [i for i in alive if not _diverged(members[i], epoch)]
     better = sorted(sound, key=best_merit, reverse=True)[: math.ceil(len(alive) / 2)]
@@ -212,8 +276,8 @@ def _stopped(members: Sequence[Member], alive: Sequence[int]) -> tuple[Member, .
 
 def _done(members: Sequence[Member], chunk: Chunk) -> int:
     """The epochs that all members have done, those of a chunk as many as it has."""
-    more = sum(chunk.epoch - members[i].epochs for i in chunk.indices)
-    return sum(member.epochs for member in members) + more
+    now = {i: chunk.ended[i].epochs if i in chunk.ended else chunk.epoch for i in chunk.places}
+    return sum(now.get(i, member.epochs) for i, member in enumerate(members))
 
 
 def _total(
@@ -223,19 +287,20 @@ def _total(
     halve_at: Sequence[int],
     epochs: int,
 ) -> int:
-    """The epochs of all members there will be, if none diverges from now on."""
-    out = set(range(len(members))) - set(alive)
-    total, left, begin = sum(members[i].epochs for i in out), len(alive), 0
+    """The epochs of all members there will be, if none diverges or ends from now on."""
+    going = {i for i in alive if members[i].state is not None or members[i].epochs in (0, epochs)}
+    total = sum(member.epochs for i, member in enumerate(members) if i not in going)
+    left, begin, some = len(alive), 0, len(going)
     for bound in (*halve_at, epochs):
         if bound > end:
             left = math.ceil(left / 2)
-        total += left * (bound - begin)
+        total += min(left, some) * (bound - begin)
         begin = bound
     return total
 
 
 def _check_halving(
-    halve_at: Any, epochs: int, eval_every: int | None, dataset: Dataset
+    halve_at: Any, epochs: int, eval_every: int | None, dataset: Dataset, monitor: str
 ) -> tuple[int, ...]:
     if isinstance(halve_at, str) or not isinstance(halve_at, Iterable):
         raise TypeError(f"halve_at must be a list of epochs, such as [5, 10], got {halve_at!r}")
@@ -245,16 +310,19 @@ def _check_halving(
     )
     if any(a >= b for a, b in itertools.pairwise(checked)):
         raise ValueError(f"halve_at must rise, got {list(checked)}")
-    if checked and (eval_every is None or not len(dataset.x_val)):
-        raise ValueError("halve_at goes by validation accuracy: it needs eval_every and x_val")
+    of_val = monitor.startswith("val_")
+    if checked and (eval_every is None or (of_val and not len(dataset.x_val))):
+        raise ValueError(
+            f"halve_at goes by {monitor}: it needs eval_every{' and x_val' if of_val else ''}"
+        )
     return checked
 
 
 def _first_members(
     settings: Sequence[Settings],
     members: Sequence[Member] | None,
-    epochs: int,
-    halve_at: Sequence[int],
+    ends: Sequence[int],
+    patience: int | None,
 ) -> tuple[Member, ...]:
     """The members before the sweep: as given, or not begun."""
     if members is None:
@@ -264,11 +332,14 @@ def _first_members(
     if tuple(member.settings for member in members) != tuple(settings):
         raise ValueError("members are not those of a sweep of these settings")
     for i, member in enumerate(members):
-        ends = (*halve_at, epochs) if member.state is None else range(epochs)
-        if member.epochs and member.epochs not in ends:
+        whole = range(1, ends[-1] + 1)
+        allowed = ends if member.state is None and patience is None else whole
+        if member.state is not None:
+            allowed = whole[:-1]
+        if member.epochs and member.epochs not in allowed:
             raise ValueError(
                 f"members[{i}] is {member.status} after {member.epochs} epochs and cannot go on "
-                f"in a sweep of {epochs}"
+                f"in a sweep of {ends[-1]}"
             )
     return tuple(
         member._replace(status="unfinished") if member.state is not None else member

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from funcnet.model import BestModel, Model, is_better
+from funcnet.model import BestModel, Model, is_better, merit
 from funcnet.step import TrainState
 from funcnet.sweeps.search import Settings, identity
-from funcnet.train import History, as_history
+from funcnet.train import MONITOR, History, as_history
 
 __all__ = ["Member", "mean_over_seeds", "sweep_table"]
 
@@ -29,11 +29,13 @@ class Member(NamedTuple):
 
     Attributes:
       settings: its settings.
-      status: "finished"; "diverged", if the loss of a step was not finite; "stopped", by
-        successive halving; or "unfinished", if the sweep was interrupted.
+      status: "finished", after all epochs or for want of patience; "diverged", if the loss of a
+        step was not finite; "stopped", by successive halving; or "unfinished", if the sweep was
+        interrupted.
       epochs: the number of epochs done.
       model: the Model after them, NumPy arrays; None if it was never begun.
-      best: its BestModel by validation accuracy; None where none was measured.
+      best: its BestModel, by validation accuracy or what else is monitored; None where it was not
+        measured.
       history: its History.
       state: its TrainState if it is unfinished, else None.
     """
@@ -105,15 +107,24 @@ def mean_over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return means
 
 
-def best_member(members: Sequence[Member], **settings: Any) -> tuple[int, BestModel | None]:
+def merit_at(member: Member, epoch: int, monitor: str) -> tuple[Any, Any]:
+    """The `merit` of a member after an epoch that it was measured after."""
+    columns, at = member.history.rows(), member.history.epoch == epoch
+    return merit({name: column[at][-1] for name, column in columns.items()}, monitor)
+
+
+def best_member(
+    members: Sequence[Member], monitor: str = MONITOR, **settings: Any
+) -> tuple[int, BestModel | None]:
     """The best model of the members with these settings that did not diverge, and whose it is."""
-    best, index = None, -1
+    best, best_merit, index = None, None, -1
     for i, member in enumerate(members):
         if any(member.settings[name] != value for name, value in settings.items()):
             continue
         own = member.best
         if own is None or member.status == "diverged":
             continue
-        if best is None or is_better(own, best):
-            best, index = own, i
+        own_merit = merit_at(member, own.epoch, monitor)
+        if best_merit is None or is_better(own_merit, best_merit):
+            best, best_merit, index = own, own_merit, i
     return index, best
