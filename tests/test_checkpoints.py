@@ -343,6 +343,20 @@ def test_flipped_bits_are_noticed():
     assert re.match(r"300 checkpoints .* refused by name", reliability.flips(300))
 
 
+def test_a_directory_made_read_only_in_mid_run_is_an_error_and_loses_nothing():
+    assert "then from there on to the same bits" in reliability.read_only()
+
+
+@pytest.mark.parametrize("name", slow_but(["adam", "muon"]))
+def test_a_run_cut_off_after_a_step_goes_on_in_another_process_to_the_same_bits(name):
+    assert reliability.steps([name], range(1, 60, 6)).endswith("0 bits differ")
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_goes_on_to_the_same_bits():
+    assert "comes to the same bits, 0 files" in reliability.sweep_kills(3)
+
+
 def test_a_directory_that_goes_away_in_mid_run_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "kept"
 
