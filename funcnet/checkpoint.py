@@ -26,8 +26,9 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
 
     Args:
       path: the file to write, *.safetensors; an older one is replaced as a whole.
-      model: the model; the keys of its trees are strings without "/".
+      model: the model; its trees are nested dicts, their keys strings without "/".
     Raises:
+      ValueError: a tree is another one.
       OSError: the file cannot be written; an older one is left as it was.
       TypeError: a leaf cannot be saved; it is named by its path.
       ImportError: safetensors is not installed.

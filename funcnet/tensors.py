@@ -182,8 +182,8 @@ def tree_leaves(trees: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(trees)[0]:
-        name = path_name(path)
-        if name.count("/") != len(path) - 1:
+        name, keys = path_name(path), [getattr(key, "key", None) for key in path]
+        if not all(isinstance(key, str) and "/" not in key for key in keys):
             raise ValueError(f"keys must be strings without '/', got the path {name}")
         found[name] = leaf
     return found

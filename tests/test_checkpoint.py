@@ -148,6 +148,19 @@ def test_keys_with_slashes_are_refused(tmp_path):
         fn.save_model(tmp_path / "m.safetensors", odd)
 
 
+@pytest.mark.parametrize(
+    "params",
+    [{1: np.ones(3)}, (np.ones(3),), {"a": [np.ones(3)]}, fn.History(*[np.ones(3)] * 6)],
+    ids=["number", "tuple", "list", "named tuple"],
+)
+def test_trees_that_a_model_would_not_get_back_are_refused(tmp_path, params):
+    """They would come back as dicts of words, in which layers find nothing."""
+    odd = fn.Model(NET, params, {}, make_model().preprocess)
+    with pytest.raises(ValueError, match="keys must be strings without '/', got the path params/"):
+        fn.save_model(tmp_path / "m.safetensors", odd)
+    assert not list(tmp_path.iterdir())
+
+
 def test_failing_write_leaves_the_old_file_and_nothing_else(saved, monkeypatch):
     before = saved.read_bytes()
 
