@@ -978,3 +978,76 @@ def test_patience_needs_something_to_measure():
             quick(patience=3, **changes)
     with pytest.raises(ValueError, match="patience must be at least 1"):
         quick(patience=0)
+
+
+def spread(scores, y):
+    """A metric of which less is better, and that is NaN where it is large, as at first."""
+    return np.nan if abs(scores).std() > 1.3 else abs(scores).std()
+
+
+MONITORS = {
+    "val_loss": lambda h: h.val_loss.argmin(),
+    "train_loss": lambda h: h.train_loss.argmin(),
+    "train_accuracy": lambda h: np.lexsort((h.train_loss, -h.train_accuracy))[0],
+    "val_accuracy": lambda h: np.lexsort((h.val_loss, -h.val_accuracy))[0],
+    "val_spread": lambda h: np.nanargmax(h.metrics["val_spread"]),
+    "-train_spread": lambda h: np.nanargmin(h.metrics["train_spread"]),
+}
+
+
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_the_best_model_is_that_by_what_is_monitored(monitor):
+    options = {"epochs": 8, "optimizer": fn.sgd_momentum(0.1), "metrics": {"spread": spread}}
+    result = quick(monitor=monitor, **options)
+    history = result.history
+    row = MONITORS[monitor](history)
+    assert result.best.epoch == history.epoch[row]
+    assert (result.best.accuracy, result.best.loss) == (
+        history.val_accuracy[row],
+        history.val_loss[row],
+    )
+    at = quick(**{**options, "epochs": max(result.best.epoch, 1)})
+    if result.best.epoch:
+        assert_trees_equal(result.best.params, at.state.params)
+    assert_trees_equal(result.state.params, quick(**options).state.params)
+    ended = quick(monitor=monitor, patience=1, **options)
+    assert ended.history.epoch[-1] == ended.best.epoch + (ended.status == "stopped")
+
+
+def test_what_was_nan_at_first_may_get_better():
+    result = quick(monitor="-train_spread", epochs=8, metrics={"spread": spread})
+    assert np.isnan(result.history.metrics["train_spread"][0])
+    assert result.best.epoch > 0
+
+
+def test_without_validation_examples_training_may_be_monitored():
+    data = blobs()
+    empty = data._replace(x_val=data.x_val[:0], y_val=data.y_val[:0])
+    result = quick(dataset=empty, epochs=4, monitor="train_loss", patience=4)
+    assert result.best.epoch == result.history.train_loss.argmin()
+    assert np.isnan(result.best.accuracy)
+    assert quick(dataset=empty, epochs=1).best is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"monitor": "val_los"}, "unknown monitor 'val_los': did you mean 'val_loss'"),
+        ({"monitor": "-val_loss"}, "unknown monitor '-val_loss': did you mean 'val_loss'"),
+        ({"monitor": "epoch"}, "unknown monitor 'epoch'"),
+        ({"monitor": 3}, "unknown monitor '3'"),
+        ({"monitor": "val_loss", "eval_every": None}, "monitor val_loss needs validation examples"),
+        ({"monitor": "train_loss", "eval_every": None}, "monitor train_loss needs eval_every"),
+    ],
+)
+def test_what_is_not_measured_cannot_be_monitored(changes, problem):
+    with pytest.raises(ValueError, match=problem):
+        quick(**changes)
+
+
+def test_the_losses_of_many_epochs_are_all_there():
+    result = quick(epochs=1050, eval_every=None)
+    short = quick(epochs=3, eval_every=None).history.loss
+    assert len(result.history.loss) == 350 * len(short)
+    assert result.history.loss[: len(short)].tolist() == short.tolist()
+    assert len(np.unique(result.history.loss)) > 1000
