@@ -344,6 +344,34 @@ def test_members_of_a_sweep_end_for_want_of_patience():
     assert settings["learning_rate"] == best["learning_rate"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_was_ended_goes_on_to_the_same_bits(end):
+    words = ("sweep", *SMALL, "--learning-rate", 1e-3, 1e-2, "--epochs", 300, "--keep-prob", 0.9)
+    words += ("--eval-every", 30, "--chunk-size", 1)
+    with begin(*words, "--out", "cut") as process:
+        while not list(Path("cut/members").glob("*.safetensors")):
+            time.sleep(0.01)
+            assert process.poll() is None
+        time.sleep(0.5)
+        process.send_signal(end)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == CODES[end]
+    assert "Traceback" not in err
+    assert ("funcnet sweep resume cut goes on" in err) == (end == signal.SIGTERM)
+    for command in (("sweep", "resume", "cut", "--quiet"), (*words, "--out", "whole")):
+        with begin(*command) as process:
+            _, err = process.communicate(timeout=240)
+        assert (process.returncode, err) == (0, "")
+    for name in ("table.csv", "histories.csv", "best/losses.csv", "best/history.csv"):
+        assert Path("cut", name).read_bytes() == Path("whole", name).read_bytes()
+    for name in ("best", "last"):
+        cut, whole = (load_file(f"{p}/best/{name}.safetensors") for p in ("cut", "whole"))
+        assert {k: v.tobytes() for k, v in cut.items()} == {
+            k: v.tobytes() for k, v in whole.items()
+        }
+
+
 def test_a_process_that_comes_second_leaves_the_first_alone():
     """Even before the first has written anything."""
     seen = []

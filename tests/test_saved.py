@@ -1,6 +1,7 @@
 """Sweeps that are cut off and go on from what is saved; members that end for want of patience."""
 
 import shutil
+import sys
 from typing import NamedTuple
 
 import jax
@@ -272,11 +273,10 @@ STALE = [{"rate": rate, "seed": 0} for rate in (1e-2, 1.0, 2.0, 5.0, 8.0)]
 
 
 def stale(rate):
-    """After three epochs of four steps a member of a large rate only gets worse."""
-    small_rate = jnp.where(rate < 0.1, rate, -1e-3)
-    return fn.mlp([7], 10), fn.adam(
-        lambda step: jnp.where(step < 12, 1e-2 / (1 + rate), small_rate)
-    )
+    """After two epochs of four steps, or four, a member of a large rate only gets worse."""
+    last = jnp.where(rate < 0.1, rate, -1e-3)
+    steps = jnp.where(rate < 8, 8, 16)
+    return fn.mlp([7], 10), fn.adam(lambda step: jnp.where(step < steps, 1e-2 / (1 + rate), last))
 
 
 def assert_close(a, b):
@@ -307,14 +307,38 @@ def test_patience_ends_members_as_it_ends_runs(monitor, small):
         assert max(ends) == 12  # in a smaller program at last
 
 
-@pytest.mark.parametrize("calls", slow_but([2, 6, 7, 9, 11], 7))
-def test_patience_goes_on_to_the_same_bits(calls, small, tmp_path):
+@pytest.fixture
+def sizes(monkeypatch):
+    """The sizes of the chunks that are begun, in turn."""
+    module, begun = sys.modules["funcnet.sweeps.sweep"], []
+
+    def begin(*arguments):
+        begun.append(original(*arguments))
+        return begun[-1]
+
+    original = module.begin
+    monkeypatch.setattr(module, "begin", begin)
+
+    def sizes():
+        found = [chunk.size for chunk in begun]
+        begun.clear()
+        return found
+
+    return sizes
+
+
+@pytest.mark.parametrize("calls", slow_but([2, 4, 5, 6, 11], 5))
+def test_patience_goes_on_to_the_same_bits(calls, small, tmp_path, sizes):
     options = {"patience": 2, "monitor": "val_loss", "epochs": 12, "chunk_size": 5}
     ends = run(small, STALE, stale, **options)
+    assert [member.epochs for member in ends.members] == [12, 4, 4, 4, 6]
+    assert sizes() == [5, 3, 1]  # there is a program for fewer when half have ended
     kept = {"checkpoint": tmp_path, "resume": True, "checkpoint_every": 1}
     first = run(small, STALE, stale, callback=cut_after(calls), **kept, **options)
     assert first.interrupted
+    sizes()
     assert_same(run(small, STALE, stale, **kept, **options), ends)
+    assert sizes() == [5, 3, 1][(calls >= 4) + (calls >= 6) :]
 
 
 def test_a_sweep_ends_when_all_members_have(small):

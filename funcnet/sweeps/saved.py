@@ -87,7 +87,7 @@ class SavedMembers:
                 else:
                     indices = facts["members"]
                     check_identity(facts["identity"], self._identity, path, "sweep")
-                    self._sizes = facts["chunk_sizes"]
+                    self._sizes = [_size(size) for size in facts["chunk_sizes"]]
                     makers.add(json.dumps(facts["by"]))
                 found = _loaded(path, leaves, indices, settings, group_of[indices[0]], key)
             except (KeyError, IndexError, TypeError) as error:
@@ -217,6 +217,12 @@ def identity_of_sweep(
 def _digest(texts: Iterable[str]) -> str:
     found = [text.encode() for text in texts]
     return f"{len(found)}, sha256 {hashlib.sha256(b'; '.join(found)).hexdigest()}"
+
+
+def _size(value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise TypeError("sizes of chunks")
+    return value
 
 
 def _number(path: Path, pattern: str) -> int | None:
