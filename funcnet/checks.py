@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from funcnet.text import visible
+
 T = TypeVar("T")
 
 
@@ -30,14 +32,22 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     known = sorted(known)
     near = nearest(str(name), known)
     hint = f"did you mean {near!r}? " if near else ""
-    return f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}"
+    return f"unknown {kind} {cut(name)}: {hint}known: {visible(', '.join(known))}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like `name`, if one is like it at all."""
+    if len(name) > 100:  # no name of anything, and a while to compare
+        return None
     known = {other.lower(): other for other in known}
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     return known[near[0]] if near else None
+
+
+def cut(value: object) -> str:
+    """The repr of what may be of any length, for errors."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def concrete(value: Any) -> bool:
@@ -68,10 +78,11 @@ class Range:
             real = float(value)
         except (TypeError, ValueError):
             raise TypeError(f"{name} must be a number, got {value!r}") from None
+        except OverflowError:  # an integer of more than 308 digits
+            real = math.inf
         if not math.isfinite(real):
-            raise ValueError(
-                f"{name} must be {' and '.join(['finite', *self._bounds()])}, got {value}"
-            )
+            bounds = " and ".join(["finite", *self._bounds()])
+            raise ValueError(f"{name} must be {bounds}, got {real}")
         if not self._holds(real):
             raise ValueError(f"{name} must be {self}, got {value}")
 

@@ -1,6 +1,7 @@
 """Text for people, tables; and for programs, what JSON can say."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +13,28 @@ def aligned(lines: Sequence[Sequence[str]], *, right: bool = False) -> list[str]
       lines: the cells of each line, equally many.
       right: whether cells stand at the right of their columns.
     """
+    lines = [[visible(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     adjust = str.rjust if right else str.ljust
     return ["  ".join(map(adjust, line, widths)).rstrip() for line in lines]
+
+
+def visible(text: str) -> str:
+    """Text from elsewhere as a terminal may show it.
+
+    Control characters, those that turn the direction of writing, and halves of characters are
+    written as in a string of Python: they could say something else than is there.
+    """
+    return re.sub(
+        "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]",
+        lambda found: found[0].encode("unicode_escape").decode(),
+        text,
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, or is, in one line."""
+    return visible(" ".join(str(error).split())) or type(error).__name__
 
 
 def finite(value: Any) -> Any:

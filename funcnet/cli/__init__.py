@@ -20,6 +20,7 @@ from funcnet.cli.console import close_output
 from funcnet.cli.parser import Formatter, Parser
 from funcnet.config import OPTIONS, Config
 from funcnet.option import option
+from funcnet.text import one_line, visible
 
 COMMANDS = {
     "train": train,
@@ -130,5 +131,5 @@ def _as_typed(message: str, argv: Sequence[str]) -> str:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+        return visible(f"{error.filename}: {error.strerror}")
+    return one_line(error)

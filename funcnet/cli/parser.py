@@ -5,6 +5,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from funcnet.text import visible
+
 EXAMPLES = "examples:"
 
 
@@ -53,7 +55,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with this line."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {visible(message)}\n")
 
 
 def add_command(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from funcnet.text import visible
+
 
 class DataWarning(UserWarning):
     """What a loader left out of someone's data, or guessed of them."""
@@ -14,7 +16,7 @@ class DataWarning(UserWarning):
 
 def note(text: str) -> None:
     """Give a `DataWarning`; the command prints these as lines."""
-    warnings.warn(text, DataWarning, stacklevel=3)
+    warnings.warn(visible(text), DataWarning, stacklevel=3)
 
 
 @contextlib.contextmanager

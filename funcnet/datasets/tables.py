@@ -29,6 +29,7 @@ from funcnet.datasets.splits import (
     split_in_order,
 )
 from funcnet.datasets.table import Column, Table, as_column, check_numbers, some
+from funcnet.text import visible
 
 SPLITS = ("train", "val", "test")
 LABELS = ("target", "class", "label", "y")  # what a label column is called, in any case
@@ -277,7 +278,7 @@ def _label_of(table: Table, target: str | None) -> str:
         return called[0]
     if not called and len(texts) == 1:
         return texts[0]
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    shown = visible(", ".join(names[:20])) + (", ..." if len(names) > 20 else "")
     raise ValueError(
         f"{table.source}: which column is the label? say it with --label NAME, first or last "
         f"(target=); its columns: {shown}"
