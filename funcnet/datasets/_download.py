@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from funcnet.files import naming, sync
+from funcnet.files import check_writable, naming, open_to_lock, sync
 
 TIMEOUT = 60  # seconds without a byte before the connection counts as lost
 CHUNK = 1 << 16  # bytes
@@ -41,6 +41,7 @@ def fetch(urls: Sequence[str], path: Path, *, md5: str, progress: bool) -> None:
     if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
         raise ValueError(f"url must begin with http:// or https://, got {', '.join(urls)!r}")
     part = path.with_name(path.name + ".part")
+    check_writable(part)
     with naming(part):
         resumed = _receive(urls, part, progress)
         if resumed and file_md5(part) != md5:
@@ -154,7 +155,7 @@ def exclusive(path: Path, *, progress: bool) -> Iterator[None]:
     """
     silent = not progress
     while True:
-        with path.open("ab") as file:
+        with os.fdopen(open_to_lock(path), "ab") as file:
             # A file that its holder removed after it was opened here locks no one out.
             if _lock(path, file.fileno()) and os.fstat(file.fileno()).st_nlink:
                 try:

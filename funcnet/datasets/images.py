@@ -14,6 +14,7 @@ from funcnet.datasets.notes import listed, naming_file, note
 from funcnet.datasets.pairs import holds_npy
 from funcnet.datasets.pixels import check_image_size, is_image, read_images
 from funcnet.datasets.splits import GIVEN, check_fractions, check_ranges, split
+from funcnet.files import check_entry
 
 Classes = Mapping[str, list[Path]]  # the images of each class, in the order of their names
 
@@ -116,8 +117,7 @@ def _look(root: Path, folder: Path) -> _Found:
         if entry.name.startswith("."):
             found.others.append(entry.name)
             continue
-        if entry.is_symlink() and not _leads_into(root, entry):
-            raise ValueError(f"{entry} is a link that leads out of {root}: put a copy in its place")
+        check_entry(root, entry)
         if entry.is_dir():
             found.folders.append(entry)
         elif is_image(entry) and entry.is_file():
@@ -125,13 +125,6 @@ def _look(root: Path, folder: Path) -> _Found:
         else:
             found.others.append(entry.name)
     return found
-
-
-def _leads_into(root: Path, link: Path) -> bool:
-    try:
-        return link.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError):  # a circle
-        return False
 
 
 def _find(root: Path) -> dict[str, Classes]:

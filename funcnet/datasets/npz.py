@@ -19,6 +19,8 @@ from funcnet import checks
 from funcnet.datasets.classes import missing_labels
 from funcnet.datasets.limits import check_size
 from funcnet.datasets.notes import note
+from funcnet.files import open_file
+from funcnet.text import one_line
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -69,7 +71,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarra
 
 def read_npy(path: Path) -> np.ndarray:
     """The array in a .npy."""
-    with path.open("rb") as file, _readable(path):
+    with open_file(path) as file, _readable(path):
         size = os.fstat(file.fileno()).st_size
         check_size("it", size, size)
         _check_header(file, size, "it")
@@ -97,7 +99,7 @@ def _check_header(stream: IO[bytes], size: int, name: str) -> None:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
     """The archive that a .npz is, and its arrays by name."""
-    with path.open("rb") as file, _readable(path):
+    with open_file(path) as file, _readable(path):
         if not zipfile.is_zipfile(file):
             raise ValueError("not a zip file, or one cut short")
         with zipfile.ZipFile(file) as archive:
@@ -116,5 +118,4 @@ def _readable(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote, or that are damaged
             yield
     except Exception as error:  # a dozen kinds, of zipfile, zlib, tokenize and others
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} cannot be read as {path.suffix}: {reason}") from None
+        raise ValueError(f"{path} cannot be read as {path.suffix}: {one_line(error)}") from None

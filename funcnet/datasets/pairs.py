@@ -14,6 +14,7 @@ from funcnet.datasets.names import Pair, find_inputs, find_pairs
 from funcnet.datasets.notes import naming_file
 from funcnet.datasets.npz import labelled, npz_names, read_npy, read_npz
 from funcnet.datasets.splits import check_fractions, check_ranges
+from funcnet.files import check_entry, open_file
 
 
 def load_pairs(
@@ -71,12 +72,15 @@ def _names(path: Path) -> list[str]:
     if path.is_dir():
         if not holds_npy(path):
             raise ValueError(f"{path} has no .npy files; images in it are for load_images")
-        return list(_npy_files(path))
+        files = _npy_files(path)
+        for file in files.values():
+            check_entry(path, file)
+        return list(files)
     if path.suffix.lower() == ".npz":
         return npz_names(path)
     if not _is_npy(path):
         raise ValueError(f"{path}: to learn from images give their folder, of a folder a class")
-    with path.open("rb"):  # or say that there is none
+    with open_file(path):  # or say that there is none
         own = naming.role(path.stem)
     if own is None or own.kind != "x":
         raise ValueError(

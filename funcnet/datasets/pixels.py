@@ -11,6 +11,8 @@ import numpy as np
 from funcnet import checks
 from funcnet.datasets.limits import check_size
 from funcnet.datasets.notes import note
+from funcnet.files import open_file
+from funcnet.text import one_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # no others, whatever a file is called
@@ -95,7 +97,7 @@ def read_images(
 def _read(path: Path, size: tuple[int, int] | None) -> _Image:
     from PIL import Image, ImageOps
 
-    with path.open("rb") as file, _readable(path), Image.open(file, formats=FORMATS) as found:
+    with open_file(path) as file, _readable(path), Image.open(file, formats=FORMATS) as found:
         _check(found)
         alpha = found.mode in ("LA", "PA", "RGBA") or "transparency" in found.info
         animated, palette = bool(getattr(found, "is_animated", False)), found.mode == "P"
@@ -160,5 +162,4 @@ def _readable(path: Path) -> Iterator[None]:
             f"{path} cannot be read as an image: it has more than {MAX_PIXELS:,} pixels"
         ) from None
     except Exception as error:  # a dozen kinds, of the decoders
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} cannot be read as an image: {reason}") from None
+        raise ValueError(f"{path} cannot be read as an image: {one_line(error)}") from None
