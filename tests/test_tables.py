@@ -156,7 +156,7 @@ def test_damaged_packed_files(tmp_path):
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.writestr("a.csv", "1")
         archive.writestr("b.csv", "2")
-    with raises("must hold one file, found a.csv, b.csv"):
+    with raises("must hold one file, found 'a.csv', 'b.csv'"):
         load_table(tmp_path / "c.zip")
 
 

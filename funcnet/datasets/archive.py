@@ -1,6 +1,7 @@
 """Datasets that are downloaded as one archive: where they lie, how they are read and fetched."""
 
 import gzip
+import io
 import os
 import shutil
 import sys
@@ -10,12 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from funcnet import checks
 from funcnet.datasets import _download
 from funcnet.datasets.dataset import Dataset, Source
+from funcnet.datasets.sources import leads_out
 from funcnet.files import naming, sync, write_atomically
+
+SLACK = 2**24  # bytes of an archive besides those of the files that are read: headers, a readme
+MEMBERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -181,8 +186,14 @@ class Archive:
     def _read_archive(self, archive: Path) -> Iterator[tuple[str, bytes]]:
         wanted = {f"{self.folder}/{name}": name for name in self.sizes}
         try:
-            with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-                for member in tar:
+            with (
+                gzip.open(archive) as packed,
+                _Limited(packed, sum(self.sizes.values())) as stream,
+                tarfile.open(fileobj=stream, mode="r|") as tar,
+            ):
+                for count, member in enumerate(tar):
+                    if count > MEMBERS:
+                        raise tarfile.ReadError(f"it has more than {MEMBERS:,} members")
                     self._check_member(archive, member)
                     if member.name in wanted:
                         name, file = wanted.pop(member.name), tar.extractfile(member)
@@ -202,8 +213,7 @@ class Archive:
     def _check_member(self, archive: Path, member: tarfile.TarInfo) -> None:
         """Refuse what the archive of no dataset holds."""
         name, largest = member.name, max(self.sizes.values())
-        parts = name.replace("\\", "/").split("/")
-        if parts[0] == "" or ":" in name or ".." in parts:
+        if leads_out(name):
             problem = "points outside the directory"
         elif not (member.isdir() or member.isreg()) or member.issparse():
             problem = "is neither a file nor a directory"
@@ -244,6 +254,24 @@ class Archive:
                 sync(folder.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+class _Limited(io.RawIOBase):
+    """A stream that gives no more bytes than what it is of has, and `SLACK` besides.
+
+    What an archive says of its members is read before they are looked at, however long it is.
+    """
+
+    def __init__(self, stream: Any, size: int) -> None:
+        self._stream, self._left = stream, size + SLACK
+
+    def read(self, size: int = -1) -> bytes:
+        """At most so many bytes."""
+        data: bytes = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise tarfile.ReadError("it unpacks to more than all of its files have")
+        return data
 
 
 # Where datasets lie

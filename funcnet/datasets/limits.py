@@ -2,9 +2,9 @@
 
 import io
 import os
-import zipfile
-import zlib
 from typing import Protocol
+
+from funcnet.text import one_line
 
 RATIO = 100  # so many times its compressed bytes a file may hold: numbers hardly reach it
 FREE = 256 * 2**20  # bytes that any file may hold, whatever the ratio
@@ -72,9 +72,8 @@ class _Bounded(io.RawIOBase):
         """Fill a buffer, as far as one read does; returns the bytes, 0 at the end."""
         try:
             data = self._stream.read(len(buffer))
-        except (EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{self._name} cannot be unpacked: {reason}") from None
+        except Exception as error:  # a dozen kinds, of whatever unpacks
+            raise ValueError(f"{self._name} cannot be unpacked: {one_line(error)}") from None
         self._count += len(data)
         check_size(self._name, self._compressed, self._count)
         buffer[: len(data)] = data
@@ -84,6 +83,20 @@ class _Bounded(io.RawIOBase):
         """Close what it reads from, too."""
         self._stream.close()
         super().close()
+
+
+def read_all(name: str, stream: Readable) -> bytes:
+    """All bytes of a stream that does not say how many they are, and may have no end.
+
+    Raises:
+      ValueError: they are more than half of the memory.
+    """
+    data, limit = io.BytesIO(), memory() // 2
+    while part := stream.read(1 << 20):
+        data.write(part)
+        if data.tell() > limit:
+            raise ValueError(f"{name} gives more than {shown(limit)}, half of the memory here")
+    return data.getvalue()  # no copy
 
 
 def memory() -> int:

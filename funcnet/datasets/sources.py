@@ -2,6 +2,9 @@
 
 import gzip
 import io
+import os
+import select
+import stat
 import sys
 import zipfile
 from collections.abc import Callable
@@ -9,9 +12,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from funcnet.datasets.limits import bounded, check_size
+from funcnet.datasets.limits import bounded, check_size, read_all
+from funcnet.datasets.notes import listed
+from funcnet.files import open_file
+from funcnet.text import one_line
 
 STDIN = "-"
+WAIT = 10.0  # seconds for somebody to write to a pipe
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 
 
@@ -44,19 +51,32 @@ def source_of(path: str | PathLike[str]) -> Source:
     if str(path) == STDIN:
         if sys.stdin is None:
             raise ValueError("standard input, -, is closed: give a file, or put one before a |")
-        return _held("standard input", "", sys.stdin.buffer.read())
+        return _held("standard input", read_all("standard input", sys.stdin.buffer))
     path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory")
-    if path.exists() and not path.is_file():  # a pipe, which can be read once
-        return _held(str(path), "", path.read_bytes())
-    with path.open("rb") as file:
+    if path.is_fifo():  # which can be read once
+        return _held(str(path), _from_pipe(path))
+    with open_file(path) as file:
         start = file.read(4)
-    return _unpacked(str(path), path, start, path.stat().st_size, lambda: path.open("rb"))
+    return _unpacked(str(path), path, start, path.stat().st_size, lambda: open_file(path))
 
 
-def _held(name: str, suffix: str, data: bytes) -> Source:
-    path = Path(f"data{suffix}")
+def _from_pipe(path: Path) -> bytes:
+    """What somebody writes to a pipe, be it slowly; a pipe that nobody opens is waited for a while.
+
+    Raises:
+      ValueError: nobody does, or it has no end.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
+        # Ready is one that has bytes in it, and one whose writer has gone.
+        ready, start = select.select([pipe], [], [], WAIT)[0], None
+        if not ready and (start := pipe.read(1)) == b"":  # None is from a writer that waits
+            raise ValueError(f"{path} is a pipe, and nobody has opened it to write for {WAIT:g} s")
+        os.set_blocking(pipe.fileno(), True)
+        return (start or b"") + read_all(str(path), pipe)
+
+
+def _held(name: str, data: bytes) -> Source:
+    path = Path("data")
     return _unpacked(name, path, data[:4], len(data), lambda: io.BytesIO(data))
 
 
@@ -90,16 +110,28 @@ def _unpacked(
 def _member(name: str, open_packed: Callable[[], BinaryIO]) -> zipfile.ZipInfo:
     try:
         with open_packed() as file, zipfile.ZipFile(file) as archive:
-            members = [m for m in archive.infolist() if _is_data(m)]
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{name} is no .zip file, or a damaged one: {error}") from None
+            every = archive.infolist()
+    except Exception as error:  # a dozen kinds
+        raise ValueError(f"{name} is no .zip file, or a damaged one: {one_line(error)}") from None
+    for member in every:
+        if leads_out(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
+            raise ValueError(
+                f"{name}: {member.filename!r} in it is a link, or leads out of where it is unpacked"
+            )
+    members = [member for member in every if _is_data(member)]
     if len(members) != 1:
-        found = ", ".join(m.filename for m in members) or "none"
+        found = listed([m.filename for m in members])
         raise ValueError(f"{name} must hold one file, found {found}: unpack it, and name the file")
     if members[0].flag_bits & 1:
         raise ValueError(f"{name} is encrypted: unpack it first")
     check_size(name, members[0].compress_size, members[0].file_size)
     return members[0]
+
+
+def leads_out(name: str) -> bool:
+    """Whether the name of a file in an archive leads out of where it would be unpacked."""
+    parts = name.replace("\\", "/").split("/")
+    return parts[0] == "" or parts[0][1:2] == ":" or ".." in parts
 
 
 def _is_data(member: zipfile.ZipInfo) -> bool:
@@ -132,4 +164,4 @@ def _readable(
         return bounded(_Unpacking(unpack, file), compressed=size, name=name)
     except (NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:  # other compressions
         file.close()
-        raise ValueError(f"{name} cannot be unpacked: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{name} cannot be unpacked: {one_line(error)}") from None
