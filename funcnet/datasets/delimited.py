@@ -11,7 +11,7 @@ import importlib.util
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,8 @@ HEADER = {"yes": True, "no": False}
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " "}
 DECIMALS = {"point": False, "comma": True}
 CHUNK = 32_768  # rows that are held as strings
+MAX_COLUMNS = 1_000_000  # and a line of so many characters: packed, either costs next to nothing
+MAX_LINE = 2**25
 _SAMPLE = 1 << 20  # bytes that are looked at to find what lies between cells
 _SAMPLE_ROWS = 100  # rows of these
 
@@ -330,19 +332,36 @@ def _rows(source: Source, separator: str) -> Iterator[tuple[int, list[str]]]:
         yield from _parsed(source.name, text, separator)
 
 
+def _some(name: str, line: int, cells: list[str]) -> list[str]:
+    if len(cells) > MAX_COLUMNS:
+        raise ValueError(f"{name}, line {line} has more than {MAX_COLUMNS:,} cells")
+    return cells
+
+
+def _lines(name: str, text: Any) -> Iterator[str]:
+    """The lines of a text, none of them too long to hold the cells of."""
+    for line in count(1):
+        each = text.readline(MAX_LINE + 1)
+        if len(each) > MAX_LINE:
+            raise ValueError(f"{name}, line {line} has more than {MAX_LINE:,} characters")
+        if not each:
+            return
+        yield each
+
+
 def _parsed(name: str, text: Any, separator: str) -> Iterator[tuple[int, list[str]]]:
-    line = 0
+    line, lines = 0, _lines(name, text)
     try:
         if separator == " ":
-            for line, each in enumerate(text, start=1):
+            for line, each in enumerate(lines, start=1):
                 if cells := each.split():
-                    yield line, cells
+                    yield line, _some(name, line, cells)
             return
-        reader = csv.reader(text, delimiter=separator, strict=True, skipinitialspace=True)
+        reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
         for row in reader:
             line = reader.line_num
             if len(row) > 1 or (row and row[0].strip()):
-                yield line, row
+                yield line, _some(name, line, row)
     except csv.Error as error:
         raise ValueError(f"{name}, line {line + 1}: {error}") from None
     except UnicodeDecodeError:

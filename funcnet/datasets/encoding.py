@@ -12,9 +12,11 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.datasets.classes import FEW, number
-from funcnet.datasets.dates import cycles, days, orders_of
+from funcnet.datasets.dates import ORDERS, cycles, days, orders_of
+from funcnet.datasets.limits import check_size
 from funcnet.datasets.notes import note
 from funcnet.datasets.table import Column, Table, check_finite, check_numbers, some
+from funcnet.text import one_line, visible
 
 MAX_CATEGORIES = 64  # of a column, with the place of those that are rare
 RARE = 2  # what has fewer examples has no place of its own
@@ -127,7 +129,7 @@ class Encoding:
             several = "columns" if len(missing) > 1 else "column"
             raise ValueError(
                 f"{table.source} has no {several} {', '.join(map(repr, missing))}, which the "
-                f"network was trained on; its columns: {', '.join(table.names)}"
+                f"network was trained on; its columns: {visible(', '.join(table.names))}"
             )
         for name in self.columns:
             if f"{name} (2)" in known and f"{name} (2)" not in self._known:
@@ -135,7 +137,9 @@ class Encoding:
         columns = [known[name] for name in self.columns]
         made = [_prepared(f, table, c, say) for f, c in zip(self.features, columns, strict=True)]
         wide = _rounded(self.features, made) if self.wide is None else self.wide
-        dtype = np.float64 if wide else np.float32
+        dtype = np.dtype(np.float64 if wide else np.float32)
+        size = sum(map(len, parts)) * len(self.names) * dtype.itemsize
+        check_size(f"{table.source}, as {len(self.names):,} numbers a row,", size, size)
         xs = [np.zeros((len(rows), len(self.names)), dtype) for rows in parts]
         for x, rows in zip(xs, parts, strict=True):
             start = 0
@@ -164,9 +168,41 @@ def from_json(content: Mapping[str, Any]) -> Encoding:
         ]
         left_out = tuple((name, reason) for name, reason in content["left_out"])
         rest = {k: v for k, v in content.items() if k not in ("features", "left_out")}
-        return Encoding(features=tuple(features), left_out=left_out, **rest)
+        encoding = Encoding(features=tuple(features), left_out=left_out, **rest)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"no encoding of a table: {error}") from None
+        raise ValueError(f"no encoding of a table: {one_line(error)}") from None
+    _check(encoding)
+    return encoding
+
+
+def _check(encoding: Encoding) -> None:
+    """Raise a ValueError unless the fields of an Encoding are what they should be."""
+    for feature in encoding.features:
+        sound = (
+            isinstance(feature.name, str)
+            and feature.kind in ("number", "category", "date")
+            and all(isinstance(each, bool) for each in (feature.missing, feature.other))
+            and isinstance(feature.median, float | int | None)
+            and all(isinstance(word, str) for word in feature.categories)
+            and (feature.order in ORDERS if feature.kind == "date" else feature.order == "")
+            and isinstance(feature.time, bool)
+        )
+        if not sound:
+            raise ValueError(f"no encoding of a table: {checks.cut(feature)} is no feature")
+    texts = [encoding.label, *(text for pair in encoding.left_out for text in pair)]
+    names = [encoding.label, *encoding.columns, *(name for name, _ in encoding.left_out)]
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and len(set(encoding.columns)) == len(encoding.features) > 0
+        and (encoding.named is True or (encoding.named is False and _are_places(names)))
+        and isinstance(encoding.wide, bool | None)
+    ):
+        raise ValueError("no encoding of a table: its columns do not go together")
+
+
+def _are_places(names: Sequence[str]) -> bool:
+    """Whether names are numbers of columns, or empty."""
+    return all(name == "" or (name.isascii() and name.isdecimal()) for name in names)
 
 
 # Learning

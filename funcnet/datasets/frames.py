@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 
 from funcnet import checks
+from funcnet.datasets.limits import read_all
 from funcnet.datasets.notes import note
 from funcnet.datasets.sources import Source
 from funcnet.datasets.table import Column, Table, as_column
+from funcnet.text import one_line
 
 _LIBRARIES = ("pandas", "polars", "pyarrow", "modin", "cudf")
 
@@ -38,7 +40,7 @@ def from_frame(data: Any, source: str, words: tuple[str, ...] = ()) -> Table:
     try:
         frame = nw.from_native(data, eager_only=True)
     except TypeError as error:
-        raise TypeError(f"{source} is no data frame: {' '.join(str(error).split())}") from None
+        raise TypeError(f"{source} is no data frame: {one_line(error)}") from None
     columns: dict[str, Column] = {}
     for original in frame.columns:
         name = str(original)
@@ -60,29 +62,11 @@ def from_file(source: Source, kind: str, words: tuple[str, ...] = ()) -> Table:
       ValueError: the file is damaged.
     """
     checks.installed("pyarrow", f"to read {source.name}", extra="tables")
-    import pyarrow as pa
-    from pyarrow import ipc, parquet
-
-    from funcnet.datasets.limits import check_size
+    from funcnet.datasets import columnar
 
     with source.open() as stream:
-        data = stream.read()
-    try:
-        if kind == "parquet":
-            file = parquet.ParquetFile(pa.BufferReader(data))
-            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-            said = sum(group.total_byte_size for group in groups)
-            cells = 8 * file.metadata.num_rows * file.metadata.num_columns  # repeated at no cost
-            check_size(source.name, len(data), max(said, cells))
-            table = file.read()
-        else:
-            with ipc.open_file(pa.BufferReader(data)) as reader:
-                table = reader.read_all()
-        table.validate(full=True)  # damaged lengths lead outside of it
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{source.name} cannot be read as {kind}: {reason}") from None
-    return from_frame(table, source.name, words)
+        data = read_all(source.name, stream)
+    return from_frame(columnar.READERS[kind](source.name, data), source.name, words)
 
 
 def _column(nw: Any, source: str, name: str, series: Any, as_words: bool) -> Column:
@@ -104,7 +88,7 @@ def _column(nw: Any, source: str, name: str, series: Any, as_words: bool) -> Col
         cells[:] = series.to_list()
         return as_column(name, cells, text=as_words)
     except (OverflowError, ValueError, TypeError) as error:
-        return _left_out(source, name, " ".join(str(error).split()), series)
+        return _left_out(source, name, one_line(error), series)
 
 
 def _left_out(source: str, name: str, reason: str, series: Any) -> Column:

@@ -1,0 +1,163 @@
+"""Files of Apache Parquet and Arrow, read by pyarrow: no more of them than they may hold.
+
+What a file says of itself is added up before it is unpacked: compressed buffers, values that are
+repeated at no cost, and words that a dictionary holds once.
+"""
+
+import contextlib
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import compute, ipc, parquet
+
+from funcnet.datasets.limits import check_size
+from funcnet.text import one_line
+
+_WHOLE = {  # types of words, and what holds more than 2 GiB of them
+    **dict.fromkeys((pa.string(), pa.large_string(), pa.string_view()), pa.large_string()),
+    **dict.fromkeys((pa.binary(), pa.large_binary(), pa.binary_view()), pa.large_binary()),
+}
+_DICTIONARY, _BATCH = "dictionary", "record batch"  # messages that have buffers
+
+
+def read_parquet(name: str, data: bytes) -> Any:
+    """The pyarrow.Table in a file of Parquet.
+
+    Args:
+      name: of the file, for errors.
+      data: its bytes.
+    Raises:
+      ValueError: it is damaged, or would unpack to too much.
+    """
+    with _readable(name, "parquet"):
+        found = parquet.ParquetFile(pa.BufferReader(data)).metadata
+        leaves = [found.schema.column(i) for i in range(found.num_columns)]
+        groups = [found.row_group(i) for i in range(found.num_row_groups)]
+        said = sum(group.total_byte_size for group in groups)
+        values = sum(
+            max(group.num_rows, group.column(i).num_values) * max(8, leaf.length or 0)
+            for group in groups
+            for i, leaf in enumerate(leaves)
+        )
+        check_size(name, len(data), max(said, values))
+        # Words stay in a dictionary until it is known how long they all are.
+        words = [leaf.path for leaf in leaves if _is_text(leaf)]
+        table = parquet.ParquetFile(pa.BufferReader(data), read_dictionary=words).read()
+        _check(name, data, table)
+        fields = zip(found.schema.to_arrow_schema(), table.schema.types, strict=True)
+        return table.cast(pa.schema([(f.name, _WHOLE.get(f.type, kind)) for f, kind in fields]))
+
+
+def read_arrow(name: str, data: bytes) -> Any:
+    """The pyarrow.Table in a file of Arrow (IPC, Feather); see `read_parquet`."""
+    with _readable(name, "arrow"):
+        buffer, size = pa.py_buffer(data), 0
+        for place in _blocks(memoryview(data)):
+            size += _unpacked(ipc.read_message(pa.BufferReader(buffer[place:])))
+            check_size(name, len(data), size)
+        with ipc.open_file(pa.BufferReader(buffer)) as reader:
+            table = reader.read_all()
+        _check(name, data, table)
+        return table
+
+
+READERS: dict[str, Callable[[str, bytes], Any]] = {"parquet": read_parquet, "arrow": read_arrow}
+
+
+@contextlib.contextmanager
+def _readable(name: str, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, struct.error, UnicodeError, IndexError) as error:
+        raise ValueError(f"{name} cannot be read as {kind}: {one_line(error)}") from None
+
+
+def _is_text(leaf: Any) -> bool:
+    return leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type != "DECIMAL"
+
+
+def _check(name: str, data: bytes, table: Any) -> None:
+    """Raise unless the lengths in a table lead nowhere else, and all words are not too long."""
+    table.validate(full=True)
+    size = sum(_length(chunk) for column in table.columns for chunk in column.chunks)
+    check_size(name, len(data), size)
+
+
+def _length(array: Any) -> int:
+    """The bytes of the words that an array refers to, which may be one word often."""
+    if pa.types.is_dictionary(array.type):
+        of_each = _length_of_each(array.dictionary)
+        return compute.sum(of_each.take(array.indices)).as_py() or 0
+    return compute.sum(_length_of_each(array)).as_py() or 0
+
+
+def _length_of_each(array: Any) -> Any:
+    kind = array.type
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        views = np.frombuffer(array.buffers()[1] or b"", "<i4").reshape(-1, 4)
+        return pa.array(views[array.offset : array.offset + len(array), 0])
+    if kind in _WHOLE:
+        return compute.binary_length(array)
+    return pa.nulls(len(array), pa.int32())
+
+
+# Arrow says in flatbuffers where its batches are and how large their buffers: tables, whose fields
+# are found by a table of places. https://arrow.apache.org/docs/format/Columnar.html, File.fbs and
+# Message.fbs
+
+
+def _blocks(data: memoryview) -> list[int]:
+    """Where the dictionaries and the batches of a file are, as what it ends with says."""
+    (length,) = struct.unpack_from("<i", data, len(data) - 10)  # and ARROW1
+    end = data[max(len(data) - 10 - length, 0) :]
+    vectors = [_items(end, _field(end, _table(end, 0), number), 24) for number in (2, 3)]
+    return [place for each in vectors for place, *_ in struct.iter_unpack("<qqq", each)]
+
+
+def _unpacked(message: Any) -> int:
+    """The bytes of the buffers of a message, unpacked; 8 for each value, if they are less."""
+    if message.type not in (_DICTIONARY, _BATCH):
+        return 0
+    data = memoryview(message.metadata)
+    batch = _table(data, _field(data, _table(data, 0), 2))
+    if message.type == _DICTIONARY:
+        batch = _table(data, _field(data, batch, 1))
+    values = sum(max(length, 0) for length, _ in _pairs(data, _field(data, batch, 1)))
+    buffers = _pairs(data, _field(data, batch, 2))
+    size = sum(max(length, 0) for _, length in buffers)
+    if _field(data, batch, 3):  # it is compressed, but for buffers that say -1
+        body = memoryview(message.body)
+        said = [struct.unpack_from("<q", body, at)[0] for at, length in buffers if length]
+        size += sum(max(length, 0) for length in said)
+    return max(size, 8 * values)
+
+
+def _table(data: memoryview, at: int) -> int:
+    """Where the table is that a place points to."""
+    return at + struct.unpack_from("<I", data, at)[0]
+
+
+def _field(data: memoryview, table: int, number: int) -> int:
+    """Where a field of a table is; 0 if it has none."""
+    places = table - struct.unpack_from("<i", data, table)[0]
+    if 4 + 2 * number >= struct.unpack_from("<H", data, places)[0]:
+        return 0
+    place = struct.unpack_from("<H", data, places + 4 + 2 * number)[0]
+    return table + place if place else 0
+
+
+def _pairs(data: memoryview, at: int) -> list[tuple[int, int]]:
+    """The structs of two integers in a vector."""
+    return list(struct.iter_unpack("<qq", _items(data, at, 16)))
+
+
+def _items(data: memoryview, at: int, size: int) -> memoryview:
+    """The structs of so many bytes in a vector; none if there is no vector."""
+    if not at:
+        return data[:0]
+    start = _table(data, at)
+    count = struct.unpack_from("<I", data, start)[0]
+    return data[start + 4 : start + 4 + size * count]
