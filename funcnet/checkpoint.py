@@ -9,11 +9,14 @@ import jax
 import numpy as np
 
 from funcnet.datasets.encoding import Encoding, from_json
+from funcnet.datasets.notes import naming_file
+from funcnet.files import parse_json
 from funcnet.layer import Layer
 from funcnet.model import Model
 from funcnet.preprocess import Preprocess, check_kind
 from funcnet.step import TrainState
 from funcnet.tensors import as_leaf, load_tensors, nest, save_tensors, tree_leaves
+from funcnet.text import visible
 from funcnet.tree import FrozenDict, path_name
 
 __all__ = ["load_model", "load_state", "save_model", "save_state"]
@@ -59,9 +62,10 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
       ImportError: safetensors is not installed.
     """
     leaves, metadata = load_tensors(path, kind="model")
-    trees = nest(leaves)
     kind = metadata.get("preprocess", "")
-    check_kind(kind)
+    with naming_file(f"{path}"):
+        trees = nest(leaves)
+        check_kind(kind)
     params, state, stats = (trees.get(k, FrozenDict()) for k in ("params", "state", "preprocess"))
     return Model(net, params, state, Preprocess(kind, stats), encoding=_encoding(path, metadata))
 
@@ -70,8 +74,9 @@ def _encoding(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> Enco
     text = metadata.get("encoding", "")
     if not text:
         return None
+    content = parse_json(text, path)
     try:
-        return from_json(json.loads(text))
+        return from_json(content)
     except ValueError as error:
         raise ValueError(f"{path} is damaged: the encoding of its table: {error}") from None
 
@@ -156,9 +161,8 @@ def tree_like(
             problems.append(f"{name} is {theirs} there and {mine} here")
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(
-            f"{where} is of another net or optimizer: {'; '.join(sorted(problems)[:3])}{more}"
-        )
+        found_there = visible("; ".join(sorted(problems)[:3]))
+        raise ValueError(f"{where} is of another net or optimizer: {found_there}{more}")
     ordered = [convert(found[name]) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), ordered)
 

@@ -25,13 +25,14 @@ from funcnet.bind import Bound
 from funcnet.checkpoint import path_leaves, tree_like
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import fingerprint
-from funcnet.files import locked, naming, remove_stale
+from funcnet.files import locked, naming, parse_json, remove_stale
 from funcnet.layer import Layer
 from funcnet.loop import machine
 from funcnet.optim import Optimizer
 from funcnet.preprocess import Preprocess
 from funcnet.step import TrainState
 from funcnet.tensors import load_tensors, save_tensors
+from funcnet.text import one_line, visible
 from funcnet.tree import Tree
 
 SINCE = {"monitor": "'val_accuracy'"}  # what older ones do not say
@@ -102,8 +103,8 @@ class Checkpoints:
         except ValueError as error:
             before = f"from {self._path(numbers[-2]).name}" if len(numbers) > 1 else "anew"
             raise ValueError(f"{error}; without this file the run goes on {before}") from None
+        facts = parse_json(metadata.get("run", ""), path)
         try:
-            facts = json.loads(metadata["run"])
             identity = {**SINCE, **facts["identity"]}
             check_identity(identity, self._identity, path, "run")
             train_state = tree_like(leaves, like, path, "run")
@@ -112,12 +113,14 @@ class Checkpoints:
                 params, state = tree_like(leaves, best_like, path, "best")
                 best = Best(params, state, facts["best"])
             names = facts["columns"]
-            columns = {name: np.array(leaves[f"history/{name}"]) for name in names}
+            columns = {name: np.array(leaves[f"history/{name}"]) for name in ("loss", *names)}
+            by = facts["by"]
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: it lacks {error}") from None
-        if facts["by"] != made_by():
+            raise ValueError(f"{path} is damaged: it lacks {one_line(error)}") from None
+        _check_progress(facts["best"], columns, path)
+        if by != made_by():
             warnings.warn(
-                f"{path} was made on another machine or by another version: {facts['by']}, "
+                f"{path} was made on another machine or by another version: {by}, "
                 f"here {made_by()}; from here on roundings may differ",
                 stacklevel=4,
             )
@@ -275,6 +278,20 @@ def earlier_state(path: str | os.PathLike[str], like: TrainState, before: int) -
     return tree_like(load_tensors(file, kind="checkpoint")[0], like, file, "run")
 
 
+def _check_progress(best: Any, columns: Mapping[str, np.ndarray], path: Path) -> None:
+    """Raise unless these are the numbers of a `Best`, or None, and the columns of a History."""
+    if best is not None and not (
+        isinstance(best, dict)
+        and best.keys() == {"epoch", "accuracy", "loss"}
+        and all(isinstance(number, int | float) for number in best.values())
+    ):
+        raise ValueError(f"{path} is damaged: its best model is {checks.cut(best)}")
+    shapes = {column.shape for name, column in columns.items() if name != "loss"}
+    one_length = [len(shape) for shape in shapes] == [1] and "epoch" in columns
+    if columns["loss"].ndim != 1 or (shapes and not one_length):
+        raise ValueError(f"{path} is damaged: the columns of its history do not go together")
+
+
 def files_in(directory: Path) -> list[Path]:
     """What is in a directory."""
     with naming(directory):
@@ -351,6 +368,7 @@ def _name(function: Any) -> str:
 
 def _difference(there: str, here: str) -> tuple[str, str]:
     """Two texts that differ without most of what is the same in them."""
+    there = visible(there)
     if max(len(there), len(here)) <= 80:
         return there, here
     start = next((i for i, (a, b) in enumerate(zip(there, here, strict=False)) if a != b), 0)

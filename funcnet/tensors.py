@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +18,9 @@ import ml_dtypes
 import numpy as np
 
 from funcnet import checks
-from funcnet.files import write_atomically
+from funcnet.datasets.limits import check_size
+from funcnet.files import open_file, parse_json, write_atomically
+from funcnet.text import one_line
 from funcnet.tree import FrozenDict, freeze, path_name
 from funcnet.versions import check_version, lift, stamp, version_of
 
@@ -55,6 +56,7 @@ _OTHERS = {
         if hasattr(ml_dtypes, name)  # of an older one, which knows fewer
     },
 }
+DEPTH = 100  # of trees, at most
 _NUMBERS = {"bool": "?", "int": "<i8", "float": "<f8", "complex": "<c16"}  # of Python
 _WITHOUT_FACTS = {"model": 1, "member": 1}  # the last versions whose checksum is of tensors alone
 
@@ -144,13 +146,18 @@ def load_tensors(
       OSError: it cannot be read.
     """
     safetensors = _safetensors()
-    data = Path(path).read_bytes()
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        check_size(f"{path}", size, size)
+        data = file.read()
     try:
         tensors = {name: _array(view) for name, view in safetensors.deserialize(data)}
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata = dict(header.get("__metadata__", {}))
     except Exception as error:  # its own errors share no base but Exception
-        raise ValueError(f"{path} is not a safetensors file, or is damaged: {error}") from None
+        raise ValueError(
+            f"{path} is not a safetensors file, or is damaged: {one_line(error)}"
+        ) from None
     version = version_of(kind, metadata)
     if version is None:
         raise ValueError(f"{path} is no {kind} that funcnet saved")
@@ -162,11 +169,14 @@ def load_tensors(
     if metadata.get("sha256") != _digest(said, tensors) or not sound:
         raise ValueError(f"{path} is damaged: its checksum does not match")
     leaves: dict[str, Any] = dict(tensors)
+    notes = parse_json(metadata.get("leaves", "{}"), path)
     try:
-        for name, note in json.loads(metadata.get("leaves", "{}")).items():
+        for name, note in notes.items():
             leaves[name] = _restored(tensors[name], note)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{path} is damaged, or of a newer JAX: its leaves: {error}") from None
+        raise ValueError(
+            f"{path} is damaged, or of a newer JAX: its leaves: {one_line(error)}"
+        ) from None
     return lift(kind, version, leaves, path), metadata
 
 
@@ -194,13 +204,20 @@ def nest(leaves: Mapping[str, Any]) -> FrozenDict:
 
     Arrays are JAX arrays; those of 64 bits, which JAX would round unless x64 is enabled, stay NumPy
     arrays, read-only.
+
+    Raises:
+      ValueError: a leaf is in the place of a dict, or within more of them than trees have.
     """
     nested: dict[str, Any] = {}
     for name, leaf in leaves.items():
         *parents, last = name.split("/")
         place = nested
-        for parent in parents:
+        for parent in parents if len(parents) <= DEPTH else ():
             place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                break
+        if not isinstance(place, dict) or last in place or len(parents) > DEPTH:
+            raise ValueError(f"there can be no leaf {checks.cut(name)}")
         place[last] = leaf
     return _frozen(nested)
 
