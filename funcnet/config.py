@@ -6,7 +6,8 @@ in rules.py.
 """
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -20,11 +21,12 @@ from funcnet.datasets.splits import FRACTION, TEST_FRACTION, VAL_FRACTION
 from funcnet.named import describe_steps
 from funcnet.option import Option, option_field
 from funcnet.preprocess import PREPROCESSINGS
-from funcnet.versions import lift, version_of
+from funcnet.versions import FACTS, lift, stamp, version_of
 
 __all__ = ["Config"]
 
 BATCH_SIZE = 50  # unless it is given, or the data are fewer
+_names = ", ".join
 MATMUL_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
@@ -41,10 +43,6 @@ def _hyper(name: str, metavar: str, besides: str = "") -> Any:
     default = ", ".join([f"{usual:g}", *others]).replace("e-0", "e-")
     help = f"of {', '.join(known)}; {default} if not given{besides}"
     return option_field(None, help, "optimizer", metavar, range=optim.HYPER_PARAMETERS[name])
-
-
-def _names(table: Iterable[str]) -> str:
-    return ", ".join(table)
 
 
 MODELS = ("best", "last")
@@ -539,11 +537,16 @@ def lifted(kind: str, content: Mapping[str, Any], where: object) -> dict[str, An
 
 
 def stored_config(content: Mapping[str, Any], where: object) -> Config:
-    """The Config in what `lifted` gives; what is no option is not looked at.
+    """The Config in what `lifted` gives; of what is not known, such as options to come, it warns.
 
     Raises:
       ValueError: it is damaged.
     """
+    for name in [n for n in content if n not in {*OPTIONS, *FACTS, *stamp("run")}]:
+        near = checks.nearest(name, OPTIONS)
+        hint = f"; did you mean {near!r}?" if near else ""
+        text = f"{where} has {checks.cut(name)}, which this funcnet does not know{hint}"
+        warnings.warn(text, stacklevel=2)
     for name, known in OPTIONS.items():
         if name not in content:
             if known.needed:
@@ -552,7 +555,7 @@ def stored_config(content: Mapping[str, Any], where: object) -> Config:
         try:
             known.check(name, content[name])
         except (TypeError, ValueError):
-            raise ValueError(f"{where} is damaged: {name} is {content[name]!r}") from None
+            raise ValueError(f"{where} is damaged: {name} is {checks.cut(content[name])}") from None
     try:
         return Config(**{name: content[name] for name in OPTIONS if name in content})
     except ValueError as error:

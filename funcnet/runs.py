@@ -25,14 +25,14 @@ from typing import Any, NamedTuple
 from funcnet import checks
 from funcnet.checkpoint import load_model, save_model
 from funcnet.checkpoints import has_checkpoints
-from funcnet.config import ALIASES, MODELS, Config, lifted, stored_config
-from funcnet.files import LOCK, locked, naming, write_atomically
+from funcnet.config import MODELS, Config, lifted, stored_config
+from funcnet.files import LOCK, locked, naming, read_json, write_atomically
 from funcnet.layer import Layer
 from funcnet.model import Model
 from funcnet.plots import plot_history
 from funcnet.recipes import build_net
 from funcnet.train import FitResult, History
-from funcnet.versions import stamp, version_of
+from funcnet.versions import FACTS, stamp, version_of
 
 __all__ = ["load_run"]
 
@@ -57,22 +57,14 @@ class Record(NamedTuple):
       config: the Config.
       facts: what else there is to know of the run: title, recipe, versions, machine,
         class_names, data_sha256, status, results; of a sweep also settings, halve_at, chunk_size.
-      unknown: names that it holds besides, such as options of a funcnet to come.
     """
 
     config: Config
     facts: dict[str, Any]
-    unknown: tuple[str, ...] = ()
 
     def having(self, **facts: Any) -> "Record":
         """The Record with more facts."""
         return self._replace(facts={**self.facts, **facts})
-
-
-FACTS = (
-    *("title", "recipe", "versions", "machine", "class_names", "data_sha256", "status", "results"),
-    *("settings", "halve_at", "chunk_size"),
-)
 
 
 def create_run(path: str | os.PathLike[str], record: Record, *, overwrite: bool = False) -> Path:
@@ -211,19 +203,17 @@ def write_history(path: Path, history: History) -> None:
 
 
 def load_record(path: str | os.PathLike[str]) -> Record:
-    """What the config.json of a run directory holds, of any version.
+    """What the config.json of a run directory holds, of any version; see `stored_config`.
 
     Raises:
       FileNotFoundError: there is none. ValueError: it is damaged, of a newer version or no run's.
     """
     file, content = read_config(path, "run")
     config = stored_config(lifted("run", content, file), file)
-    facts = facts_of(content)
-    known = {*config, *ALIASES, *facts, *stamp("run")}
-    record = Record(config, facts, tuple(name for name in content if name not in known))
+    record = Record(config, facts_of(content))
     names = record.facts.get("class_names")
     if not isinstance(names, list) or not names:
-        raise ValueError(f"{file} is damaged: class_names is {names!r}")
+        raise ValueError(f"{file} is damaged: class_names is {checks.cut(names)}")
     return record
 
 
@@ -232,12 +222,16 @@ def read_config(path: str | os.PathLike[str], kind: str) -> tuple[Path, dict[str
     file = Path(path) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{path} is no {kind} directory: it has no config.json")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}") from None
+    content = read_json(file)
     if not isinstance(content, dict):
         raise ValueError(f"{file} is not the configuration of a funcnet {kind}")
+    for name, each in facts_of(content).items():
+        if not isinstance(each, FACTS[name]):
+            raise ValueError(f"{file} is damaged: {name} is {checks.cut(each)}")
+    if not all(isinstance(name, str) for name in content.get("class_names", ())):
+        raise ValueError(f"{file} is damaged: its class_names are not all names")
+    if not isinstance(content.get("results", {}).get("epochs", 0), int):
+        raise ValueError(f"{file} is damaged: the epochs in its results are no number")
     return file, content
 
 
@@ -261,9 +255,13 @@ def load_run(path: str | os.PathLike[str], *, model: str | None = None) -> Model
     """
     if model is not None and model not in MODELS:
         raise ValueError(checks.unknown("model", model, MODELS))
-    record = load_record(path)
+    return run_model(path, load_record(path), model)
+
+
+def run_model(path: str | os.PathLike[str], record: Record, which: str | None) -> Model:
+    """The model of a run, see `load_run`, whose record is loaded."""
     net = build_net(record.config, len(record.facts["class_names"]))
-    return load_run_model(path, net, which=model or record.config.model or "best")
+    return load_run_model(path, net, which=which or record.config.model or "best")
 
 
 def load_run_model(path: str | os.PathLike[str], net: Layer, *, which: str = "best") -> Model:

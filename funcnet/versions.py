@@ -12,6 +12,15 @@ from typing import Any
 VERSIONS = {"run": 3, "sweep": 4, "member": 3, "model": 2, "state": 1, "checkpoint": 1}
 
 
+# What a config.json holds besides options and its stamp, and what that is.
+FACTS: dict[str, Any] = {
+    **dict.fromkeys(("title", "recipe", "data_sha256", "status"), str | None),
+    **dict.fromkeys(("versions", "machine", "results"), dict),
+    **dict.fromkeys(("class_names", "settings", "halve_at"), list),
+    "chunk_size": int | None,
+}
+
+
 def stamp(kind: str) -> dict[str, Any]:
     """What content of a kind says of itself: `format`, for older readers, and `version`."""
     return {"format": f"funcnet {kind} {VERSIONS[kind]}", "version": VERSIONS[kind]}
@@ -19,7 +28,7 @@ def stamp(kind: str) -> dict[str, Any]:
 
 def version_of(kind: str, content: Mapping[str, Any]) -> int | None:
     """The version of content of a kind; None if it is of no kind or of another one."""
-    found = re.fullmatch(rf"funcnet {kind} (\d+)", str(content.get("format")))
+    found = re.fullmatch(rf"funcnet {kind} ([1-9]\d{{0,8}})", str(content.get("format")))
     if found is None or str(content.get("version", found[1])) != found[1]:
         return None
     return int(found[1])

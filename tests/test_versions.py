@@ -231,7 +231,7 @@ def test_a_field_that_is_not_known_is_said(copy):
         0,
         run("evaluate", STORED / "run-1")[1].replace(str(STORED / "run-1"), str(path)),
     )
-    assert err == f"warning: {path}/config.json has to_come, which this funcnet does not know\n"
+    assert err == f"warning: {path}/config.json has 'to_come', which this funcnet does not know\n"
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -13,7 +13,7 @@ import jax
 
 import funcnet as fn
 from funcnet import runs
-from funcnet.cli.options import given_options, listed
+from funcnet.cli.options import given_options
 from funcnet.config import Config, replaced
 from funcnet.datasets import load_dataset
 from funcnet.datasets.dataset import fingerprint
@@ -25,6 +25,7 @@ from funcnet.datasets.sources import STDIN
 from funcnet.datasets.tables import ENDS, label_of, load_table, read_table
 from funcnet.loop import machine
 from funcnet.runs import Record
+from funcnet.text import visible
 
 
 def make_config(args: argparse.Namespace) -> Config:
@@ -86,7 +87,7 @@ def noted() -> Iterator[None]:
         finally:  # also where a guess has led to an error
             for note in notes:
                 what = "note" if issubclass(note.category, DataWarning) else "warning"
-                print(f"{what}: {note.message}", file=sys.stderr)
+                print(f"{what}: {visible(str(note.message))}", file=sys.stderr)
 
 
 def with_data(record: Record, dataset: fn.Dataset) -> Record:
@@ -109,12 +110,7 @@ def check_data(record: Record, dataset: fn.Dataset, problem: str) -> None:
 
 def load_run(path: str, which: str | None) -> tuple[Record, fn.Model, str]:
     """The record of a run directory, its model, and which: that which counted if None is said."""
-    record = runs.load_record(path)
-    if record.unknown:
-        names = listed(record.unknown)
-        print(
-            f"warning: {path}/config.json has {names}, which this funcnet does not know",
-            file=sys.stderr,
-        )
+    with noted():
+        record = runs.load_record(path)
     which = which or record.config.model or "best"
-    return record, runs.load_run(path, model=which), which
+    return record, runs.run_model(path, record, which), which

@@ -14,6 +14,8 @@ from funcnet.checkpoints import earlier_state, made_by
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import check_data, load_data, load_run
 from funcnet.config import Config
+from funcnet.files import open_file
+from funcnet.text import one_line
 from funcnet.train import MONITOR
 from funcnet.tree import named_leaves
 
@@ -50,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     done = record.facts.get("results", {}).get("epochs")
     if not done:
         raise ValueError(f"{path} has no epoch that could be trained again")
+    stored = _losses(path / "losses.csv")
     dataset = load_data(record.config)
     check_data(record, dataset, "since the run")
     net, optimizer, trained_on, options = fn.experiment(record.config, dataset)
@@ -77,7 +80,6 @@ def run(args: argparse.Namespace) -> int:
         },
     )
     losses = result.history.loss
-    stored = np.loadtxt(path / "losses.csv", delimiter=",", skiprows=1, ndmin=2)[:, 1]
     first = len(stored) - len(losses)  # the number of steps that were not trained again
     lines = _differences(stored[first:], losses, first, last, result.model)
     count = checks.plural(len(losses), "step")
@@ -88,6 +90,15 @@ def run(args: argparse.Namespace) -> int:
     for line in lines:
         print(f"  {line}")
     return 1
+
+
+def _losses(file: Path) -> np.ndarray:
+    """The losses of the steps of a run, as they were written."""
+    with open_file(file) as opened:
+        try:
+            return np.loadtxt(opened, delimiter=",", skiprows=1, ndmin=2, usecols=[1])[:, 0]
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged: {one_line(error)}") from None
 
 
 def _say_where(facts: dict[str, Any]) -> None:
