@@ -13,7 +13,7 @@ from funcnet.datasets.notes import naming_file
 from funcnet.files import parse_json
 from funcnet.layer import Layer
 from funcnet.model import Model
-from funcnet.preprocess import Preprocess, check_kind
+from funcnet.preprocess import Preprocess, check_preprocess
 from funcnet.step import TrainState
 from funcnet.tensors import as_leaf, load_tensors, nest, save_tensors, tree_leaves
 from funcnet.text import visible
@@ -62,12 +62,16 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
       ImportError: safetensors is not installed.
     """
     leaves, metadata = load_tensors(path, kind="model")
-    kind = metadata.get("preprocess", "")
     with naming_file(f"{path}"):
         trees = nest(leaves)
-        check_kind(kind)
-    params, state, stats = (trees.get(k, FrozenDict()) for k in ("params", "state", "preprocess"))
-    return Model(net, params, state, Preprocess(kind, stats), encoding=_encoding(path, metadata))
+        params, state, stats = (
+            trees.get(k, FrozenDict()) for k in ("params", "state", "preprocess")
+        )
+        if not all(isinstance(tree, FrozenDict) for tree in (params, state, stats)):
+            raise ValueError("params, state and preprocess are not all trees")
+        preprocess = Preprocess(metadata.get("preprocess", ""), stats)
+        check_preprocess(preprocess)
+    return Model(net, params, state, preprocess, encoding=_encoding(path, metadata))
 
 
 def _encoding(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> Encoding | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.sweeps.table import RESULTS
+from funcnet.text import visible
 from funcnet.train import History
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def plot_history(history: History, *, title: str | None = None) -> "Figure":
     accuracies.set(title="Accuracy", xlabel="Epoch", ylabel="Accuracy (%)")
     if accuracies.lines:
         accuracies.legend(loc="best")
-    figure.suptitle(title or "")
+    _write_title(figure, title)
     return figure
 
 
@@ -73,7 +74,7 @@ def plot_histories(histories: Mapping[str, History], *, title: str | None = None
     for axes in (losses, train, val):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(loc="best", ncol=2)
-    figure.suptitle(title or "")
+    _write_title(figure, title)
     return figure
 
 
@@ -164,7 +165,7 @@ def plot_heat_map(
                 text, color = _number(number), "white" if dark else "black"
                 each.text(i, j, text, ha="center", va="center", color=color, fontsize=8)
     figure.colorbar(image, ax=list(axes), label=_value_label(value))
-    figure.suptitle(title or "")
+    _write_title(figure, title)
     return figure
 
 
@@ -212,7 +213,7 @@ def plot_lines(
     axes.set(xlabel=_label(x), ylabel=_value_label(value))
     if lines:
         axes.legend(loc="best")
-    figure.suptitle(title or "")
+    _write_title(figure, title)
     return figure
 
 
@@ -260,8 +261,13 @@ def plot_parallel(
     for spine in axes.spines.values():
         spine.set_visible(False)
     figure.colorbar(ScalarMappable(norm, colors), ax=axes, label=_value_label(value))
-    figure.suptitle(title or "")
+    _write_title(figure, title)
     return figure
+
+
+def _write_title(figure: "Figure", title: str | None) -> None:
+    """Above the picture, as it is: the name of a file, with dollars in it, is no formula."""
+    figure.suptitle(visible(title or ""), parse_math=False)
 
 
 def _heights(axes: Any, place: int, rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Preprocessing that is fitted on the training data and travels with the model."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -253,12 +253,14 @@ class Kind(NamedTuple):
       name: how options name it.
       step: the fitter, with its argument and what it does, in words.
       apply: `apply(stats, x)`, of JAX arrays or of NumPy arrays in float64, x [N, ...].
+      stats: the names of what was fitted.
       computes: whether it computes with the inputs, so that how they are rounded before matters.
     """
 
     name: str
     step: Step
     apply: Callable[[Any, Any], Any]
+    stats: tuple[str, ...]
     computes: bool = True
 
 
@@ -268,32 +270,38 @@ KINDS = {
         "mean",
         Step(subtract_mean, "subtract the mean of the training data"),
         _apply_subtract_mean,
+        ("mean",),
     ),
-    "no_preprocess": Kind("none", Step(no_preprocess, "nothing"), _apply_nothing, False),
+    "no_preprocess": Kind("none", Step(no_preprocess, "nothing"), _apply_nothing, (), False),
     "standardize": Kind(
         "standardize",
         Step(standardize, "divide by the standard deviation, too"),
         _apply_standardize,
+        ("mean", "scale"),
     ),
     "standardize_numbers": Kind(
         "numbers",
         Step(standardize_numbers, "standardize, but for columns of 0 and 1 alone"),
         _apply_standardize,
+        ("mean", "scale"),
     ),
     "normalize_contrast": Kind(
         "contrast",
         Step(normalize_contrast, "mean 0 and variance 1 for each example", "epsilon", float),
         _apply_normalize_contrast,
+        ("epsilon",),
     ),
     "whiten": Kind(
         "whiten",
         Step(whiten, "principal components of variance 1", "dim"),
         _apply_whiten,
+        ("mean", "matrix"),
     ),
     "shuffle_features": Kind(
         "shuffle",
         Step(shuffle_features, "the features in another order", "seed"),
         _apply_shuffle_features,
+        ("order",),
         False,
     ),
 }
@@ -332,10 +340,15 @@ def chain(*fitters: Callable[[Any], Preprocess]) -> Callable[[Any], Preprocess]:
     return fit_all
 
 
-def check_kind(kind: str) -> None:
-    """Raise a ValueError unless `kind` is one in `KINDS`, or several joined by "+"."""
-    for part in kind.split("+"):
-        checks.choose("preprocessing", part, KINDS)
+def check_preprocess(preprocess: Preprocess) -> None:
+    """Raise a ValueError unless its kinds are in `KINDS`, and its stats are those of such."""
+    for kind in preprocess.kind.split("+"):
+        checks.choose("preprocessing", kind, KINDS)
+    for part in _parts_of(preprocess):
+        for name in KINDS[part.kind].stats:
+            known = part.stats.get(name) if isinstance(part.stats, Mapping) else None
+            if getattr(getattr(known, "dtype", None), "kind", None) not in ("b", "i", "u", "f"):
+                raise ValueError(f"the preprocessing {part.kind} has no numbers called {name}")
 
 
 def _stats(**values: Any) -> FrozenDict:

@@ -22,6 +22,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from funcnet import checks
 from funcnet.checkpoint import load_model, save_model
 from funcnet.checkpoints import has_checkpoints
@@ -210,6 +212,8 @@ def load_record(path: str | os.PathLike[str]) -> Record:
     """
     file, content = read_config(path, "run")
     config = stored_config(lifted("run", content, file), file)
+    if config.epochs is None:
+        raise ValueError(f"{file} is damaged: it has no number of epochs")
     record = Record(config, facts_of(content))
     names = record.facts.get("class_names")
     if not isinstance(names, list) or not names:
@@ -275,7 +279,11 @@ def load_run_model(path: str | os.PathLike[str], net: Layer, *, which: str = "be
         raise FileNotFoundError(
             f"{file} is not there: the run did not finish; funcnet train --resume {path} goes on"
         )
-    return load_model(file, net)
+    model = load_model(file, net)
+    dtypes = {str(getattr(leaf, "dtype", "a number")) for leaf in jax.tree.leaves(model.params)}
+    if len(dtypes) != 1 or "float" not in min(dtypes):
+        raise ValueError(f"{file} is damaged: its parameters are {', '.join(sorted(dtypes))}")
+    return model
 
 
 def _is_run(path: Path) -> bool:

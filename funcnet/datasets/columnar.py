@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyarrow import compute, ipc, parquet
 
 from funcnet.datasets.limits import check_size
+from funcnet.datasets.notes import listed, note
 from funcnet.text import one_line
 
 _WHOLE = {  # types of words, and what holds more than 2 GiB of them
@@ -36,19 +37,21 @@ def read_parquet(name: str, data: bytes) -> Any:
         found = parquet.ParquetFile(pa.BufferReader(data)).metadata
         leaves = [found.schema.column(i) for i in range(found.num_columns)]
         groups = [found.row_group(i) for i in range(found.num_row_groups)]
-        said = sum(group.total_byte_size for group in groups)
-        values = sum(
-            max(group.num_rows, group.column(i).num_values) * max(8, leaf.length or 0)
-            for group in groups
-            for i, leaf in enumerate(leaves)
-        )
-        check_size(name, len(data), max(said, values))
+        said = sum(max(group.total_byte_size, 0) for group in groups)
+        row = sum(max(8, leaf.length or 0) for leaf in leaves)  # bytes, repeated at no cost
+        check_size(name, len(data), max(said, row * sum(group.num_rows for group in groups)))
+        # How many values lists have is not said: they are no cells, and stay where they are.
+        cells = [leaf.path for leaf in leaves if not leaf.max_repetition_level]
+        if lists := [leaf.path for leaf in leaves if leaf.max_repetition_level]:
+            note(f"{name}: left out, since they hold lists: {listed(lists)}")
         # Words stay in a dictionary until it is known how long they all are.
         words = [leaf.path for leaf in leaves if _is_text(leaf)]
-        table = parquet.ParquetFile(pa.BufferReader(data), read_dictionary=words).read()
+        file = parquet.ParquetFile(pa.BufferReader(data), read_dictionary=words)
+        table = file.read(columns=cells)
         _check(name, data, table)
-        fields = zip(found.schema.to_arrow_schema(), table.schema.types, strict=True)
-        return table.cast(pa.schema([(f.name, _WHOLE.get(f.type, kind)) for f, kind in fields]))
+        plain = {field.name: field.type for field in found.schema.to_arrow_schema()}
+        fields = [(f.name, _WHOLE.get(plain.get(f.name), f.type)) for f in table.schema]
+        return table.cast(pa.schema(fields))
 
 
 def read_arrow(name: str, data: bytes) -> Any:
@@ -71,7 +74,7 @@ READERS: dict[str, Callable[[str, bytes], Any]] = {"parquet": read_parquet, "arr
 def _readable(name: str, kind: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError, struct.error, UnicodeError, IndexError) as error:
+    except (pa.ArrowException, OSError, EOFError, struct.error, UnicodeError) as error:
         raise ValueError(f"{name} cannot be read as {kind}: {one_line(error)}") from None
 
 

@@ -41,6 +41,8 @@ def from_frame(data: Any, source: str, words: tuple[str, ...] = ()) -> Table:
         frame = nw.from_native(data, eager_only=True)
     except TypeError as error:
         raise TypeError(f"{source} is no data frame: {one_line(error)}") from None
+    except ValueError as error:  # names that occur twice
+        raise ValueError(f"{source}: {one_line(error)}") from None
     columns: dict[str, Column] = {}
     for original in frame.columns:
         name = str(original)

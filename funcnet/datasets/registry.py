@@ -37,7 +37,10 @@ def is_file(name: str) -> bool:
         return False
     if name == STDIN or Path(name).suffix.lower() in SUFFIXES:
         return True
-    return os.sep in name or Path(name).exists()
+    try:
+        return os.sep in name or Path(name).exists()
+    except OSError:  # no name of anything
+        return False
 
 
 def is_table_file(name: str) -> bool:

@@ -162,6 +162,6 @@ def _readable(
     file = open_packed()
     try:
         return bounded(_Unpacking(unpack, file), compressed=size, name=name)
-    except (NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:  # other compressions
+    except Exception as error:  # a dozen kinds, such as that of other compressions
         file.close()
         raise ValueError(f"{name} cannot be unpacked: {one_line(error)}") from None
