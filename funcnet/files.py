@@ -135,6 +135,7 @@ def locked(directory: Path) -> Iterator[None]:
             ) from None
         if not re.fullmatch(rb"\d*", os.read(descriptor, 100)):  # a hard link to it, perhaps
             raise ValueError(f"{path} is the file of something else: remove it")
+        os.lseek(descriptor, 0, os.SEEK_SET)
         with naming(path):
             if os.fstat(descriptor).st_ino != path.stat().st_ino:  # removed, and made anew
                 raise BlockingIOError(f"{directory} is in use: try again")
