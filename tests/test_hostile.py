@@ -727,6 +727,21 @@ def test_unknown_names_in_a_configuration_are_named_with_the_nearest(a_run, tmp_
         fn.experiment(content, fn.load_digits())
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("stored", ["cut-run-3", "sweep-3"])
+def test_every_command_says_unknown_names_in_a_line(stored, tmp_path):
+    shutil.copytree(STORED / stored, tmp_path / "kept")
+    change(tmp_path / "kept", learning_rat=1)
+    words = ["sweep", "show"] if stored == "sweep-3" else ["train", "--quiet", "--resume"]
+    code, _, err = run(*words, tmp_path / "kept")
+    assert code == 0
+    lines = [line for line in err.splitlines() if "learning_rat'" in line]
+    assert lines == [
+        f"warning: {tmp_path}/kept/config.json has 'learning_rat', which this funcnet does not "
+        "know; did you mean 'learning_rate'?"
+    ]
+
+
 def test_unknown_names_of_options_are_refused_with_the_nearest():
     digits = fn.load_digits()
     for use in (

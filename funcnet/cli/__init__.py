@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 
 import jax
@@ -44,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     args = _parse(argv)
     try:
-        code = args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show  # type: ignore[assignment]
+            code: int = args.run(args)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of our output, such as head, has gone
@@ -127,6 +130,11 @@ def _as_typed(message: str, argv: Sequence[str]) -> str:
             if any(word.split("=")[0] == alias for word in argv):
                 message = message.replace(option(name), alias)
     return message
+
+
+def _show(message: Warning | str, *rest: object) -> None:
+    """Print a warning as a line, without the place in the program where it is given."""
+    print(f"warning: {visible(str(message))}", file=sys.stderr)
 
 
 def _one_line(error: BaseException) -> str:
