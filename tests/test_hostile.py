@@ -623,6 +623,29 @@ def test_a_file_larger_than_the_memory_is_not_read(tmp_path):
         fn.read_inputs(tmp_path / "x.npy")
 
 
+SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "x"}
+ODD = {
+    "a folder of the name of a file": (
+        {"type": tarfile.DIRTYPE},
+        r"'cifar-10-batches-bin/test_batch\.bin' is neither a file nor a directory",
+    ),
+    "a map of holes that is none": ({"pax_headers": SPARSE}, r"is damaged \(."),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_members_of_other_kinds_are_refused(case, tmp_path):
+    facts, match = ODD[case]
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin")
+        for name, value in facts.items():
+            setattr(member, name, value)
+        member.size = 0 if member.isdir() else 1024
+        archive.addfile(member, io.BytesIO(b"x" * 1024))
+    with raises(rf"tar\.gz.* {match}"):
+        fn.load_cifar10(tmp_path)
+
+
 # Configurations
 
 

@@ -18,6 +18,7 @@ from funcnet.datasets import _download
 from funcnet.datasets.dataset import Dataset, Source
 from funcnet.datasets.sources import leads_out
 from funcnet.files import naming, sync, write_atomically
+from funcnet.text import one_line
 
 SLACK = 2**24  # bytes of an archive besides those of the files that are read: headers, a readme
 MEMBERS = 10_000
@@ -189,14 +190,11 @@ class Archive:
             with (
                 gzip.open(archive) as packed,
                 _Limited(packed, sum(self.sizes.values())) as stream,
-                tarfile.open(fileobj=stream, mode="r|") as tar,
             ):
-                for count, member in enumerate(tar):
-                    if count > MEMBERS:
-                        raise tarfile.ReadError(f"it has more than {MEMBERS:,} members")
+                for member, file in _members(stream):
                     self._check_member(archive, member)
                     if member.name in wanted:
-                        name, file = wanted.pop(member.name), tar.extractfile(member)
+                        name = wanted.pop(member.name)
                         assert file is not None  # it is a regular file
                         where = f"{archive}: {member.name}"
                         yield name, self._checked(where, name, member.size, file)
@@ -215,13 +213,16 @@ class Archive:
         name, largest = member.name, max(self.sizes.values())
         if leads_out(name):
             problem = "points outside the directory"
-        elif not (member.isdir() or member.isreg()) or member.issparse():
+        elif not (member.isreg() or self._is_folder(member)) or member.issparse():
             problem = "is neither a file nor a directory"
         elif member.size > largest:
             problem = f"has {member.size:,} bytes, more than the {largest:,} expected of any"
         else:
             return
         raise ValueError(f"{archive}: {name!r} {problem}; {self._again}")
+
+    def _is_folder(self, member: tarfile.TarInfo) -> bool:
+        return member.isdir() and Path(member.name).name not in self.sizes
 
     def _checked(self, where: str, name: str, size: int, file: IO[bytes]) -> bytes:
         """The `size` bytes of an open file, if they are what file `name` should be."""
@@ -254,6 +255,21 @@ class Archive:
                 sync(folder.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _members(stream: Any) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    """The members of an archive, as far as `MEMBERS`, each with its bytes if it is a file.
+
+    Whatever is raised for damage is a ReadError.
+    """
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for count, member in enumerate(tar):
+                if count > MEMBERS:
+                    raise tarfile.ReadError(f"it has more than {MEMBERS:,} members")
+                yield member, tar.extractfile(member) if member.isreg() else None
+    except Exception as error:  # a dozen kinds
+        raise tarfile.ReadError(one_line(error)) from None
 
 
 class _Limited(io.RawIOBase):
