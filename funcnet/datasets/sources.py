@@ -46,7 +46,7 @@ def source_of(path: str | PathLike[str]) -> Source:
 
     Raises:
       OSError: it is not there, or a directory.
-      ValueError: it is packed, and damaged, or not one file.
+      ValueError: it is packed, and damaged, or not one file; a device, or a pipe without a writer.
     """
     if str(path) == STDIN:
         if sys.stdin is None:
