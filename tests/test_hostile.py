@@ -764,6 +764,91 @@ def test_every_command_says_unknown_names_in_a_line(stored, tmp_path):
     ]
 
 
+ROW = json.loads((STORED / "sweep-4" / "table.json").read_text())[0]
+ROWS = {
+    "nested too deeply": b"[" * 10**6,
+    "no rows": b"[]",
+    "a row of other names": json.dumps([ROW, {**ROW, "more": 1}]).encode(),
+    "a row of fewer names": json.dumps([ROW, dict(list(ROW.items())[1:])]).encode(),
+    "a word for a number": json.dumps([{**ROW, "val_accuracy": "0.9"}]).encode(),
+    "a number above all floats": json.dumps([{**ROW, "val_loss": 10**400}]).encode(),
+    "a list for a number": json.dumps([{**ROW, "epochs": [3]}]).encode(),
+    "a number for a word": json.dumps([{**ROW, "status": 3}]).encode(),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_a_table_that_is_none_is_refused(case, tmp_path):
+    path = shutil.copytree(STORED / "sweep-4", tmp_path / "kept")
+    (path / "table.json").write_bytes(ROWS[case])
+    refused(path / "table.json", "table.json is damaged: .", ["sweep", "show", path])
+
+
+SWEPT = {
+    "halving at words": ({"halve_at": ["a"]}, r"halve_at is \['a'\]"),
+    "halving at nothing": ({"halve_at": None}, "halve_at is None"),
+    "halving at True": ({"halve_at": [True]}, r"halve_at is \[True\]"),
+    "chunks of True": ({"chunk_size": True}, "chunk_size is True"),
+    "chunks of too many": ({"chunk_size": 10**400}, "chunk_size is 1000"),
+    "chunks of none": ({"chunk_size": 0}, "chunk_size is 0"),
+    "settings of another kind": ({"settings": [{"hidden_dims": "a"}]}, "hidden_dims is 'a'"),
+    "settings of a later member": (
+        {"settings": [{"seed": 0}, {"seed": 0, "learning_rat": 1}]},
+        r"settings\[1\] has learning_rat, but settings\[0\] has not",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SWEPT)
+def test_a_sweep_of_other_things_is_refused(case, tmp_path):
+    path, (changes, match) = (
+        shutil.copytree(STORED / "sweep-4-interrupted", tmp_path / "kept"),
+        SWEPT[case],
+    )
+    change(path, **changes)
+    code, out, err = run("sweep", "resume", path)
+    assert (code, out) == (2, "")
+    assert re.search(match, err)
+    assert err.count("\n") == 1
+
+
+FACTS = {
+    "no object": "[1]",
+    "nested too deeply": "[" * 10**5,
+    "no members": '{"identity": {}, "chunk_sizes": [], "by": {}}',
+    "members that are none": '{"members": [99], "identity": {}, "chunk_sizes": [2], "by": {}}',
+    "members below none": '{"members": [-1], "identity": {}, "chunk_sizes": [2], "by": {}}',
+    "a word": '{"members": ["a"], "identity": {}, "chunk_sizes": [2], "by": {}}',
+    "another identity": '{"members": [0], "identity": {"data": 3}, "chunk_sizes": [2], "by": {}}',
+}
+
+
+@pytest.mark.parametrize("case", FACTS)
+def test_members_whose_checksum_is_right_are_checked_all_the_same(case, tmp_path):
+    path = shutil.copytree(STORED / "sweep-4-interrupted", tmp_path / "kept")
+    (file,) = (path / "members").glob("*.safetensors")
+    save_tensors(file, {"numbers/epochs": np.array([1])}, kind="member", run=FACTS[case])
+    refused(file, r"(is damaged: |is of another sweep: its data is 3)", ["sweep", "resume", path])
+
+
+def test_members_of_other_arrays_are_refused(tmp_path):
+    path = shutil.copytree(STORED / "sweep-4-interrupted", tmp_path / "kept")
+    (file,) = (path / "members").glob("*.safetensors")
+    whole, metadata = load_tensors(file, kind="member")
+    changes = {
+        "numbers/epochs": np.zeros((0,)),
+        "numbers/status": np.array([77, 77]),
+        "history/loss": np.zeros(()),
+        "run/params/affine1/w": np.zeros((2, 3), np.float32),
+        "best/numbers/epoch": np.array([3]),
+        "best/params/affine1/b": np.zeros((2, 8), np.float64),
+    }
+    for name, leaf in changes.items():
+        leaves = {**whole, name: leaf}
+        save_tensors(file, leaves, kind="member", run=metadata["run"])
+        refused(file, "(is damaged: |is of another net)", ["sweep", "resume", path])
+
+
 def test_unknown_names_of_options_are_refused_with_the_nearest():
     digits = fn.load_digits()
     for use in (

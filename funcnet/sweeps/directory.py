@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from funcnet import checks
 from funcnet.config import lifted, stored_config
-from funcnet.files import naming, write_atomically
+from funcnet.files import naming, read_json, write_atomically
 from funcnet.plots import plot_sweep
 from funcnet.runs import Record, check_free, facts_of, read_config, write_csv, write_record
 from funcnet.sweeps.table import RESULTS, Member, sweep_table
@@ -59,6 +60,11 @@ def _record(file: Path, content: Mapping[str, Any]) -> Record:
     settings = content.get("settings")
     if not isinstance(settings, list) or not settings or not all(map(_is_dict, settings)):
         raise ValueError(f"{file} is damaged: it has no settings")
+    halve_at, size = content.get("halve_at"), content.get("chunk_size")
+    if not isinstance(halve_at, list) or not all(map(_is_count, halve_at)):
+        raise ValueError(f"{file} is damaged: halve_at is {checks.cut(halve_at)}")
+    if size is not None and not _is_count(size):
+        raise ValueError(f"{file} is damaged: chunk_size is {checks.cut(size)}")
     config = stored_config({**content, **settings[0]}, file)
     facts = facts_of(content)
     return Record(config, {**facts, "settings": [_with_tuples(each) for each in settings]})
@@ -104,12 +110,9 @@ def load_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         raise FileNotFoundError(
             f"{file} is not there: the sweep did not finish; funcnet sweep resume {path}"
         )
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}") from None
+    rows = read_json(file)
     whole = isinstance(rows, list) and rows and all(map(_is_dict, rows))
-    if not whole or not all(set(RESULTS) <= set(row) for row in rows):
+    if not whole or not all(row.keys() == rows[0].keys() and _is_row(row) for row in rows):
         raise ValueError(f"{file} is damaged: it is no table of a sweep")
     return [_with_tuples(row) for row in lift("table", version, rows, file)]
 
@@ -117,6 +120,17 @@ def load_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def _with_tuples(row: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as they were before JSON made lists of their tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+
+
+def _is_row(row: Mapping[str, Any]) -> bool:
+    """Whether a row has the columns of results, with numbers in them."""
+    numbers = (row.get(name, "none") for name in RESULTS if name != "status")
+    small = (n is None or (isinstance(n, int | float) and abs(n) < 1e300) for n in numbers)
+    return isinstance(row.get("status"), str) and all(small)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**31
 
 
 def _is_dict(value: Any) -> bool:

@@ -34,6 +34,7 @@ from funcnet.checkpoints import (
 )
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import fingerprint
+from funcnet.files import parse_json
 from funcnet.model import BestModel, Model
 from funcnet.step import Numbers, Program, params_in_use
 from funcnet.sweeps.chunks import Course
@@ -42,6 +43,7 @@ from funcnet.sweeps.programs import stack
 from funcnet.sweeps.search import Settings, member_key
 from funcnet.sweeps.table import STATUSES, Member, new_member
 from funcnet.tensors import load_tensors, save_tensors
+from funcnet.text import one_line
 from funcnet.train import COLUMNS, History
 
 _NEW, _OLD = r"members-(\d+)\.safetensors", r"(\d+)\.safetensors"  # an old one has the member i
@@ -80,18 +82,18 @@ class SavedMembers:
         makers = set()
         for path in files:
             leaves, metadata = load_tensors(path, kind="member")
+            facts = parse_json(metadata.get("run", "null"), path)
             try:
-                facts = json.loads(metadata.get("run", "null"))
                 if facts is None:  # of before version 3
                     indices = [int(path.stem)]
                 else:
-                    indices = facts["members"]
+                    indices = [_count(i, least=0) for i in facts["members"]]
                     check_identity(facts["identity"], self._identity, path, "sweep")
-                    self._sizes = [_size(size) for size in facts["chunk_sizes"]]
+                    self._sizes = [_count(size, least=1) for size in facts["chunk_sizes"]]
                     makers.add(json.dumps(facts["by"]))
                 found = _loaded(path, leaves, indices, settings, group_of[indices[0]], key)
             except (KeyError, IndexError, TypeError) as error:
-                raise ValueError(f"{path} is damaged: it lacks {error}") from None
+                raise ValueError(f"{path} is damaged: it lacks {one_line(error)}") from None
             self._files[path] = set(indices)
             for i, member in zip(indices, found, strict=True):
                 members[i] = member
@@ -219,9 +221,9 @@ def _digest(texts: Iterable[str]) -> str:
     return f"{len(found)}, sha256 {hashlib.sha256(b'; '.join(found)).hexdigest()}"
 
 
-def _size(value: Any) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise TypeError("sizes of chunks")
+def _count(value: Any, *, least: int) -> int:
+    if not isinstance(value, int) or not least <= value < 2**31:
+        raise TypeError("a number of members")
     return value
 
 
