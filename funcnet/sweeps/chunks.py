@@ -190,8 +190,8 @@ def begin(
     """A chunk of those members of a piece that go on until an epoch and are equally far."""
     group = piece.group
     own, size = _packed(piece, members, end)
-    filled = tuple(i if i in set(going) else going[-1] for i in own)
-    filled += going[-1:] * (size - len(own))
+    goes, last = set(going), going[-1:]
+    filled = tuple(i if i in goes else going[-1] for i in own) + last * (size - len(own))
     each = [group.numbers[i] for i in filled]
     numbers = {
         name: jnp.asarray([n[name] for n in each], np.uint32 if name == "seed" else float)
