@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from . import growth, inference, memory, special, start, sweeps, training
+from . import growth, inference, memory, safety, special, start, sweeps, training
 from .measure import Result, Run
 from .trainings import TRAININGS
 
@@ -16,6 +16,7 @@ WORKLOADS: Mapping[str, tuple[str, Callable[[Run], Result]]] = {
     "predict": ("one row at a time; a large input in pieces", inference.predict),
     "start": ("imports, first steps, the command", start.measure),
     "memory": ("peaks of memory in training", memory.measure),
+    "safety": ("checkpoints, and looking for what is not finite", safety.measure),
     "precision": ("products of bfloat16 factors", special.precision),
     "growth": ("time, memory and compiling over sizes", growth.measure),
     "gpu": ("what only a GPU can show", special.gpu),
