@@ -8,6 +8,7 @@ small share of it.
 
 import argparse
 import contextlib
+import errno
 import os
 import resource
 import shutil
@@ -219,6 +220,35 @@ def steps(optimizers: Sequence[str], cuts: Sequence[int]) -> str:
     )
 
 
+def small_disk() -> str:
+    """A run whose checkpoints fill up a file system of 128 KiB, which takes root to make."""
+    with tempfile.TemporaryDirectory() as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", folder]
+        if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+            return "a file system that fills up: not tried, it takes root to make one"
+        options = {"key": jax.random.key(0), "epochs": 60, "batch_size": 500}
+        net, optimizer, data = fn.mlp([8], 10), fn.adam(1e-3), fn.load_digits()
+        kept, error = {"checkpoint": Path(folder) / "run", "checkpoint_every": 1}, None
+        try:
+            try:
+                fn.fit(net, optimizer, data, keep_checkpoints=60, **kept, **options)
+            except OSError as raised:
+                error = raised
+            files = sorted(kept["checkpoint"].glob("*"))
+            for file in files[:-1]:
+                if file.suffix == ".safetensors":
+                    file.unlink()  # make room, but for the last one
+            again = fn.fit(net, optimizer, data, resume=True, **kept, **options)
+            left = len(list(kept["checkpoint"].glob(".*.tmp")))
+        finally:
+            subprocess.run(["umount", folder], check=True)
+        same = bits(again) == bits(fn.fit(net, optimizer, data, **options))
+        if error is None or error.errno != errno.ENOSPC or not same or left:
+            raise RuntimeError(f"{error=} {same=} {left=}")
+    full = int(files[-1].stem.rpartition("-")[2])
+    return f"a file system full in epoch {full + 1}: {error.strerror}; then on to the same bits"
+
+
 def read_only() -> str:
     """A run whose directory cannot be written any more."""
     with tempfile.TemporaryDirectory() as folder:
@@ -354,6 +384,7 @@ def main() -> None:
         cuts,
         lambda: flips(args.flips),
         full_disk,
+        small_disk,
         read_only,
         lambda: sweep_kills(args.sweep_kills),
         lambda: kills(args.kills),
