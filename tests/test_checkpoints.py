@@ -373,8 +373,13 @@ def test_a_directory_that_goes_away_in_mid_run_is_an_error_that_names_it(tmp_pat
 def test_runs_in_threads_come_to_their_own_bits(tmp_path):
     keys = [jax.random.key(seed) for seed in range(4)]
     alone = [bits(train(key=key)) for key in keys]
+    shared, x = train().model, blobs(600).x_train
+    scores = fn.predict_scores(shared, x).tobytes()
+
+    def run(number):
+        result = train(key=keys[number], checkpoint=tmp_path / str(number))
+        own = fn.predict_scores(result.model, x[:7])
+        return bits(result), own.shape, fn.predict_scores(shared, x).tobytes()
+
     with ThreadPoolExecutor(4) as pool:
-        together = pool.map(
-            lambda at: bits(train(key=at[1], checkpoint=tmp_path / str(at[0]))), enumerate(keys)
-        )
-        assert list(together) == alone
+        assert list(pool.map(run, range(4))) == [(each, (7, 3), scores) for each in alone]
