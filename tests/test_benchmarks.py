@@ -39,13 +39,17 @@ def test_the_list_of_workloads():
 
 @pytest.fixture
 def one_thread(monkeypatch):
-    """PyTorch's threads wait for each other, for long where the cores are busy."""
+    """PyTorch's threads wait for each other, for long where the cores are busy.
+
+    What it is told of denormal numbers, which is for the whole process, is taken back.
+    """
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch else None
     yield
     if torch:
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
 
 
 @pytest.mark.usefixtures("one_thread")

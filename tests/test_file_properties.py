@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import funcnet as fn
+from funcnet.text import visible
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -107,7 +108,7 @@ def test_a_state_of_any_trees_comes_back_or_what_differs_is_named(
     name = jax.tree_util.keystr(places[index][0], simple=True, separator="/")
     with pytest.raises(ValueError, match="is of another net or optimizer") as error:
         fn.load_state(path, jax.tree.unflatten(structure, other))
-    assert f"{name} is " in str(error.value)
+    assert f"{visible(name)} is " in str(error.value)
 
 
 NET = fn.mlp([], 2)

@@ -283,15 +283,23 @@ def test_damaged_members_are_noticed(tmp_path, interrupt_at):
     assert (code, "0.safetensors is damaged: it lacks 'identity'" in error) == (2, True)
 
 
-@pytest.mark.parametrize("settings", [None, [], [1], {"seed": 0}])
-def test_a_damaged_configuration_is_noticed(settings, grid, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (None, "settings is None"),
+        ([], "it has no settings"),
+        ([1], "it has no settings"),
+        ({"seed": 0}, "settings is {'seed': 0}"),
+    ],
+)
+def test_a_damaged_configuration_is_noticed(settings, problem, grid, tmp_path):
     copy = shutil.copytree(grid[0], tmp_path / "copy")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "settings": settings}))
     for action in ("show", "resume"):
         code, _, error = run("sweep", action, copy)
         assert code == 2
-        assert "config.json is damaged: it has no settings" in error
+        assert f"config.json is damaged: {problem}" in error
 
 
 @pytest.mark.parametrize("what", ["sweep", "members"])
