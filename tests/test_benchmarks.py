@@ -49,7 +49,8 @@ def one_thread(monkeypatch):
     yield
     if torch:
         torch.set_num_threads(threads)
-        torch.set_flush_denormal(False)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.mark.usefixtures("one_thread")
