@@ -347,7 +347,8 @@ def test_a_directory_made_read_only_in_mid_run_is_an_error_and_loses_nothing():
     assert "then from there on to the same bits" in reliability.read_only()
 
 
-@pytest.mark.parametrize("name", slow_but(["adam", "muon"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adam", "muon"])
 def test_a_run_cut_off_after_a_step_goes_on_in_another_process_to_the_same_bits(name):
     assert reliability.steps([name], range(1, 60, 6)).endswith("0 bits differ")
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 from command import run
+from marks import slow_but
 from safetensors.numpy import load_file
 
 import funcnet as fn
@@ -315,7 +316,7 @@ def test_the_best_model_may_be_the_one_of_least_loss():
     )
 
 
-@pytest.mark.parametrize("policy", ["stop", "skip"])
+@pytest.mark.parametrize("policy", slow_but(["stop", "skip"], "skip"))
 def test_steps_that_are_not_finite_are_skipped_if_wanted(policy):
     words = ("train", *SMALL, "--epochs", 3, "--optimizer", "sgd", "--learning-rate", 1e30)
     code, out, err = run(*words, "--on-nonfinite", policy, "--out", "r")
@@ -331,6 +332,7 @@ def test_steps_that_are_not_finite_are_skipped_if_wanted(policy):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model.params))
 
 
+@pytest.mark.slow
 def test_members_of_a_sweep_end_for_want_of_patience():
     words = ("sweep", *SMALL, "--epochs", 60, "--learning-rate", 1e-3, 0.3, "--patience", 2)
     code, out, err = run(*words, "--monitor", "val_loss", "--out", "s")

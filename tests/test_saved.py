@@ -199,6 +199,7 @@ def test_a_directory_in_use_is_refused(small, cut):
         run(small, checkpoint=cut, resume=True)
 
 
+@pytest.mark.slow
 def test_chunks_are_of_the_size_that_they_had(small, cut, tmp_path):
     """Which memory that is free now must not change; another one may be asked for."""
     for chunk_size, calls in ((None, 7), (8, 4)):
@@ -283,9 +284,8 @@ def assert_close(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b)
 
 
-@pytest.mark.parametrize(
-    "monitor", slow_but(["val_accuracy", "val_loss", "train_loss"], "val_loss")
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("monitor", ["val_accuracy", "val_loss", "train_loss"])
 def test_patience_ends_members_as_it_ends_runs(monitor, small):
     options = {"patience": 2, "monitor": monitor, "epochs": 12}
     result = run(small, STALE, stale, chunk_size=5, **options)
@@ -341,6 +341,7 @@ def test_patience_goes_on_to_the_same_bits(calls, small, tmp_path, sizes):
     assert sizes() == [5, 3, 1][(calls >= 4) + (calls >= 6) :]
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_when_all_members_have(small):
     seen = []
 

@@ -995,7 +995,7 @@ MONITORS = {
 }
 
 
-@pytest.mark.parametrize("monitor", MONITORS)
+@pytest.mark.parametrize("monitor", slow_but(MONITORS, "val_loss", "-train_spread"))
 def test_the_best_model_is_that_by_what_is_monitored(monitor):
     options = {"epochs": 8, "optimizer": fn.sgd_momentum(0.1), "metrics": {"spread": spread}}
     result = quick(monitor=monitor, **options)
