@@ -9,6 +9,7 @@ import pytest
 from marks import slow_but
 
 import funcnet as fn
+from funcnet.sweeps import chunks
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 key = jax.random.key(231)
@@ -523,6 +524,22 @@ def test_an_interrupted_sweep_goes_on_exactly(calls, options, small):
         equal(a.best.params, b.best.params)
         assert (a.best.epoch, a.best.accuracy) == (b.best.epoch, b.best.accuracy)
     assert rest.test == whole.test
+
+
+def test_a_sweep_goes_on_from_before_its_first_epoch(small, monkeypatch):
+    train = chunks.train_members
+
+    def interrupted(*parts, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chunks, "train_members", interrupted)
+    first = run(small, chunk_size=2)
+    assert [m.epochs for m in first.members] == [0] * len(GRID)
+    monkeypatch.setattr(chunks, "train_members", train)
+    rest, whole = run(small, members=first.members), run(small)
+    for a, b in zip(whole.members, rest.members, strict=True):
+        equal(a.model.params, b.model.params)
+        equal(a.history._asdict(), b.history._asdict())
 
 
 @pytest.mark.slow

@@ -341,7 +341,11 @@ def _first_members(
                 f"members[{i}] is {member.status} after {member.epochs} epochs and cannot go on "
                 f"in a sweep of {ends[-1]}"
             )
-    return tuple(
-        member._replace(status="unfinished") if member.state is not None else member
-        for member in members
-    )
+    return tuple(map(_going_on, members))
+
+
+def _going_on(member: Member) -> Member:
+    """A member that goes on where it is; one that has done no epoch begins anew, to the same."""
+    if member.epochs == 0:
+        return new_member(member.settings)
+    return member if member.state is None else member._replace(status="unfinished")
