@@ -1,6 +1,7 @@
 """Commands that are cut off, by whatever, and go on to the same bits."""
 
 import dataclasses
+import gc
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from marks import slow_but
 from safetensors.numpy import load_file
 
 import funcnet as fn
+from funcnet.cli.console import interrupts
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 SMALL = ("--hidden-dims", 8, "--num-train", 200, "--quiet")
@@ -68,6 +70,22 @@ OPTIONS = {
         *("--mixup-alpha", 0.2),
     ),
 }
+
+
+def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost():
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        signal.raise_signal(signal.SIGTERM)
+
+    def work():
+        gc.callbacks.append(callback)
+        gc.collect()
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    with interrupts() as heard, pytest.raises(KeyboardInterrupt):
+        work()
+    assert heard.code == 143
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a command does with its terminal: lines, tables, interrupts."""
 
+import _thread
 import contextlib
 import math
 import os
@@ -50,9 +51,11 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.code, self.saving, self._heard = 130, False, False
+        self._again = threading.Timer(0, lambda: None)
 
     def hear(self, number: int, frame: Any) -> None:
         """Handle a signal."""
+        self._again.cancel()
         if self._heard:  # files are written whole or not at all: there is nothing to wait for
             with contextlib.suppress(OSError):
                 os.write(sys.stderr.fileno(), b"\nfuncnet: ended at once\n")
@@ -61,18 +64,39 @@ class Interrupts:
         if not self.saving:
             raise KeyboardInterrupt
 
+    def hear_again(self) -> None:
+        """Have the first one come again, where what it raised was lost."""
+        self._heard = False
+        self._again = threading.Timer(0.01, _thread.interrupt_main, [self.code - 128])
+        self._again.start()
+
+    def close(self) -> None:
+        """Let none come again."""
+        self._again.cancel()
+
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Interrupts]:
     """Hear Ctrl-C and SIGTERM, but what a shell's background job ignores."""
-    heard, before = Interrupts(), {}
+    heard, before, hook = Interrupts(), {}, sys.unraisablehook
+
+    def raised(lost: Any) -> None:
+        # Python drops what is raised in callbacks of its garbage collector, of which JAX has one.
+        if lost.exc_type is KeyboardInterrupt:
+            heard.hear_again()
+        else:
+            hook(lost)
+
     if threading.current_thread() is threading.main_thread():
+        sys.unraisablehook = raised
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, heard.hear)
     try:
         yield heard
     finally:
+        heard.close()
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 
