@@ -3,7 +3,7 @@
     config.json        what was run, and what came of it
     history.csv        losses and accuracies per epoch
     losses.csv         the loss of every step
-    best.safetensors   the model with the best validation accuracy
+    best.safetensors   the best model, by validation accuracy or what --monitor says
     last.safetensors   the model after the last epoch
     curves.png         a picture of the history
     checkpoints/       what the run goes on from, see `funcnet.checkpoints`
@@ -249,7 +249,7 @@ def load_run(path: str | os.PathLike[str], *, model: str | None = None) -> Model
 
     Args:
       path: the directory, such as runs/digits, or the `best` of a sweep.
-      model: "best", by validation accuracy, or "last"; None is the one that counts for the run.
+      model: "best" or "last"; None is the one that counts for the run.
     Returns:
       The Model, its net made of the configuration.
     Raises:

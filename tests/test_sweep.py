@@ -436,6 +436,17 @@ def test_without_validation_data(small):
     assert result.table()[0]["final_val_accuracy"] is None
 
 
+def test_what_is_not_validated_is_none_in_the_table_whatever_is_monitored(small):
+    data = small._replace(x_val=small.x_val[:0], y_val=small.y_val[:0])
+    rows = run(data, GRID[:1], epochs=1, monitor="train_loss").table()
+    assert rows[0]["best_epoch"] == 1
+    assert [rows[0][name] for name in ("val_accuracy", "val_loss", "final_val_accuracy")] == [
+        None,
+        None,
+        None,
+    ]
+
+
 def test_mean_over_seeds(small):
     settings = fn.grid(learning_rate=[1e-3, 1e-2], weight_scale=[0.1], seed=[0, 1, 2])
     rows = run(small, settings).table()

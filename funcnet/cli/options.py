@@ -152,7 +152,7 @@ def add_run_options(parser: Any) -> None:
         "--model",
         type=name_among("model", MODELS),
         metavar="NAME",
-        help="best, by validation accuracy, or last; as in training if not given",
+        help="best or last; as in training if not given",
     )
     parser.add_argument(
         "--tta",

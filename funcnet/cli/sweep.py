@@ -74,8 +74,8 @@ def add(commands: Any, base: Config) -> Any:
         "every combination of them is trained; --hidden-dims may be given several times. A range "
         "LOW..HIGH, or log:LOW..HIGH for equally likely factors, is for --samples. Settings that "
         "differ in fractions alone are one compiled program. The sweep is kept in a directory: "
-        "the table, the histories, a picture, and in best/ the run with the best validation "
-        "accuracy. One that was interrupted goes on with funcnet sweep resume RUN.",
+        "the table, the histories, a picture, and in best/ the best run, by validation accuracy "
+        "or what --monitor says. One that was interrupted goes on with funcnet sweep resume RUN.",
         (
             "sweep --learning-rate 1e-3 2e-3 3e-4 --weight-scale 2e-2 5e-2 6e-2 --seeds 3",
             "sweep --learning-rate log:1e-4..1e-2 --keep-prob 0.5..1 --samples 50 --halve-at 5 10",
@@ -111,7 +111,7 @@ def add(commands: Any, base: Config) -> Any:
         type=int,
         nargs="+",
         metavar="EPOCH",
-        help="after these epochs, stop the worse half by validation accuracy",
+        help="after these epochs, stop the worse half by what --monitor says",
     )
     group.add_argument(
         "--chunk-size",

@@ -4,7 +4,7 @@
     table.csv, .json   settings and results of the members, in their order
     histories.csv      losses and accuracies of every member per epoch
     sweep.png          a picture of the table
-    best/              a run directory, of the member with the best validation accuracy
+    best/              a run directory, of the best member
     members/           the members, as `sweep(..., checkpoint=...)` keeps them
 
 Every file is written whole or not at all. The first and the members are there from the beginning,

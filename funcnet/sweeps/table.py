@@ -1,5 +1,6 @@
 """The members of a sweep, and the table of what became of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -57,10 +58,9 @@ def new_member(settings: Mapping[str, Any]) -> Member:
 def sweep_table(members: Sequence[Member]) -> list[dict[str, Any]]:
     """Members as rows, in their order.
 
-    Each is a dict of the settings and of val_accuracy and val_loss, those of the best epoch by
-    validation accuracy; best_epoch; final_train_accuracy, on the sample of `fit`, and
-    final_val_accuracy, after the last epoch; epochs, those done; and status. What was not
-    measured is None.
+    Each is a dict of the settings and of val_accuracy and val_loss, those of the best model;
+    best_epoch; final_train_accuracy, on the sample of `fit`, and final_val_accuracy, after the
+    last epoch; epochs, those done; and status. What was not measured is None.
     """
     return [_row(member) for member in members]
 
@@ -68,12 +68,13 @@ def sweep_table(members: Sequence[Member]) -> list[dict[str, Any]]:
 def _row(member: Member) -> dict[str, Any]:
     history, best = member.history, member.best
     measured = len(history.epoch) > 0
+    validated = best if best and not math.isnan(best.accuracy) else None
     values = {
-        "val_accuracy": best.accuracy if best else None,
-        "val_loss": best.loss if best else None,
+        "val_accuracy": validated.accuracy if validated else None,
+        "val_loss": validated.loss if validated else None,
         "best_epoch": best.epoch if best else None,
         "final_train_accuracy": float(history.train_accuracy[-1]) if measured else None,
-        "final_val_accuracy": float(history.val_accuracy[-1]) if measured and best else None,
+        "final_val_accuracy": float(history.val_accuracy[-1]) if measured and validated else None,
         "epochs": member.epochs,
         "status": member.status,
     }
