@@ -33,6 +33,7 @@ from funcnet.layer import Layer
 from funcnet.model import Model
 from funcnet.plots import plot_history
 from funcnet.recipes import build_net
+from funcnet.text import finite
 from funcnet.train import FitResult, History
 from funcnet.versions import FACTS, stamp, version_of
 
@@ -295,7 +296,7 @@ def _is_run(path: Path) -> bool:
 
 def write_record(path: Path, kind: str, record: Record) -> None:
     """Write the config.json of the directory of a run or a sweep."""
-    text = json.dumps({**stamp(kind), **record.config, **record.facts}, indent=2)
+    text = json.dumps(finite({**stamp(kind), **record.config, **record.facts}), indent=2)
     text = re.sub(NUMBERS, lambda found: f"[{' '.join(found[1].split())}]", text)
     write_atomically(path / "config.json", f"{text}\n".encode())
 

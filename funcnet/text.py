@@ -38,5 +38,9 @@ def one_line(error: BaseException) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The value, None for a number that JSON does not have: NaN, or one that is infinite."""
+    """The value, None for each number in it that JSON does not have: NaN, or an infinite one."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

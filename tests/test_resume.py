@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,7 +217,39 @@ def test_no_run_and_no_checkpoints(finished, monkeypatch):
     code, _, err = run("train", "--resume", "r", "--epochs", 9)
     Path("elsewhere").rename("r/checkpoints")
     assert code == 2
-    assert "r has no checkpoints: an older funcnet made it, or they were removed" in err
+    assert (
+        "r has no checkpoints: it is the best of a sweep, an older funcnet made it, or they were"
+        in err
+    )
+
+
+def test_the_best_of_a_sweep_is_not_trained_anew_in_its_place():
+    run("sweep", *SMALL, "--epochs", 1, "--seeds", 2, "--out", "s")
+    before = Path("s/best/last.safetensors").read_bytes()
+    code, _, err = run("train", "--resume", "s/best", "--epochs", 2)
+    assert code == 2
+    assert "s/best has no checkpoints: it is the best of a sweep" in err
+    assert Path("s/best/last.safetensors").read_bytes() == before
+
+
+def test_a_sweep_that_has_no_members_yet_says_so():
+    words = ("sweep", *SMALL, "--epochs", 1, "--seeds", 2, "--out", "s")
+    run(*words)
+    config = json.loads(Path("s/config.json").read_text())
+    Path("s/config.json").write_text(json.dumps({**config, "status": "running"}))
+    shutil.rmtree("s/members")
+    code, out, err = run("sweep", "resume", "s", "--quiet")
+    assert (code, err) == (0, "note: s has no member that was begun: it begins anew\n")
+    assert "2 members: 2 finished" in out
+
+
+def test_numbers_that_json_has_not_are_null():
+    words = ("train", *SMALL, "--epochs", 1, "--weight-scale", 1e30, "--model", "last")
+    code, _, err = run(*words, "--on-nonfinite", "skip", "--out", "r")
+    assert (code, err) == (0, "")
+    text = Path("r/config.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["results"]["test_loss"] is None
 
 
 def test_a_file_that_has_changed_since_is_refused(rng):

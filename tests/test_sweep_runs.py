@@ -129,6 +129,17 @@ def test_a_sweep_without_evaluation(tmp_path):
     assert shown.endswith("run: table.csv, histories.csv\n")
 
 
+def test_a_sweep_without_validation(tmp_path):
+    file = tmp_path / "sums.csv"
+    file.write_text("a,label\n" + "".join(f"{i % 7},{'xy'[i % 7 > 3]}\n" for i in range(300)))
+    words = ("--dataset", file, "--val-fraction", 0, "--monitor", "train_loss", "--seeds", 2)
+    printed = sweep(tmp_path / "run", *words)
+    assert "nan" not in printed
+    assert "best member of each seed, test accuracy" in printed
+    assert "NaN" not in (tmp_path / "run" / "config.json").read_text()
+    assert [row["val_accuracy"] for row in table(tmp_path / "run")] == ["", ""]
+
+
 def test_the_best_run_has_its_last_model_too(tmp_path):
     path = tmp_path / "run"
     sweep(path, "--learning-rate", 0.05, 0.5, "--epochs", 4)  # the best epoch may be an earlier one

@@ -1,6 +1,7 @@
 """funcnet sweep."""
 
 import argparse
+import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 import funcnet as fn
 from funcnet import checks, recipes, runs
+from funcnet.checkpoints import has_checkpoints
 from funcnet.cli.console import (
     ROWS,
     Interrupts,
@@ -38,7 +40,6 @@ from funcnet.runs import Record
 from funcnet.step import fit_preprocess
 from funcnet.sweeps import directory
 from funcnet.sweeps.table import STATUSES, best_member
-from funcnet.text import finite
 
 # Options of sweeps alone, and --out and --recipe: what they are if they are not given.
 OWN: dict[str, Any] = {
@@ -187,6 +188,8 @@ def _resumed(path: Path) -> Sweep:
     record = directory.load_sweep_record(path)
     if record.facts.get("status") == "finished":
         raise ValueError(f"{path} is finished: funcnet sweep show {path}")
+    if not has_checkpoints(path / runs.MEMBERS):
+        print(f"note: {path} has no member that was begun: it begins anew", file=sys.stderr)
     config, whole = record.config, load_data(record.config)
     check_data(record, whole, "since the sweep was begun")
     record = with_data(record, whole)
@@ -327,8 +330,7 @@ def _summary(
     results: dict[str, Any] = {"best_settings": result.best_settings}
     if result.best is None or result.best_settings is None:
         return lines, results
-    accuracy = finite(result.best.accuracy)
-    results |= {"val_accuracy": accuracy, "best_epoch": result.best.epoch}
+    results |= {"val_accuracy": result.best.accuracy, "best_epoch": result.best.epoch}
     lines.append(f"{best_line(result.best, config)}, with {describe(result.best_settings)}")
     if result.test is not None:
         count = checks.plural(len(dataset.x_test), "example")
@@ -346,6 +348,8 @@ def _summary(
                 results["seeds"].append({"settings": settings, **both})
         for name, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):
             values = [100 * each[name] for each in results["seeds"]]
+            if math.isnan(values[0]):  # there is no validation set
+                continue
             spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
             lines.append(
                 f"best member of each seed, {label} accuracy: {np.mean(values):.2f}{spread} % "
@@ -363,8 +367,7 @@ def _save_best(path: Path, record: Record, result: fn.SweepResult) -> None:
     facts = {name: record.facts[name] for name in known if name in record.facts}
     facts["title"] = f"{record.facts['title']}: {describe(member.settings)}"
     facts["status"] = "finished"
-    accuracy = finite(result.best.accuracy)
-    facts["results"] = {"val_accuracy": accuracy, "best_epoch": result.best.epoch}
+    facts["results"] = {"val_accuracy": result.best.accuracy, "best_epoch": result.best.epoch}
     own = Record(replaced(record.config, member.settings), facts)
     runs.create_run(path, own, overwrite=True)
     runs.save_models(path, own, member.model or result.best, result.best, member.history)

@@ -34,7 +34,6 @@ from funcnet.defaults import complete_config
 from funcnet.option import option
 from funcnet.rules import schedule_name
 from funcnet.runs import Record
-from funcnet.text import finite
 
 
 def add(commands: Any, base: Config) -> Any:
@@ -202,10 +201,10 @@ def _resumed(args: argparse.Namespace) -> _Begun:
     if status == "stopped":
         raise ValueError(f"{path} has ended as its --patience has it: train anew with more")
     if not has_checkpoints(path / runs.CHECKPOINTS):
-        if record.facts.get("results", {}).get("epochs", 0):
+        if status == "finished" or record.facts.get("results", {}).get("epochs", 0):
             raise ValueError(
-                f"{path} has no checkpoints: an older funcnet made it, or they were removed; "
-                "train anew"
+                f"{path} has no checkpoints: it is the best of a sweep, an older funcnet made it, "
+                "or they were removed; train anew"
             )
         print(f"note: {path} has no checkpoint yet: it begins anew", file=sys.stderr)
     dataset = load_data(config)
@@ -252,8 +251,7 @@ def _summary(
         if config.model == "best":
             model, name = result.best, "that model"
         lines.append(best_line(result.best, config))
-        accuracy = finite(result.best.accuracy)
-        results |= {"best_epoch": result.best.epoch, "val_accuracy": accuracy}
+        results |= {"best_epoch": result.best.epoch, "val_accuracy": result.best.accuracy}
     if len(dataset.x_test):
         loss_fn = config.meaning("loss")
         test = partial(fn.evaluate, model, dataset.x_test, dataset.y_test, loss_fn=loss_fn)

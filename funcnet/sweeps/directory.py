@@ -91,8 +91,8 @@ def save_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write table.csv and table.json."""
     names = list(rows[0])
     write_csv(path / "table.csv", names, ([row[name] for name in names] for row in rows))
-    clean = [{name: finite(value) for name, value in row.items()} for row in rows]
-    write_atomically(path / "table.json", f"{json.dumps(clean, indent=1)}\n".encode())
+    text = json.dumps(finite(rows), indent=1)
+    write_atomically(path / "table.json", f"{text}\n".encode())
 
 
 def load_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
