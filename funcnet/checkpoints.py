@@ -13,7 +13,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,8 @@ from funcnet.tensors import load_tensors, save_tensors
 from funcnet.text import one_line, visible
 from funcnet.tree import Tree
 
+# What checkpoints are called by what they are of.
+FILES = {"run": r"epoch-\d+\.safetensors", "sweep": r"(members-)?\d+\.safetensors"}
 SINCE = {"monitor": "'val_accuracy'"}  # what older ones do not say
 SHARE = 0.02  # of the time may be spent on checkpoints, if nobody says how often
 
@@ -177,24 +179,21 @@ def opened(
     """The Checkpoints of a directory, which is made, and is held until the end.
 
     Raises:
-      FileExistsError: there are some, and they are not to be resumed.
+      FileExistsError: there are some, and they are not to be resumed, or are of something else.
       BlockingIOError: another run writes there. OSError: the directory cannot be made.
     """
-    with held(path, "run", resume=resume, found=has_checkpoints) as directory:
+    with held(path, "run", resume=resume) as directory:
         yield Checkpoints(directory, identity, every=every, keep=keep)
 
 
 @contextlib.contextmanager
-def held(
-    path: str | os.PathLike[str], of: str, *, resume: bool, found: Callable[[Path], Any]
-) -> Iterator[Path]:
+def held(path: str | os.PathLike[str], of: str, *, resume: bool) -> Iterator[Path]:
     """A directory for checkpoints, which is made, and is held until the end; see `opened`.
 
     Args:
       path: the directory.
-      of: of what they are: a run, a sweep.
+      of: of what they are, a key of FILES.
       resume: whether those that are there are to be resumed.
-      found: whether there are some.
     """
     checks.installed("safetensors", "to write checkpoints")
     directory = Path(path)
@@ -202,7 +201,13 @@ def held(
         directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         remove_stale(directory)
-        if not resume and found(directory):
+        for other in FILES.keys() - {of}:
+            if has_checkpoints(directory, other):
+                raise FileExistsError(
+                    f"{directory} has checkpoints of a {other}, and this is a {of}: choose another "
+                    "directory"
+                )
+        if not resume and has_checkpoints(directory, of):
             raise FileExistsError(
                 f"{directory} has checkpoints of a {of}: go on with resume=True, or choose another "
                 "directory"
@@ -254,10 +259,10 @@ def check_identity(there: Mapping[str, str], here: Mapping[str, str], path: Path
             )
 
 
-def has_checkpoints(path: str | os.PathLike[str]) -> bool:
-    """Whether there are checkpoints, of a run or of a sweep, in a directory."""
+def has_checkpoints(path: str | os.PathLike[str], *of: str) -> bool:
+    """Whether there are checkpoints in a directory, of these keys of FILES or of any."""
     files = files_in(Path(path)) if Path(path).is_dir() else []
-    return any(re.fullmatch(r"(epoch-|members-)?\d+\.safetensors", file.name) for file in files)
+    return any(re.fullmatch(FILES[each], file.name) for each in of or FILES for file in files)
 
 
 def earlier_state(path: str | os.PathLike[str], like: TrainState, before: int) -> TrainState:

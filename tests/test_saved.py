@@ -194,6 +194,19 @@ def test_what_is_damaged_is_refused_by_name(small, cut, tmp_path):
         run(small, checkpoint=path, resume=True)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_directory_is_of_runs_or_of_sweeps(resume, small, cut, tmp_path):
+    of_run = tmp_path / "run"
+    of_run.mkdir()
+    (of_run / "epoch-00000003.safetensors").touch()
+    with pytest.raises(FileExistsError, match="has checkpoints of a run, and this is a sweep"):
+        run(small, checkpoint=of_run, resume=resume)
+    net, optimizer = fn.mlp([7], 10), fn.adam(1e-3)
+    options = {"key": key, "epochs": 1, "batch_size": 50, "resume": resume}
+    with pytest.raises(FileExistsError, match="has checkpoints of a sweep, and this is a run"):
+        fn.fit(net, optimizer, small, checkpoint=cut, **options)
+
+
 def test_a_directory_in_use_is_refused(small, cut):
     with locked(cut), pytest.raises(BlockingIOError, match="is in use"):
         run(small, checkpoint=cut, resume=True)

@@ -26,7 +26,6 @@ from funcnet.checkpoints import (
     check_identity,
     described,
     files_in,
-    has_checkpoints,
     held,
     key_text,
     made_by,
@@ -169,10 +168,10 @@ def opened(
     """The SavedMembers of a directory, which is made, and is held until the end.
 
     Raises:
-      FileExistsError: there are some, and they are not to be resumed.
+      FileExistsError: there are some, and they are not to be resumed, or are of something else.
       BlockingIOError: another sweep writes there. OSError: the directory cannot be made.
     """
-    with held(path, "sweep", resume=resume, found=has_checkpoints) as directory:
+    with held(path, "sweep", resume=resume) as directory:
         yield SavedMembers(directory, identity, every=every)
 
 
