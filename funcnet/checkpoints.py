@@ -13,7 +13,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,12 +87,15 @@ class Checkpoints:
         )
         return sorted(int(match[1]) for match in found if match)
 
-    def load(self, like: TrainState, best_like: tuple[Tree, Tree]) -> Progress | None:
+    def load(
+        self, like: TrainState, best_like: tuple[Tree, Tree], names: Sequence[str]
+    ) -> Progress | None:
         """The last checkpoint; None if there is none.
 
         Args:
           like: a TrainState of the run, see `load_state`.
           best_like: parameters and state as its best model has them.
+          names: the columns of its History.
         Raises:
           ValueError: it is damaged, or of another run: what differs is named.
         """
@@ -114,7 +117,8 @@ class Checkpoints:
             if facts["best"] is not None:
                 params, state = tree_like(leaves, best_like, path, "best")
                 best = Best(params, state, facts["best"])
-            names = facts["columns"]
+            if list(facts["columns"]) != ["loss", *names]:
+                raise TypeError("the columns of its history")
             columns = {name: np.array(leaves[f"history/{name}"]) for name in ("loss", *names)}
             by = facts["by"]
         except (KeyError, TypeError) as error:
@@ -292,8 +296,9 @@ def _check_progress(best: Any, columns: Mapping[str, np.ndarray], path: Path) ->
     ):
         raise ValueError(f"{path} is damaged: its best model is {checks.cut(best)}")
     shapes = {column.shape for name, column in columns.items() if name != "loss"}
-    one_length = [len(shape) for shape in shapes] == [1] and "epoch" in columns
-    if columns["loss"].ndim != 1 or (shapes and not one_length):
+    sound = columns["loss"].ndim == 1 and [len(shape) for shape in shapes] == [1]
+    sound = sound and columns["epoch"].dtype.kind == "i"
+    if not sound or (best is not None and best["epoch"] not in columns["epoch"]):
         raise ValueError(f"{path} is damaged: the columns of its history do not go together")
 
 

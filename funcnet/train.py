@@ -306,7 +306,10 @@ def fit(
                     keep=keep_checkpoints,
                 )
             )
-        found = None if kept is None else kept.load(train_state, _best_like(train_state, program))
+        found = None
+        if kept is not None:
+            like = train_state, _best_like(train_state, program)
+            found = kept.load(*like, (*COLUMNS, *columns_of(own)))
         run = good = _begun(train_state, found, model_at, program)
         first, key, status, trouble = run.epoch, train_state.key, "finished", None
         del train_state  # it may be large

@@ -835,15 +835,18 @@ def test_members_of_other_arrays_are_refused(tmp_path):
     path = shutil.copytree(STORED / "sweep-4-interrupted", tmp_path / "kept")
     (file,) = (path / "members").glob("*.safetensors")
     whole, metadata = load_tensors(file, kind="member")
-    changes = {
-        "numbers/epochs": np.zeros((0,)),
-        "numbers/status": np.array([77, 77]),
-        "history/loss": np.zeros(()),
-        "run/params/affine1/w": np.zeros((2, 3), np.float32),
-        "best/numbers/epoch": np.array([3]),
-        "best/params/affine1/b": np.zeros((2, 8), np.float64),
-    }
-    for name, leaf in changes.items():
+    changes = [
+        ("numbers/epochs", np.zeros((0,))),
+        ("numbers/status", np.array([77, 77])),
+        ("numbers/status", np.array([-1, -1])),
+        ("history/epoch", np.zeros((2, 1), int)),
+        ("best/numbers/epoch", np.array([77, 77])),
+        ("best/numbers/loss", np.zeros((0,))),
+        ("history/loss", np.zeros(())),
+        ("run/params/affine1/w", np.zeros((2, 3), np.float32)),
+        ("best/params/affine1/b", np.zeros((2, 8), np.float64)),
+    ]
+    for name, leaf in changes:
         leaves = {**whole, name: leaf}
         save_tensors(file, leaves, kind="member", run=metadata["run"])
         refused(file, "(is damaged: |is of another net)", ["sweep", "resume", path])
@@ -1070,7 +1073,10 @@ RUNS = {
     "no best model": with_facts(best={"epoch": 1}),
     "a best model of words": with_facts(best={"epoch": "1", "accuracy": "x", "loss": []}),
     "a best model that is none": with_facts(best=[1]),
+    "a best model of no epoch": with_facts(best={"epoch": 77, "accuracy": 0.5, "loss": 1.0}),
     "columns that are none": with_facts(columns=3),
+    "a column too few": with_facts(columns=["loss", "epoch", "train_loss"]),
+    "epochs that are no numbers": with_leaf("history/epoch", np.full(3, np.nan)),
     "other columns": with_facts(columns=["loss", SHIFTY]),
     "no epochs": with_facts(columns=["loss", "train_loss"]),
     "a column of another length": with_leaf("history/train_loss", np.zeros(99)),

@@ -302,7 +302,7 @@ def _loaded(
         made.append(
             Member(
                 settings=dict(settings[i]),
-                status=STATUSES[int(numbers["status"])],
+                status=STATUSES[_count(numbers["status"].item(), least=0)],
                 epochs=int(numbers["epochs"]),
                 model=model,
                 best=best_model,
@@ -310,7 +310,18 @@ def _loaded(
                 state=state,
             )
         )
+        _check_history(made[-1], path)
     return made
+
+
+def _check_history(member: Member, path: Path) -> None:
+    """Raise unless the columns of a History go together, and with the best model."""
+    history, best = member.history, member.best
+    shapes = {column.shape for column in history.rows().values()}
+    sound = history.loss.ndim == 1 and [len(shape) for shape in shapes] == [1]
+    sound = sound and history.epoch.dtype.kind == "i"
+    if not sound or (best is not None and best.epoch not in history.epoch):
+        raise ValueError(f"{path} is damaged: the columns of a history do not go together")
 
 
 def _arrays(**numbers: float) -> dict[str, np.ndarray]:
