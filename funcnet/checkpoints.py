@@ -122,7 +122,9 @@ class Checkpoints:
             columns = {name: np.array(leaves[f"history/{name}"]) for name in ("loss", *names)}
             by = facts["by"]
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: it lacks {one_line(error)}") from None
+            raise ValueError(
+                f"{path} is damaged: it does not hold what it should ({one_line(error)})"
+            ) from None
         _check_progress(facts["best"], columns, path)
         if by != made_by():
             warnings.warn(

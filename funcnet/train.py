@@ -200,7 +200,8 @@ def fit(
         None is none. It needs safetensors.
       resume: go on from the last checkpoint there, or begin if there is none: the same call can
         be made again and again until the run is done. Data, net, optimizer, options and key must
-        be those of the checkpoint; `epochs` may be more.
+        be those of the checkpoint; `epochs` may be more, and what was measured after the last one
+        of before stays measured.
       checkpoint_every: write one after every so many epochs; None as often as takes 2 % of the
         time.
       keep_checkpoints: how many of the last ones are kept; each has the best model, too.

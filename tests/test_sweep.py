@@ -377,6 +377,16 @@ def test_a_member_that_diverges_harms_no_other(small):
     assert row["epochs"] == 3
 
 
+def test_a_member_whose_last_update_was_not_finite_has_diverged(small):
+    def steep(factor):
+        return fn.mlp([7], 10), fn.sgd(lambda step: factor * 1e35)
+
+    options = {"epochs": 1, "batch_size": 200}
+    result = run(small, fn.grid(factor=[1e-38, 1e10]), steep, **options)
+    assert np.isfinite(result.members[1].history.loss).all()
+    assert [member.status for member in result.members] == ["finished", "diverged"]
+
+
 @pytest.mark.slow
 def test_if_all_diverge_there_is_no_best(small):
     def plain(learning_rate):

@@ -291,7 +291,10 @@ def test_damaged_members_are_noticed(tmp_path, interrupt_at):
     save_tensors(path / "members" / "0.safetensors", trees, kind="member", run='{"members": [0]}')
     file.unlink()
     code, _, error = run("sweep", "resume", path)
-    assert (code, "0.safetensors is damaged: it lacks 'identity'" in error) == (2, True)
+    assert (
+        code,
+        "0.safetensors is damaged: it does not hold what it should ('identity')" in error,
+    ) == (2, True)
 
 
 @pytest.mark.parametrize(

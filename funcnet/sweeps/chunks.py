@@ -286,7 +286,7 @@ def _look(chunk: Chunk, dataset: Dataset) -> Chunk:
     if not ends:
         return chunk
     now = members_of(chunk)
-    ended = {i: now[i]._replace(status=_final(now[i].history), state=None) for i in ends}
+    ended = {i: now[i]._replace(status=_final(now[i]), state=None) for i in ends}
     return chunk._replace(ended={**chunk.ended, **ended})
 
 
@@ -299,8 +299,12 @@ def _ends(chunk: Chunk, place: int) -> bool:
     return sum(epoch in chunk.course.looks for epoch in since) >= patience
 
 
-def _final(history: History) -> str:
-    return "finished" if np.isfinite(history.loss).all() else "diverged"
+def _final(member: Member) -> str:
+    """The status of a member that has ended: are its losses finite, and its last model?"""
+    assert member.model is not None
+    leaves = [member.history.loss, *map(np.asarray, jax.tree.leaves(member.model.params))]
+    finite = (np.isfinite(leaf).all() for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact))
+    return "finished" if all(finite) else "diverged"
 
 
 def _better(old: Best | None, new: Best) -> Best:
@@ -359,12 +363,15 @@ def members_of(chunk: Chunk) -> dict[int, Member]:
             best_model = BestModel(net, of(best.params), of(best.state), fitted, *measured)
         status, train_state = "unfinished", None
         if chunk.epoch == chunk.course.epochs:
-            status = _final(history)
+            status = "finished"
         else:
             own_key = key[place] if key.ndim else key
             params_now, state_now, opt_state = of(states)
             train_state = TrainState(params_now, state_now, opt_state, own_key, step, epoch)
-        now[i] = Member(own.settings, status, chunk.epoch, model, best_model, history, train_state)
+        parts = model, best_model, history, train_state
+        now[i] = Member(own.settings, status, chunk.epoch, *parts)
+        if status == "finished":
+            now[i] = now[i]._replace(status=_final(now[i]))
     return now
 
 

@@ -92,7 +92,9 @@ class SavedMembers:
                     makers.add(json.dumps(facts["by"]))
                 found = _loaded(path, leaves, indices, settings, group_of[indices[0]], key)
             except (KeyError, IndexError, TypeError) as error:
-                raise ValueError(f"{path} is damaged: it lacks {one_line(error)}") from None
+                raise ValueError(
+                    f"{path} is damaged: it does not hold what it should ({one_line(error)})"
+                ) from None
             self._files[path] = set(indices)
             for i, member in zip(indices, found, strict=True):
                 members[i] = member

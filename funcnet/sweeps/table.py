@@ -31,8 +31,8 @@ class Member(NamedTuple):
     Attributes:
       settings: its settings.
       status: "finished", after all epochs or for want of patience; "diverged", if the loss of a
-        step was not finite; "stopped", by successive halving; or "unfinished", if the sweep was
-        interrupted.
+        step or its last model was not finite; "stopped", by successive halving; or "unfinished", if
+        the sweep was interrupted.
       epochs: the number of epochs done.
       model: the Model after them, NumPy arrays; None if it was never begun.
       best: its BestModel, by validation accuracy or what else is monitored; None where it was not
