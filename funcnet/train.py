@@ -381,10 +381,12 @@ def check_monitor(
         PATIENCE.check("patience", patience)
     if patience is None and monitor == MONITOR:
         return
-    of_val = monitor.removeprefix("-").startswith("val_")
-    if eval_every is None or (of_val and not len(dataset.x_val)):
+    missing = ["eval_every"] if eval_every is None else []
+    if monitor.removeprefix("-").startswith("val_") and not len(dataset.x_val):
+        missing.append("validation examples, which monitor train_loss does not")
+    if missing:
         what = "patience" if patience is not None else f"monitor {monitor}"
-        raise ValueError(f"{what} needs {'validation examples, and ' if of_val else ''}eval_every")
+        raise ValueError(f"{what} needs {' and '.join(missing)}")
 
 
 _averaged = jax.jit(params_in_use, static_argnames=("program",))

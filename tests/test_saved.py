@@ -230,7 +230,7 @@ def test_chunks_are_of_the_size_that_they_had(small, cut, tmp_path):
         ({"checkpoint": "kept", "checkpoint_every": 0}, "checkpoint_every must be at least 1"),
         ({"checkpoint": "kept", "members": ()}, "give either members or checkpoint"),
         ({"monitor": "val_f1"}, "unknown monitor 'val_f1'"),
-        ({"patience": 2, "eval_every": None}, "patience needs validation examples, and eval_every"),
+        ({"patience": 2, "eval_every": None}, "patience needs eval_every"),
     ],
 )
 def test_wrong_options(options, problem, small, tmp_path, monkeypatch):

@@ -973,8 +973,12 @@ def test_patience_ends_a_run_that_gets_no_better(eval_every):
 def test_patience_needs_something_to_measure():
     data = blobs()
     empty = data._replace(x_val=data.x_val[:0], y_val=data.y_val[:0])
-    for changes in ({"eval_every": None}, {"dataset": empty}):
-        with pytest.raises(ValueError, match="patience needs validation examples, and eval_every"):
+    for changes, problem in (
+        ({"eval_every": None}, "patience needs eval_every$"),
+        ({"dataset": empty}, "patience needs validation examples, which monitor train_loss does"),
+        ({"eval_every": None, "dataset": empty}, "patience needs eval_every and validation exam"),
+    ):
+        with pytest.raises(ValueError, match=problem):
             quick(patience=3, **changes)
     with pytest.raises(ValueError, match="patience must be at least 1"):
         quick(patience=0)
@@ -1036,7 +1040,7 @@ def test_without_validation_examples_training_may_be_monitored():
         ({"monitor": "-val_loss"}, "unknown monitor '-val_loss': did you mean 'val_loss'"),
         ({"monitor": "epoch"}, "unknown monitor 'epoch'"),
         ({"monitor": 3}, "unknown monitor '3'"),
-        ({"monitor": "val_loss", "eval_every": None}, "monitor val_loss needs validation examples"),
+        ({"monitor": "val_loss", "eval_every": None}, "monitor val_loss needs eval_every$"),
         ({"monitor": "train_loss", "eval_every": None}, "monitor train_loss needs eval_every"),
     ],
 )

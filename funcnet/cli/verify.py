@@ -51,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
     record, last, _ = load_run(args.run_directory, "last")
     done = record.facts.get("results", {}).get("epochs")
     if not done:
-        raise ValueError(f"{path} has no epoch that could be trained again")
+        raise ValueError(
+            f"{path} has no epochs of its own to train again: it was ended before the first, or is "
+            "the best of a sweep"
+        )
     stored = _losses(path / "losses.csv")
     dataset = load_data(record.config)
     check_data(record, dataset, "since the run")
