@@ -13,7 +13,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ from funcnet.tree import Tree
 # What checkpoints are called by what they are of.
 FILES = {"run": r"epoch-\d+\.safetensors", "sweep": r"(members-)?\d+\.safetensors"}
 SINCE = {"monitor": "'val_accuracy'"}  # what older ones do not say
-SHARE = 0.02  # of the time may be spent on checkpoints, if nobody says how often
+SHARE = 0.01  # of the time may be spent on checkpoints, if nobody says how often
 
 
 class Best(NamedTuple):
@@ -69,7 +69,7 @@ class Checkpoints:
     Args:
       directory: the directory.
       identity: what the run is made of, texts by name: those of a checkpoint must be the same.
-      every: write after every so many epochs; None as often as takes 2 % of the time.
+      every: write after every so many epochs; None as often as takes 1 % of the time.
       keep: how many of the last ones are kept.
     """
 
@@ -139,17 +139,19 @@ class Checkpoints:
         """Whether a checkpoint is to be written after an epoch that is not the last."""
         return self._pace.is_due() if self._every is None else epoch % self._every == 0
 
-    def save(self, progress: Progress) -> None:
+    def save(self, epoch: int, progress: Callable[[], Progress]) -> None:
         """Write a checkpoint, and remove those that are too many.
 
+        Args:
+          epoch: the number of epochs that are done.
+          progress: a function that gives the Progress then.
         Raises:
           OSError, TypeError: it cannot be written; earlier ones are left as they are.
         """
-        epoch = int(progress.train_state.epoch)
         if epoch == self._written:
             return
         with self._pace.spent():
-            self._write(epoch, progress)
+            self._write(epoch, progress())
             self._written = epoch
             for number in self.numbers()[: -self._keep]:
                 self._path(number).unlink(missing_ok=True)

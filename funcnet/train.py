@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from funcnet import checks
-from funcnet.checkpoints import Best, Progress, identity_of, opened, warned
+from funcnet.checkpoints import Best, Checkpoints, Progress, identity_of, opened, warned
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.layer import Layer
 from funcnet.model import (
@@ -202,7 +202,7 @@ def fit(
         be made again and again until the run is done. Data, net, optimizer, options and key must
         be those of the checkpoint; `epochs` may be more, and what was measured after the last one
         of before stays measured.
-      checkpoint_every: write one after every so many epochs; None as often as takes 2 % of the
+      checkpoint_every: write one after every so many epochs; None as often as takes 1 % of the
         time.
       keep_checkpoints: how many of the last ones are kept; each has the best model, too.
     Returns:
@@ -284,6 +284,9 @@ def fit(
             return True
         return isinstance(ends, bool | np.bool_) and bool(ends)
 
+    def save(kept: Checkpoints, run: _Run) -> None:
+        kept.save(run.epoch, lambda: _progress(run, state_of(run), own))
+
     def is_patient_no_more(run: _Run) -> bool:
         if patience is None or run.best is None:
             return False
@@ -342,7 +345,7 @@ def fit(
                 run = looked_at(run._replace(epoch=epoch, held=held, losses=all_losses))
                 good = run._replace(train_state=None) if well else good
                 if due and kept is not None:
-                    kept.save(_progress(run, state_of(run), own))
+                    save(kept, run)
                 stops = report(run, losses) or is_patient_no_more(run)
         except KeyboardInterrupt:
             status = "interrupted"
@@ -350,7 +353,7 @@ def fit(
                 run = good
         if kept is not None and run.epoch > 0:
             with warned(checkpoint):
-                kept.save(_progress(run, state_of(run), own))
+                save(kept, run)
     train_state = state_of(run)
     model, history = model_at(train_state), as_history(run.losses, run.rows, columns_of(own))
     parts = train_state, model, run.best, history

@@ -142,8 +142,8 @@ def test_without_a_number_they_are_written_as_often_as_takes_a_share_of_the_time
         files = [path.stem for path in tmp_path.glob("epoch-*.safetensors")]
         there.append(max([int(name.removeprefix("epoch-")) for name in files], default=0))
 
-    train(checkpoint=tmp_path, callback=callback, epochs=9)
-    assert there == [0, 1, 1, 1, 4, 4, 4, 7, 7, 7]  # every 25 s, of which half a second is 2 %
+    train(checkpoint=tmp_path, callback=callback, epochs=13)
+    assert there == [0, *[1] * 5, *[6] * 5, *[11] * 3]  # every 50 s, of which half a second is 1 %
 
 
 DATA = blobs()

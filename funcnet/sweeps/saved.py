@@ -54,7 +54,7 @@ class SavedMembers:
     Args:
       directory: the directory.
       identity: what the sweep is made of, texts by name: those of the files must be the same.
-      every: save after every so many epochs of a chunk; None as often as takes 2 % of the time.
+      every: save after every so many epochs of a chunk; None as often as takes 1 % of the time.
     """
 
     def __init__(self, directory: Path, identity: Mapping[str, str], *, every: int | None) -> None:

@@ -126,7 +126,7 @@ def sweep(
       checkpoint: a directory in which the members are kept as they go, so that whatever ends the
         sweep, it can go on to the same bits; see `fit`. There is a file for each chunk.
       resume: go on with what is saved there, or begin if there is nothing.
-      checkpoint_every: write after every so many epochs of a chunk; None as often as takes 2 % of
+      checkpoint_every: write after every so many epochs of a chunk; None as often as takes 1 % of
         the time.
       callback: `callback(done, total, members)` after each epoch of a chunk: epochs done and to
         do, of all members, and a function that gives the members as they are now. If it returns

@@ -41,8 +41,8 @@ def measure(run: Run) -> Result:
     """Runs of the digits and of images with and without."""
     rows = []
     for name, dataset, dims, epochs, batch_size in (
-        ("digits 256-256", fn.load_digits(), [256, 256], run.size(60, 2), 50),
-        ("CIFAR-10 100x5", data.cifar10(run.size(49_000, 1_000)), [100] * 5, run.size(4, 1), 200),
+        ("digits 256-256", fn.load_digits(), [256, 256], run.size(500, 2), 50),
+        ("CIFAR-10 100x5", data.cifar10(run.size(49_000, 1_000)), [100] * 5, run.size(6, 1), 200),
     ):
         options = {"epochs": epochs, "batch_size": batch_size, "key": jax.random.key(0)}
         made = fn.mlp(dims, 10, weight_scale=5e-2), fn.adam(1e-3), dataset
@@ -57,7 +57,7 @@ def measure(run: Run) -> Result:
             action()
         samples, base = in_turn(actions, run.rounds), f"{name}, nothing looked at"
         rows += [Row(each, taken, base=base) for each, taken in samples.items()]
-    notes = ["checkpoints as often as takes 2 % of the time, the last one after the last epoch"]
+    notes = ["checkpoints as often as takes 1 % of the time, the last one after the last epoch"]
     return Result("safety", "checkpoints and looking for what is not finite", rows, notes)
 
 
