@@ -83,6 +83,26 @@ def place(request, monkeypatch):
         monkeypatch.setattr(loop, "LARGE", 0)
 
 
+def test_an_epoch_step_by_step_is_the_epoch(rng, place):
+    """As what is not finite is looked for: examples of each step, loss, what it leads to."""
+    data, net, optimizer = blobs(43, rng), fn.mlp([9, 4], 3), fn.adam(1e-2)
+    options = step.complete(step.StepOptions, {}, "make_train_step")
+    program, numbers = step.as_program(net, optimizer, options), step.as_numbers(options)
+    arrays = step.training_arrays(data, step.no_preprocess(data.x_train), augments=False)
+    state = fn.init_train_state(net, optimizer, (2, 3), key=KEY)
+    held = step.hold(state, program=program)
+    options = {"program": program, "batch_size": 8, "held": held}
+    epochs = step.Epochs(state.key, arrays, numbers, **options)
+    after, losses = epochs.train(held, 1)
+    batches, states, own = zip(*epochs.each_step(held, 1), strict=True)
+    assert [len(batch) for batch in batches] == [8] * 5 + [3]
+    assert np.array_equal(np.concatenate(batches), loop.Orders(state.key, 43).of(1))
+    assert np.array_equal(own, losses)
+    for a, b in zip(jax.tree.leaves(states[-1]), jax.tree.leaves(after), strict=True):
+        assert np.array_equal(a, b)
+    assert [int(held.step) for held in states] == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize("at", slow_but(range(16), 9))
 def test_an_interrupt_at_any_chunk_leaves_the_last_whole_epoch(at, rng, monkeypatch, place):
     data, asked = blobs(43, rng), []
