@@ -12,6 +12,7 @@ import pytest
 from marks import slow_but
 
 import funcnet as fn
+from funcnet.step import training_arrays
 
 KEY = jax.random.key(7)
 
@@ -376,6 +377,19 @@ def test_no_random_key_is_used_twice(monkeypatch, unoptimized):
     )
     keys = [data[i : i + 8] for _, data in used for i in range(0, len(data), 8)]
     assert len(set(keys)) == len(keys) == 4 * 12 * 21
+
+
+@pytest.mark.parametrize(("dim", "augments", "left"), [(5, False, 5), (6, False, 6), (5, True, 6)])
+def test_preprocessing_that_narrows_is_done_once(dim, augments, left):
+    """By however little: the steps then take what is left of the six numbers of an example."""
+    data = blobs()
+    whitened = fn.whiten(data.x_train, dim=dim)
+    arrays = training_arrays(data, whitened, augments=augments)
+    assert arrays.x[0].size == left
+    expected = whitened(data.x_train)
+    found = np.asarray(arrays.preprocess(arrays.x[:53]))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert (arrays.preprocess.kind == whitened.kind) == (left == 6)
 
 
 @pytest.mark.slow
