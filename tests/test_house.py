@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 from functools import cache
 from pathlib import Path
 
@@ -105,3 +106,11 @@ def test_the_package_has_the_public_names_of_its_modules():
     assert set(funcnet.__all__) <= set(dir(funcnet))
     with pytest.raises(AttributeError, match="no attribute 'adm'"):
         _ = funcnet.adm
+
+
+def test_arguments_of_public_functions_may_be_named():
+    for name in set(funcnet.__all__) - {"random_search"}:  # its axes may have any name
+        function = getattr(funcnet, name)
+        if inspect.isfunction(function):
+            parameters = inspect.signature(function).parameters.values()
+            assert not [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY], name

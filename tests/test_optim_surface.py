@@ -197,6 +197,16 @@ def test_optimizers_of_different_arguments_differ(kind):
         assert_different(wrap(kind.make(1e-3)), kind.make(1e-3))
 
 
+@pytest.mark.parametrize("name", ["adam", "clip_by_global_norm", "with_average"])
+def test_arguments_may_be_named(name):
+    optimizer, params = KINDS[name].make(1e-3), {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
+    opt_state = optimizer.init(params)
+    expected = optimizer.update(params, opt_state, params)
+    found = optimizer.update(grads=params, opt_state=optimizer.init(params=params), params=params)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.array_equal(a, b)
+
+
 def test_no_two_kinds_are_equal():
     made = [kind.make(1e-3) for kind in KINDS.values()]
     assert len(set(made)) == len(KINDS)
