@@ -33,13 +33,22 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # The tests that concern a module, those that fail first for it first.
 TESTS = {
-    "layers": ("layers", "strict", "net", "mutations", "inputs", "layer", "gradcheck"),
-    "losses": ("losses", "strict", "net", "mutations", "metrics", "train"),
-    "optim": ("optim", "optim_surface", "strict", "recipes", "train", "loop"),
-    "step": ("train", "loop", "strict_training", "nonfinite", "net", "inputs", "checkpoints"),
-    "checkpoint": ("checkpoint", "checkpoints", "versions", "table_models"),
-    "checkpoints": ("checkpoints", "resume", "nonfinite", "versions"),
-    "tensors": ("checkpoint", "checkpoints", "versions", "table_models", "sweep_runs"),
+    "layers": ("layers", "strict", "net", "mutations", "inputs", "layer", "gradcheck", "house"),
+    "losses": ("losses", "strict", "net", "mutations", "metrics", "train", "house"),
+    "optim": ("optim", "optim_surface", "strict", "recipes", "train", "loop", "house"),
+    "step": (
+        "train",
+        "loop",
+        "strict_training",
+        "nonfinite",
+        "net",
+        "inputs",
+        "checkpoints",
+        "house",
+    ),
+    "checkpoint": ("checkpoint", "checkpoints", "versions", "table_models", "house"),
+    "checkpoints": ("checkpoints", "resume", "nonfinite", "versions", "house"),
+    "tensors": ("checkpoint", "checkpoints", "versions", "table_models", "sweep_runs", "house"),
 }
 PATIENCE = 60, 5  # seconds, and times what the tests take when nothing is changed
 
