@@ -246,3 +246,15 @@ def test_what_is_held_as_its_transpose():
     again = transposed.release(held)
     assert jax.tree.structure(again) == jax.tree.structure((params, opt_state))
     assert again[0] == params
+
+
+@pytest.mark.parametrize(("backend", "shape"), [("cpu", (4, 6)), ("gpu", (6, 4))])
+def test_weights_are_held_as_their_transposes_on_the_cpu_alone(backend, shape, monkeypatch):
+    net, optimizer = fn.mlp([4], 3), fn.adam(1e-3)
+    options = step.complete(step.StepOptions, {}, "make_train_step")
+    program = step.as_program(net, optimizer, options)
+    state = fn.init_train_state(net, optimizer, (6,), key=KEY)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    held = step.held_parts(state, program)
+    for tree in (held.params, held.opt_state["m"]):
+        assert jax.tree.leaves(tree["affine1"]["w"])[0].shape == shape
