@@ -922,6 +922,15 @@ def test_an_unknown_option_is_named_with_the_nearest(function):
         getattr(fn, function)(NET, fn.sgd(0.1), **required, label_smooth=0.1)
 
 
+def test_an_optimizer_may_not_change_the_structure_of_its_state():
+    def update(grads, opt_state, params):
+        return grads, {**opt_state, "more": jnp.zeros(())}
+
+    optimizer = fn.Optimizer(lambda params: {"step": jnp.zeros(())}, update)
+    with pytest.raises(TypeError, match="must have the same pytree structure"):
+        quick(optimizer=optimizer)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_state_of_half_precision_trains_with_wide_moments_and_statistics(dtype):
     net, optimizer = fn.mlp([16], 10, normalization="batchnorm"), fn.adam(1e-2)
