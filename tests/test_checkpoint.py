@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import funcnet as fn
+from funcnet import tensors
 
 NET = fn.mlp([4], 3)
 
@@ -296,6 +298,15 @@ def own_state(key):
     }
     opt_state = (np.arange(3, dtype=">i8"), np.zeros((0, 2), np.complex128), jnp.ones(2, jnp.int4))
     return fn.TrainState(params, state, opt_state, key, jnp.int32(3), jnp.int32(1))
+
+
+@pytest.mark.parametrize("shape", [[], [2], [4], [3, 1]])
+def test_keys_of_another_shape_are_refused(shape):
+    """As a JAX would have them whose keys are of another size."""
+    data = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(5), 3)))
+    assert tensors._restored(data, ["key threefry2x32", [3]]).shape == (3,)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(shape))} keys are of shape \[3\]"):
+        tensors._restored(data, ["key threefry2x32", shape])
 
 
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg", None])
