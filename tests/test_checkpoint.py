@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import funcnet as fn
-from funcnet import tensors
+from funcnet import checkpoint, tensors
 
 NET = fn.mlp([4], 3)
 
@@ -368,6 +368,17 @@ def test_a_state_of_something_else_is_refused_by_name(tmp_path):
     fn.save_model(path, make_model())
     with pytest.raises(ValueError, match="is no state that funcnet saved"):
         fn.load_state(path, state(fn.mlp([4], 3), fn.adam(0.1)))
+
+
+@pytest.mark.parametrize(
+    ("count", "more"), [(1, ""), (3, ""), (4, " and 1 more"), (9, " and 6 more")]
+)
+def test_of_many_differences_three_are_named(count, more):
+    leaves = {f"leaf{number}": np.zeros(2) for number in range(count)}
+    with pytest.raises(ValueError, match="of another net or optimizer") as error:
+        checkpoint.tree_like(leaves, {}, "m.safetensors")
+    named = "; ".join(f"it has {name} besides" for name in list(leaves)[:3])
+    assert str(error.value) == f"m.safetensors is of another net or optimizer: {named}{more}"
 
 
 def test_leaves_of_the_same_path_are_refused(tmp_path):
