@@ -358,6 +358,17 @@ def test_a_sweep_that_is_killed_goes_on_to_the_same_bits():
     assert "comes to the same bits, 0 files" in reliability.sweep_kills(3)
 
 
+def test_a_run_is_trained_again_from_the_earliest_checkpoint(tmp_path):
+    state = train(checkpoint=tmp_path, checkpoint_every=1).state
+    for before in (6, 7):
+        earlier = checkpoints.earlier_state(tmp_path, state, before)
+        assert int(earlier.epoch) == 5
+        assert jax.tree.structure(earlier) == jax.tree.structure(state)
+    for path, before in ((tmp_path, 5), (tmp_path, 4), (tmp_path / "none", 6)):
+        with pytest.raises(ValueError, match=f"has no checkpoint from before epoch {before}"):
+            checkpoints.earlier_state(path, state, before)
+
+
 def test_a_directory_that_goes_away_in_mid_run_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "kept"
 
