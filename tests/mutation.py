@@ -36,7 +36,7 @@ TESTS = {
     "layers": "layers strict net mutations inputs layer gradcheck house",
     "losses": "losses strict net mutations metrics train house",
     "optim": "optim optim_surface strict recipes train loop house",
-    "step": "train loop strict_training nonfinite net inputs checkpoints house",
+    "step": "train loop strict_training nonfinite net inputs preprocess checkpoints house",
     "checkpoint": "checkpoint checkpoints versions table_models house",
     "checkpoints": "checkpoints resume nonfinite versions house",
     "tensors": "checkpoint checkpoints versions table_models sweep_runs house",
