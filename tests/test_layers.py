@@ -640,6 +640,13 @@ def test_dropout_with_a_traced_keep_prob():
         np.testing.assert_array_equal(dx[i], fn.dropout_backward(jnp.ones(50), cache))
 
 
+def test_dropout_with_a_traced_keep_prob_above_one_is_the_identity():
+    """A schedule of it may end a little above; traced, it cannot be refused."""
+    x = jnp.arange(1.0, 51.0)
+    out = jax.jit(lambda p: fn.dropout_forward(x, DROPOUT_KEY, p, train=True)[0])(1.25)
+    np.testing.assert_array_equal(out, x)
+
+
 @pytest.mark.parametrize("shape", [(1,), (7,), (3, 3)], ids=str)
 def test_elements_are_kept_each_on_its_own(shape):
     # Two elements share a random word, and an odd size leaves half of the last one unused.
