@@ -640,6 +640,20 @@ def test_dropout_with_a_traced_keep_prob():
         np.testing.assert_array_equal(dx[i], fn.dropout_backward(jnp.ones(50), cache))
 
 
+@pytest.mark.parametrize(("elements", "words"), [(1, 1), (50, 25), (51, 26)])
+def test_dropout_draws_a_word_for_two_elements(elements, words, monkeypatch):
+    """Random bits are most of what it costs."""
+    drawn, bits = [], jax.random.bits
+
+    def counted(key, shape, dtype):
+        drawn.append((shape, dtype))
+        return bits(key, shape, dtype)
+
+    monkeypatch.setattr(jax.random, "bits", counted)
+    fn.dropout_forward(jnp.ones(elements), DROPOUT_KEY, 0.5, train=True)
+    assert drawn == [((words,), jnp.uint32)]
+
+
 def test_dropout_with_a_traced_keep_prob_above_one_is_the_identity():
     """A schedule of it may end a little above; traced, it cannot be refused."""
     x = jnp.arange(1.0, 51.0)
