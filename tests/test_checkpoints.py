@@ -337,6 +337,25 @@ def test_a_run_that_is_killed_goes_on_in_another_process_to_the_same_bits(tmp_pa
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+def test_what_a_value_is_made_of():
+    """A number is the same whatever holds it; an array is its dtype, shape and bytes."""
+    described = checkpoints.described
+    assert {described(make(0.5)) for make in (float, np.float32, jnp.float32, np.array)} == {"0.5"}
+    assert described(np.int32(3)) == described(3) == described(3.0) == "3"
+    arrays = [np.zeros(1), np.zeros(2), np.zeros((1, 1)), np.ones(2), np.zeros(2, np.float32)]
+    assert len({described(array) for array in arrays}) == 5
+    assert described(jnp.zeros(2)) == described(arrays[-1])
+    assert described(arrays[0]).startswith("float64[1] ")
+
+
+@pytest.mark.parametrize("name", ["scale", "größe", "масштаб"])
+def test_texts_that_differ_are_shown_from_where_they_do(name):
+    there, here = (f"serial({name}(1), {name}({number}), {'relu, ' * 20})" for number in (22, 23))
+    found = checkpoints._difference(there, here)
+    assert [text[:9] for text in found] == ["...22), r", "...23), r"]
+    assert checkpoints._difference(name, "1") == (name, "1")
+
+
 @pytest.mark.slow
 def test_flipped_bits_are_noticed():
     """The script does it 100,000 times."""
