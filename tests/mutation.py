@@ -266,15 +266,13 @@ def main() -> None:
     ):
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=says)
     parser.add_argument("--out", type=Path, default=Path("mutants.jsonl"), metavar="FILE")
-    parser.add_argument("--again", action="store_true", help="run what survived again, and no more")
+    parser.add_argument("--again", action="store_true", help="run what survived again, too")
     args = parser.parse_args()
     if importlib.util.find_spec("cosmic_ray") is None:
         parser.error("this takes cosmic-ray: python -m pip install cosmic-ray")
     mutants = [mutant for mutant, _ in zip(drawn(args.seed), range(args.count), strict=False)]
     killers = known(args.out)
-    if args.again:
-        mutants = [mutant for mutant in mutants if killers.get(mutant) == ""]
-    left = [mutant for mutant in mutants if args.again or mutant not in killers]
+    left = [m for m in mutants if m not in killers or (args.again and not killers[m])]
     context = multiprocessing.get_context("fork")
     queue: Any = context.Queue()
     for mutant in (*left, *[None] * args.jobs):
