@@ -452,7 +452,8 @@ class Config(Mapping[str, Any]):
     )
     model: str | None = option_field(
         None,
-        f"the model that counts: {_names(MODELS)}; if not given best for pixels, last for a table",
+        f"the model that counts: {_names(MODELS)}; if not given best for pixels, last for a table "
+        "without --patience and --monitor",
         "training",
         "NAME",
         choices={name: name for name in MODELS},

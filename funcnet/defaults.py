@@ -12,6 +12,7 @@ import numpy as np
 
 from funcnet.config import BATCH_SIZE, Config
 from funcnet.datasets import Dataset
+from funcnet.train import MONITOR
 
 __all__ = ["complete_config"]
 
@@ -46,7 +47,7 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     Examples of dtype uint8, or of more than one axis, are pixels; others are rows of a table. These
     are standardized, with He weights, L2 of 20 / (N C), 0.1 at most, and a learning rate that falls
     to nothing in 20 epochs, but at least 1,000 updates and about 50,000 at most; the last model
-    counts.
+    counts, but the best one where there is patience or a monitor.
 
     Args:
       config: a Config; what is None in it is open.
@@ -61,6 +62,8 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
             del chosen["schedule"]
         if config.weight_decay is not None:
             chosen["reg"] = 0.0
+        if config.patience is not None or config.monitor != MONITOR:
+            chosen["model"] = "best"
     return replace(config, **{k: v for k, v in chosen.items() if getattr(config, k) is None})
 
 

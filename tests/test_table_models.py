@@ -319,6 +319,9 @@ def test_what_is_said_is_done():
     assert decayed.reg == 0.0
     assert fn.complete_config(fn.Config(learning_rate_decay=0.9), rows).schedule is None
     assert fn.complete_config(fn.Config(epochs=100), rows).eval_every == 4
+    for stops in ({"patience": 3}, {"monitor": "val_loss"}):
+        assert fn.complete_config(fn.Config(**stops), rows).model == "best"
+        assert fn.complete_config(fn.Config(**stops, model="last"), rows).model == "last"
     many = rows._replace(x_train=np.tile(x, (100, 1)), y_train=np.tile(y, 100))
     assert fn.complete_config(fn.Config(), many).epochs == 20
     assert fn.complete_config(fn.Config(), many).reg == 20 / (6000 * 3)
