@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from typing import Any, NoReturn
 
 
@@ -10,6 +11,7 @@ def entry() -> None:
     listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if listens:
         signal.signal(signal.SIGINT, _end)
+        sys.unraisablehook = _raised
     from funcnet import cli
 
     if listens:
@@ -19,6 +21,13 @@ def entry() -> None:
 
 def _end(number: int, frame: Any) -> NoReturn:
     os._exit(128 + number)
+
+
+def _raised(lost: Any) -> None:
+    """End for a Ctrl-C that Python drops, as it does in callbacks of its garbage collector."""
+    if lost.exc_type is KeyboardInterrupt:
+        _end(signal.SIGINT, None)
+    sys.__unraisablehook__(lost)
 
 
 if __name__ == "__main__":

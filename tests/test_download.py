@@ -720,6 +720,7 @@ def test_download_waits_for_another_process(server, root, capsys):
         fcntl.flock(file, fcntl.LOCK_EX)
         result = pool.submit(download, server, root, progress=True)
         while not err and time.monotonic() < end:
+            time.sleep(0.1)  # what is written while it is read would be lost
             err = capsys.readouterr().err
         assert err == f"waiting for another download to {root}\n"
         assert server.asked == []

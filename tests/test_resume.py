@@ -142,8 +142,8 @@ def test_a_second_signal_ends_at_once_and_the_run_goes_on_all_the_same():
 
 def test_ctrl_c_while_the_program_is_loaded_shows_no_traceback():
     ends = set()
-    for wait in (0.1, 0.2, 0.3, 0.5, 0.8):
-        with begin("train", *SMALL, "--out", f"r{wait}") as process:
+    for wait in (0.1, 0.2, 0.3, 0.5, 0.8, 3):
+        with begin("train", *SMALL, "--epochs", 100_000, "--out", f"r{wait}") as process:
             time.sleep(wait)
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=120)
@@ -153,6 +153,28 @@ def test_ctrl_c_while_the_program_is_loaded_shows_no_traceback():
         ends.add(process.returncode)
         assert "Traceback" not in err
     assert ends == {130}
+
+
+def test_ctrl_c_that_python_drops_ends_a_command_all_the_same():
+    """JAX has a callback of the garbage collector, and what it raises is dropped."""
+    code = """
+import gc, signal
+import funcnet.cli
+from funcnet.__main__ import entry
+def command():
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        signal.raise_signal(signal.SIGINT)
+    gc.callbacks.append(callback)
+    gc.collect()
+    print("went on")
+funcnet.cli.entry = command
+signal.signal(signal.SIGINT, signal.default_int_handler)
+entry()
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_a_finished_run_goes_on_with_more_epochs():
