@@ -52,7 +52,7 @@ def test_orders_of_many_runs_are_those_of_each():
         assert np.array_equal(of_all.of(epoch), [one.of(epoch) for one in of_each])
 
 
-@pytest.mark.parametrize("count", [40, 43])
+@pytest.mark.parametrize("count", slow_but([40, 43], 43))
 def test_the_size_of_chunks_changes_no_bit(count, rng, monkeypatch):
     data = blobs(count, rng)
     net = fn.mlp([9, 4], 3, normalization="batchnorm", keep_prob=0.8)

@@ -931,7 +931,7 @@ def test_an_optimizer_may_not_change_the_structure_of_its_state():
         quick(optimizer=optimizer)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", slow_but(["float16", "bfloat16"], "bfloat16"))
 def test_a_state_of_half_precision_trains_with_wide_moments_and_statistics(dtype):
     net, optimizer = fn.mlp([16], 10, normalization="batchnorm"), fn.adam(1e-2)
     state = fn.init_train_state(net, optimizer, (8, 8), key=jax.random.key(0))
