@@ -27,6 +27,7 @@ import numpy as np
 import funcnet as fn
 from funcnet.tensors import load_tensors
 
+ROOT = Path(__file__).parents[1]
 EPOCHS = 20_000
 SWEEP_EPOCHS = 2_000
 STEPS = 60
@@ -154,6 +155,7 @@ def killed(name: str, path: Path, count: int, *, kind: str) -> int:
             with subprocess.Popen(
                 [sys.executable, "-c", RUN, name, str(path)],
                 stdout=subprocess.PIPE,
+                cwd=ROOT,
                 env=environment,
                 text=True,
             ) as process:
@@ -211,7 +213,7 @@ def steps(optimizers: Sequence[str], cuts: Sequence[int]) -> str:
             Path(folder, "bits").write_bytes(b"".join(bits(short_run(optimizer, **kept))))
             words = [optimizer, folder, " ".join(map(str, cuts))]
             command = [sys.executable, "-c", RESUME, *words]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
             if done.stdout.strip() != "0":
                 raise RuntimeError(f"{optimizer}: {done.stdout}{done.stderr}")
     return (

@@ -366,17 +366,6 @@ def test_a_directory_made_read_only_in_mid_run_is_an_error_and_loses_nothing():
     assert "then from there on to the same bits" in reliability.read_only()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["adam", "muon"])
-def test_a_run_cut_off_after_a_step_goes_on_in_another_process_to_the_same_bits(name):
-    assert reliability.steps([name], range(1, 60, 6)).endswith("0 bits differ")
-
-
-@pytest.mark.slow
-def test_a_sweep_that_is_killed_goes_on_to_the_same_bits():
-    assert "comes to the same bits, 0 files" in reliability.sweep_kills(3)
-
-
 def test_a_run_is_trained_again_from_the_earliest_checkpoint(tmp_path):
     state = train(checkpoint=tmp_path, checkpoint_every=1).state
     for before in (6, 7):

@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import reliability
 from command import run
 from marks import slow_but
 from safetensors.numpy import load_file
@@ -138,6 +139,17 @@ def test_a_second_signal_ends_at_once_and_the_run_goes_on_all_the_same():
     with begin("train", "--resume", "r") as process:
         at_epoch(process, 3_000)
         process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_a_run_cut_off_after_a_step_goes_on_in_another_process_to_the_same_bits(name):
+    assert reliability.steps([name], range(1, 60, 6)).endswith("0 bits differ")
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_goes_on_to_the_same_bits():
+    assert "comes to the same bits, 0 files" in reliability.sweep_kills(3)
 
 
 def test_ctrl_c_while_the_program_is_loaded_shows_no_traceback():
