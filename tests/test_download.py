@@ -242,6 +242,7 @@ BAD_MEMBERS = {
     "parent inside": (member(f"{FOLDER}/../../evil", b"x"), "evil' points outside"),
     "absolute": (member("/tmp/funcnet-evil", b"x"), "'/tmp/funcnet-evil' points outside"),
     "drive": (member("C:evil", b"x"), "'C:evil' points outside"),
+    "stream of a file": (member("a/file:evil", b"x"), "'a/file:evil' points outside"),
     "symbolic link": (member(f"{FOLDER}/test_batch.bin", **LINK), "neither a file nor"),
     "hard link": (member(f"{FOLDER}/test_batch.bin", **HARD), "neither a file nor"),
     "device": (member(f"{FOLDER}/test_batch.bin", type=tarfile.CHRTYPE), "neither a file nor"),

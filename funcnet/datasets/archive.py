@@ -211,7 +211,7 @@ class Archive:
     def _check_member(self, archive: Path, member: tarfile.TarInfo) -> None:
         """Refuse what the archive of no dataset holds."""
         name, largest = member.name, max(self.sizes.values())
-        if leads_out(name):
+        if leads_out(name) or ":" in name:
             problem = "points outside the directory"
         elif not (member.isreg() or self._is_folder(member)) or member.issparse():
             problem = "is neither a file nor a directory"
