@@ -175,6 +175,20 @@ class Checkpoints:
         return self._directory / f"epoch-{epoch:08}.safetensors"
 
 
+def check_options(checkpoint: Any, resume: Any, checkpoint_every: Any) -> None:
+    """Raise unless these options of `fit` and `sweep` go together.
+
+    Raises:
+      ValueError, TypeError: which do not.
+    """
+    if checkpoint is None and (resume or checkpoint_every is not None):
+        raise ValueError("resume and checkpoint_every are for checkpoint, which is None")
+    if checkpoint == "":
+        raise ValueError("checkpoint must be a directory, it is empty")
+    if checkpoint_every is not None:
+        checks.COUNT.check("checkpoint_every", checkpoint_every)
+
+
 @contextlib.contextmanager
 def opened(
     path: str | os.PathLike[str],
@@ -299,10 +313,19 @@ def _check_progress(best: Any, columns: Mapping[str, np.ndarray], path: Path) ->
         and all(isinstance(number, int | float) for number in best.values())
     ):
         raise ValueError(f"{path} is damaged: its best model is {checks.cut(best)}")
+    check_history(columns, None if best is None else best["epoch"], path)
+
+
+def check_history(columns: Mapping[str, np.ndarray], best_epoch: Any, path: Path) -> None:
+    """Raise unless columns are those of a History, "loss" among them, with a row of the best epoch.
+
+    Raises:
+      ValueError: they do not go together.
+    """
     shapes = {column.shape for name, column in columns.items() if name != "loss"}
     sound = columns["loss"].ndim == 1 and [len(shape) for shape in shapes] == [1]
     sound = sound and columns["epoch"].dtype.kind == "i"
-    if not sound or (best is not None and best["epoch"] not in columns["epoch"]):
+    if not sound or (best_epoch is not None and best_epoch not in columns["epoch"]):
         raise ValueError(f"{path} is damaged: the columns of its history do not go together")
 
 

@@ -10,7 +10,15 @@ import jax
 import numpy as np
 
 from funcnet import checks
-from funcnet.checkpoints import Best, Checkpoints, Progress, identity_of, opened, warned
+from funcnet.checkpoints import (
+    Best,
+    Checkpoints,
+    Progress,
+    check_options,
+    identity_of,
+    opened,
+    warned,
+)
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.layer import Layer
 from funcnet.model import (
@@ -53,7 +61,6 @@ __all__ = ["FitResult", "History", "fit"]
 EPOCHS = checks.COUNT
 EVAL_EVERY = checks.COUNT
 PATIENCE = checks.COUNT
-CHECKPOINT_EVERY = checks.COUNT
 KEEP_CHECKPOINTS = checks.COUNT
 MONITOR = "val_accuracy"
 TRAIN_SAMPLE = 1000  # training examples on which the accuracy is measured
@@ -234,12 +241,7 @@ def fit(
         raise ValueError("give either key, for a new run, or train_state, to go on with one")
     first = 0 if train_state is None else int(train_state.epoch)
     epochs = checks.Count(at_least=first + 1).check("epochs", epochs)
-    if checkpoint is None and (resume or checkpoint_every is not None):
-        raise ValueError("resume and checkpoint_every are for checkpoint, which is None")
-    if checkpoint == "":
-        raise ValueError("checkpoint must be a directory, it is empty")
-    if checkpoint_every is not None:
-        CHECKPOINT_EVERY.check("checkpoint_every", checkpoint_every)
+    check_options(checkpoint, resume, checkpoint_every)
     KEEP_CHECKPOINTS.check("keep_checkpoints", keep_checkpoints)
     check_monitor(monitor, patience, eval_every, dataset, columns_of(own))
     fitted = fit_preprocess(given["preprocess"], dataset.x_train)  # last: it may take a minute
@@ -278,11 +280,7 @@ def fit(
             return False
         measured = run.rows[-1] if run.rows and run.rows[-1]["epoch"] == run.epoch else {}
         metrics = {name: value for name, value in measured.items() if name != "epoch"}
-        try:
-            ends = callback(run.epoch, state_of(run), {"losses": losses.copy(), **metrics})
-        except StopIteration:
-            return True
-        return isinstance(ends, bool | np.bool_) and bool(ends)
+        return is_over(callback, run.epoch, state_of(run), {"losses": losses.copy(), **metrics})
 
     def save(kept: Checkpoints, run: _Run) -> None:
         kept.save(run.epoch, lambda: _progress(run, state_of(run), own))
@@ -361,6 +359,15 @@ def fit(
     if trouble is not None and on_nonfinite == "raise":
         raise NonFiniteError(trouble, result)
     return result
+
+
+def is_over(callback: Callable[..., Any], *arguments: Any) -> bool:
+    """Call a callback: whether it returns True, or raises StopIteration."""
+    try:
+        over = callback(*arguments)
+    except StopIteration:
+        return True
+    return isinstance(over, bool | np.bool_) and bool(over)
 
 
 def check_monitor(

@@ -23,6 +23,7 @@ import numpy as np
 from funcnet.checkpoint import path_leaves, tree_like
 from funcnet.checkpoints import (
     Pace,
+    check_history,
     check_identity,
     described,
     files_in,
@@ -312,18 +313,8 @@ def _loaded(
                 state=state,
             )
         )
-        _check_history(made[-1], path)
+        check_history(columns, best_model and best_model.epoch, path)
     return made
-
-
-def _check_history(member: Member, path: Path) -> None:
-    """Raise unless the columns of a History go together, and with the best model."""
-    history, best = member.history, member.best
-    shapes = {column.shape for column in history.rows().values()}
-    sound = history.loss.ndim == 1 and [len(shape) for shape in shapes] == [1]
-    sound = sound and history.epoch.dtype.kind == "i"
-    if not sound or (best is not None and best.epoch not in history.epoch):
-        raise ValueError(f"{path} is damaged: the columns of a history do not go together")
 
 
 def _arrays(**numbers: float) -> dict[str, np.ndarray]:

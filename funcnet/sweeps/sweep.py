@@ -22,8 +22,7 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import numpy as np
 
-from funcnet import checks
-from funcnet.checkpoints import warned
+from funcnet import checkpoints, checks
 from funcnet.datasets import Dataset, Encoding, check_dataset
 from funcnet.model import BestModel, Evaluation, evaluate, merit
 from funcnet.signature import takes
@@ -40,7 +39,7 @@ from funcnet.sweeps.groups import Experiment, check_names, check_options, make_g
 from funcnet.sweeps.saved import identity_of_sweep, opened
 from funcnet.sweeps.search import Settings, check_settings, member_key
 from funcnet.sweeps.table import Member, best_member, new_member, sweep_table
-from funcnet.train import CHECKPOINT_EVERY, MONITOR, FitOptions, check_monitor
+from funcnet.train import MONITOR, FitOptions, check_monitor, is_over
 
 __all__ = ["SweepResult", "sweep"]
 
@@ -152,12 +151,7 @@ def sweep(
         chunk_size = checks.COUNT.check("chunk_size", chunk_size)
     check_monitor(monitor, patience, eval_every, dataset)
     halve_at = _check_halving(halve_at, epochs, eval_every, dataset, monitor)
-    if checkpoint is None and (resume or checkpoint_every is not None):
-        raise ValueError("resume and checkpoint_every are for checkpoint, which is None")
-    if checkpoint == "":
-        raise ValueError("checkpoint must be a directory, it is empty")
-    if checkpoint_every is not None:
-        CHECKPOINT_EVERY.check("checkpoint_every", checkpoint_every)
+    checkpoints.check_options(checkpoint, resume, checkpoint_every)
     if members is not None and checkpoint is not None:
         raise ValueError("give either members or checkpoint to go on with")
     checked = check_settings(settings)
@@ -178,11 +172,7 @@ def sweep(
         if callback is None:
             return
         total = _total(current, alive, end, halve_at, epochs)
-        try:
-            over = callback(_done(current, chunk), total, members_now)
-        except StopIteration:
-            over = True
-        if isinstance(over, bool | np.bool_) and over:
+        if is_over(callback, _done(current, chunk), total, members_now):
             raise KeyboardInterrupt
 
     with ExitStack() as stack:
@@ -214,7 +204,7 @@ def sweep(
             interrupted = True
         current = members_now()
         if kept is not None:
-            with warned(checkpoint):
+            with checkpoints.warned(checkpoint):
                 kept.save(lambda: current, groups)
     index, best = best_member(current, monitor)
     if best is None:
