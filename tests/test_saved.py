@@ -354,6 +354,22 @@ def test_patience_goes_on_to_the_same_bits(calls, small, tmp_path, sizes):
     assert sizes() == [5, 3, 1][(calls >= 4) + (calls >= 6) :]
 
 
+def test_the_best_member_is_that_by_what_is_monitored(small):
+    """One that learns nothing has less right, but is not as wrong as one of large weights."""
+
+    def scaled(scale):
+        rate = jnp.where(scale < 0.1, 1e-6, 1e-2)
+        return fn.mlp([20], 10, weight_scale=scale), fn.adam(lambda step: rate)
+
+    settings = fn.grid(scale=[1e-3, 0.5])
+    for monitor, best in (("val_loss", 0), ("val_accuracy", 1)):
+        result = run(small, settings, scaled, chunk_size=2, monitor=monitor)
+        measured = [(member.best.accuracy, member.best.loss) for member in result.members]
+        assert measured[0] < measured[1]
+        assert measured[0][1] < measured[1][1]
+        assert result.best_settings == settings[best]
+
+
 @pytest.mark.slow
 def test_a_sweep_ends_when_all_members_have(small):
     seen = []
