@@ -33,6 +33,7 @@ if _TYPE_CHECKING:
     from funcnet.plots import *
     from funcnet.preprocess import *
     from funcnet.recipes import *
+    from funcnet.regression import *
     from funcnet.runs import *
     from funcnet.schedules import *
     from funcnet.step import *
@@ -41,6 +42,7 @@ if _TYPE_CHECKING:
     from funcnet.sweeps.table import *
     from funcnet.train import *
     from funcnet.tree import *
+    from funcnet.weights import *
 
 __version__ = "0.2.0"
 
@@ -65,7 +67,9 @@ _NAMES = {
         leaky_relu_backward leaky_relu_forward relu_backward relu_forward tanh_backward tanh_forward
         with_custom_vjp
     """,
-    "losses": "l2_penalty smooth_labels softmax_loss svm_loss",
+    "losses": """
+        as_loss l2_penalty sigmoid_loss smooth_binary_labels smooth_labels softmax_loss svm_loss
+    """,
     "metrics": "accuracy balanced_accuracy confusion_matrix log_loss recall",
     "model": "BestModel Evaluation Model evaluate predict predict_proba predict_scores",
     "net": """
@@ -83,6 +87,7 @@ _NAMES = {
         standardize_numbers subtract_mean whiten
     """,
     "recipes": "Experiment Recipe experiment list_recipes load_recipe",
+    "regression": "absolute_loss huber_loss pinball_loss poisson_loss squared_loss",
     "runs": "load_run",
     "schedules": "constant cosine_decay exponential_decay one_cycle step_decay warmup",
     "step": "TrainState init_train_state make_train_step",
@@ -91,6 +96,7 @@ _NAMES = {
     "sweeps.table": "Member mean_over_seeds sweep_table",
     "train": "FitResult History fit",
     "tree": "FrozenDict freeze unfreeze",
+    "weights": "class_weights",
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_WHERE)

@@ -219,6 +219,35 @@ def labels(
     return y.astype(np.int32)
 
 
+def weights(w: Any, *, num_examples: int, name: str = "sample_weight") -> np.ndarray:
+    """Check the weights of examples `[N]`: finite numbers >= 0, one per example.
+
+    Returns:
+      The weights as a float64 NumPy array. All of them may be 0.
+    Raises:
+      ValueError: it names the first weight that is wrong.
+    """
+    unmasked(w, name)
+    w, jnp = np.asarray(w), jax.numpy
+    if not (jnp.issubdtype(w.dtype, jnp.floating) or jnp.issubdtype(w.dtype, jnp.integer)):
+        raise ValueError(f"{name} must hold real numbers, got dtype {w.dtype}")
+    if w.shape != (num_examples,):
+        raise ValueError(
+            f"{name} must have one weight per example, shape [{num_examples}], got {list(w.shape)}"
+        )
+    w = w.astype(np.float64)
+    computed = jax.dtypes.canonicalize_dtype(float)  # float32, unless x64 is enabled
+    bad = np.flatnonzero(~((w >= 0) & (w <= float(jnp.finfo(computed).max))))
+    if len(bad):
+        raise ValueError(
+            f"{name} must be >= 0 and finite in {computed}, but {name}[{bad[0]}] is {w[bad[0]]} "
+            f"({plural(len(bad), 'such element')})"
+        )
+    if w.any() and w.max() < float(jnp.finfo(computed).tiny):
+        raise ValueError(f"{name} is 0 in {computed}, at most {w.max()}: multiply it by a constant")
+    return w
+
+
 def unmasked(x: Any, name: str) -> None:
     """Raise if x is a masked array with an element that is masked: it is missing."""
     if not isinstance(x, np.ma.MaskedArray) or not np.ma.is_masked(x):

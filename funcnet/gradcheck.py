@@ -15,7 +15,7 @@ from funcnet import checks
 from funcnet.layer import Layer
 from funcnet.layers import promote
 from funcnet.losses import softmax_loss
-from funcnet.net import as_input, loss, loss_and_grads
+from funcnet.net import as_input, loss, loss_and_grads, loss_of_scores
 from funcnet.text import aligned
 from funcnet.tree import LossFn, Tree, named_leaves, structure_of
 
@@ -293,6 +293,7 @@ def check_gradients(
     key: Any = None,
     train: bool = True,
     loss_fn: LossFn = softmax_loss,
+    sample_weight: Any = None,
     tol_autodiff: float = 1e-12,
     tol_numerical: float = 1e-7,
     h: float = 1e-5,
@@ -312,11 +313,11 @@ def check_gradients(
       params: its parameters, of any floating point dtype; the check casts them to float64.
       state: its state.
       x: [N, ...] inputs.
-      y: [N] integer labels, or what else loss_fn takes, such as [N, C] soft targets.
+      y: [N] integer labels, or what else loss_fn takes, such as [N, K] numbers.
       reg: L2 strength, as for `loss_and_grads`.
       key: for random layers.
       train: whether layers are in training mode.
-      loss_fn: `loss_fn(scores, y) -> (loss, dscores)`.
+      loss_fn, sample_weight: as for `loss_and_grads`.
       tol_autodiff: tolerance for `scaled_error` against autodiff.
       tol_numerical: tolerance for `scaled_error` against central differences, beyond rounding.
       h: step of the central differences.
@@ -330,7 +331,8 @@ def check_gradients(
     with jax.enable_x64(True):
         params, state = _to_float64(params), _to_float64(state)
         x, y = jnp.asarray(as_input(x, params), jnp.float64), jnp.asarray(y)
-        options: dict[str, Any] = {"reg": reg, "key": key, "train": train, "loss_fn": loss_fn}
+        options: dict[str, Any] = {"reg": reg, "key": key, "train": train}
+        options |= {"loss_fn": loss_fn, "sample_weight": sample_weight}
 
         def f(args: dict[str, Tree]) -> jax.Array:
             return loss(net, args["params"], state, args["x"], y, **options)
@@ -341,7 +343,7 @@ def check_gradients(
         def by_hand(params: Tree, x: Any) -> tuple[jax.Array, Tree]:
             value, grads, _ = loss_and_grads(net, params, state, x, y, **options)
             scores, cache, _ = net.forward(params, state, x, key=key, train=train)
-            dx, _ = net.backward(loss_fn(scores, y)[1], cache)
+            dx, _ = net.backward(loss_of_scores(loss_fn, scores, y, sample_weight)[1], cache)
             return value, {"params": grads, "x": dx}
 
         value, grads = by_hand(params, x)

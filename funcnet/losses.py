@@ -1,9 +1,12 @@
 """Loss functions with their hand-written gradients, each in one call.
 
-The losses are means over the batch, summed in at least float32.
+Those of classes and labels are here, those of numbers in `regression`. The losses are means over
+the batch, weighted ones where there are weights, summed in at least float32.
 """
 
-from functools import reduce
+import inspect
+from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -11,16 +14,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checks
+from funcnet.batch import as_outputs, as_scores, counted, shares, weighted_mean
+from funcnet.bind import Bound, bind
 from funcnet.layers import accumulator, add
+from funcnet.regression import absolute_loss, huber_loss, pinball_loss, poisson_loss, squared_loss
 from funcnet.tree import Array, LossFn, Tree, path_name
 
-__all__ = ["l2_penalty", "smooth_labels", "softmax_loss", "svm_loss"]
+__all__ = [
+    "as_loss",
+    "l2_penalty",
+    "sigmoid_loss",
+    "smooth_binary_labels",
+    "smooth_labels",
+    "softmax_loss",
+    "svm_loss",
+]
 
 REG = checks.NON_NEGATIVE
 LABEL_SMOOTHING = checks.FRACTION
 
 
-def softmax_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
+def softmax_loss(
+    scores: Array, y: Array, sample_weight: Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Softmax cross-entropy loss, mean over the batch, and its gradient.
 
     With p = softmax(scores):  loss = -mean(log p[i, y[i]]),  dscores = (p - onehot(y)) / N.
@@ -40,6 +56,10 @@ def softmax_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
       scores: [N, C] floating point; they must be finite, and so must their differences.
       y: [N] integer labels from 0 to C - 1, a label out of this range gives NaN; or [N, C]
         soft targets, a probability of each class.
+      sample_weight: [N] real numbers >= 0, or None. With these w the mean over i is
+        sum_i w_i (...) / sum(w), so w_i / sum(w) stands for 1 / N above. Values are not checked
+        here, but where data comes in. A row of weight 0 counts for nothing, whatever is in it; if
+        all are 0, so are the loss and its gradient.
     Returns:
       loss, a scalar of the dtype of scores, float32 at least; dscores [N, C] in the
       dtype of scores.
@@ -47,19 +67,20 @@ def softmax_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
       ValueError: shapes do not fit. TypeError: dtypes do not.
     """
     if np.ndim(y) == 2:
-        return _soft_softmax_loss(scores, y)
+        return _soft_softmax_loss(scores, y, sample_weight)
     scores, y = _check_scores(scores, y)
+    share = shares(sample_weight, scores)
+    t, y = counted(share, accumulator(scores), y)
     correct = _one_hot(y, scores.shape[1])  # [N, C]
-    t = accumulator(scores)
     t = t - _correct_scores(t, correct)  # [N, C]
     m = jax.lax.stop_gradient(t.max(axis=1, keepdims=True))  # [N, 1], the loss is constant in it
     others = jnp.where(correct, 0, jnp.exp(t - m))  # [N, C]
     rest = others.sum(axis=1, keepdims=True) + jnp.expm1(-m)  # [N, 1], sum exp(t - m) - 1
-    loss = (m + jnp.log1p(rest)).mean()
+    losses = m + jnp.log1p(rest)  # [N, 1]
 
     p = others / (1 + rest)  # [N, C], 0 at the correct class
-    dscores = jnp.where(correct, -p.sum(axis=1, keepdims=True), p) / len(y)
-    return loss, dscores.astype(scores.dtype)
+    drows = jnp.where(correct, -p.sum(axis=1, keepdims=True), p)
+    return weighted_mean(losses[:, 0], drows, share, scores.dtype)
 
 
 def smooth_labels(y: Array, num_classes: int, smoothing: Any) -> jax.Array:
@@ -83,7 +104,9 @@ def smooth_labels(y: Array, num_classes: int, smoothing: Any) -> jax.Array:
     return jnp.where(correct.any(axis=1, keepdims=True), targets, jnp.nan)
 
 
-def svm_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
+def svm_loss(
+    scores: Array, y: Array, sample_weight: Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Multiclass hinge (SVM) loss with margin 1, mean over the batch, and its gradient.
 
     loss = mean over i of sum over j != y[i] of max(0, scores[i, j] - scores[i, y[i]] + 1)
@@ -92,6 +115,7 @@ def svm_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
     Args:
       scores: [N, C] floating point.
       y: [N] integer labels from 0 to C - 1; a label out of this range gives NaN.
+      sample_weight: [N] weights of the examples, as for `softmax_loss`.
     Returns:
       loss, a scalar of the dtype of scores, float32 at least; dscores [N, C] in the
       dtype of scores.
@@ -104,17 +128,106 @@ def svm_loss(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
             f"use softmax_loss; y must be [N], got {list(np.shape(y))}"
         )
     scores, y = _check_scores(scores, y)
+    share = shares(sample_weight, scores)
+    s, y = counted(share, accumulator(scores), y)
     correct = _one_hot(y, scores.shape[1])  # [N, C]
-    s = accumulator(scores)
     margins = jnp.where(correct, 0, s - _correct_scores(s, correct) + 1)  # [N, C]
-    loss = jnp.where(margins <= 0, 0, margins).sum(axis=1).mean()
+    losses = jnp.where(margins <= 0, 0, margins).sum(axis=1)  # [N]
 
     violated = jnp.where(margins <= 0, 0, jnp.where(jnp.isnan(margins), jnp.nan, 1))  # [N, C]
-    dscores = jnp.where(correct, -violated.sum(axis=1, keepdims=True), violated) / len(y)
-    return loss, dscores.astype(scores.dtype)
+    drows = jnp.where(correct, -violated.sum(axis=1, keepdims=True), violated)
+    return weighted_mean(losses, drows, share, scores.dtype)
 
 
-LOSSES = {"softmax": softmax_loss, "svm": svm_loss}
+def sigmoid_loss(
+    scores: Array, y: Array, sample_weight: Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Binary cross-entropy of K labels, any of which an example may have, mean over them.
+
+    With p = sigmoid(scores):
+
+        loss = -mean over i and k of y log p + (1 - y) log(1 - p),  dscores = (p - y) / (N K)
+
+    Both are computed from t = |s|, and from what was missed, y' = y where s <= 0 and 1 - y where
+    s > 0, so that nothing overflows, and nothing cancels where y is 0 or 1:
+
+        loss of one = t y' + log1p(exp(-t)),  d/dt = y' - exp(-t) / (1 + exp(-t))
+
+    PyTorch's BCEWithLogitsLoss is the same.
+
+    Args:
+      scores: [N, K] floating point, finite: the logits, one for each label.
+      y: [N, K] targets, 0 or 1 or a probability between, such as those of `smooth_binary_labels`,
+        floating point or integers; or [N] if K is 1. Values are not checked here, but where data
+        comes in.
+      sample_weight: [N] weights of the examples, as for `softmax_loss`.
+    Returns:
+      loss, a scalar of the dtype of scores, float32 at least; dscores [N, K] in the
+      dtype of scores.
+    Raises:
+      ValueError: shapes do not fit. TypeError: dtypes do not.
+    """
+    outputs = as_outputs(scores, y, sample_weight)
+    s, positive = outputs.scores, outputs.scores > 0  # [N, K]
+    t = jnp.where(positive, s, -s)  # not abs, whose gradient autodiff takes for 0 at 0
+    missed = jnp.where(positive, 1 - outputs.targets, outputs.targets)
+    exps = jnp.exp(-t)  # 0 to 1
+    losses = t * missed + jnp.log1p(exps)
+
+    dt = missed - exps / (1 + exps)
+    return outputs.mean(losses, jnp.where(positive, dt, -dt))
+
+
+def smooth_binary_labels(y: Array, smoothing: Any) -> jax.Array:
+    """Soft targets of labels that are there or not: those of `smooth_labels` for C = 2.
+
+        q = (1 - smoothing) y + smoothing / 2
+
+    Args:
+      y: an array of any shape, such as [N, K]: 0, 1 or probabilities between.
+      smoothing: the probability that is spread over both, 0 to 1; may be traced.
+    Returns:
+      Targets for `sigmoid_loss`, of the shape of y, of JAX's default float type.
+    """
+    LABEL_SMOOTHING.check("smoothing", smoothing)
+    spread = jnp.asarray(smoothing, float)
+    return (1 - spread) * jnp.asarray(y, float) + spread / 2
+
+
+LOSSES: dict[str, LossFn] = {
+    "softmax": softmax_loss,
+    "svm": svm_loss,
+    "squared": squared_loss,
+    "absolute": absolute_loss,
+    "huber": huber_loss,
+    "pinball": pinball_loss,
+    "sigmoid": sigmoid_loss,
+    "poisson": poisson_loss,
+}
+
+
+def as_loss(loss_fn: Callable[..., Any]) -> LossFn:
+    """A loss that compares by its options, as a compiled program wants it: equal ones share one.
+
+    `functools.partial(huber_loss, delta=2.0)`, of which two are never equal, becomes one of which
+    two are; what is no partial, or has arguments by position, stays as it is.
+
+    Raises:
+      TypeError: it is no function.
+    """
+    checks.function("loss_fn", loss_fn)
+    if isinstance(loss_fn, partial) and not loss_fn.args:
+        return bind(loss_fn.func, **loss_fn.keywords)
+    return loss_fn
+
+
+def takes_weights(loss_fn: LossFn) -> bool:
+    """Whether a loss has a parameter `sample_weight`."""
+    function: Any = loss_fn
+    while isinstance(function, Bound):
+        function = function.function
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def gives_probabilities(loss_fn: LossFn) -> bool:
@@ -172,8 +285,10 @@ def _correct_scores(scores: jax.Array, correct: jax.Array) -> jax.Array:
     return jnp.where(correct.any(axis=1, keepdims=True), picked, jnp.nan)
 
 
-def _soft_softmax_loss(scores: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
-    scores, targets = _check_matrix(scores), jnp.asarray(targets)
+def _soft_softmax_loss(
+    scores: Array, targets: Array, sample_weight: Array | None
+) -> tuple[jax.Array, jax.Array]:
+    scores, targets = as_scores(scores), jnp.asarray(targets)
     if targets.shape != scores.shape:
         raise ValueError(
             f"soft targets must be [N, C] = {list(scores.shape)}, the shape of scores, "
@@ -181,19 +296,19 @@ def _soft_softmax_loss(scores: Array, targets: Array) -> tuple[jax.Array, jax.Ar
         )
     if not jnp.issubdtype(targets.dtype, jnp.floating):
         raise TypeError(f"soft targets must be floating point probabilities, got {targets.dtype}")
-    s = accumulator(scores)
-    q = targets.astype(s.dtype)
+    s, share = accumulator(scores), shares(sample_weight, scores)
+    s, q = counted(share, s, targets.astype(s.dtype))
     s = s - jax.lax.stop_gradient(s.max(axis=1, keepdims=True))  # [N, C]
     exps = jnp.exp(s)  # [N, C]
     total = exps.sum(axis=1, keepdims=True)  # [N, 1], 1 to C
-    loss = (q * (jnp.log(total) - s)).sum(axis=1).mean()
+    losses = (q * (jnp.log(total) - s)).sum(axis=1)  # [N]
 
-    dscores = (exps / total * q.sum(axis=1, keepdims=True) - q) / len(scores)  # [N, C]
-    return loss, dscores.astype(scores.dtype)
+    drows = exps / total * q.sum(axis=1, keepdims=True) - q  # [N, C]
+    return weighted_mean(losses, drows, share, scores.dtype)
 
 
 def _check_scores(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
-    scores = _check_matrix(scores)
+    scores = as_scores(scores)
     y = y if isinstance(y, jax.Array) else np.asarray(y)
     if y.shape != scores.shape[:1]:
         raise ValueError(
@@ -201,15 +316,6 @@ def _check_scores(scores: Array, y: Array) -> tuple[jax.Array, jax.Array]:
             f"got {list(y.shape)}"
         )
     return scores, _check_labels(y)
-
-
-def _check_matrix(scores: Array) -> jax.Array:
-    scores = jnp.asarray(scores)
-    if scores.ndim != 2 or 0 in scores.shape:
-        raise ValueError(f"scores must be [N, C] and not empty, got {list(scores.shape)}")
-    if not jnp.issubdtype(scores.dtype, jnp.floating):
-        raise TypeError(f"scores must be floating point, got {scores.dtype}")
-    return scores
 
 
 def _check_labels(y: Array) -> jax.Array:

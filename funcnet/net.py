@@ -26,7 +26,7 @@ from funcnet.layer import (
     make_stateful_layer,
 )
 from funcnet.layers import add, common_dtype
-from funcnet.losses import is_zero, l2_penalty, softmax_loss
+from funcnet.losses import is_zero, l2_penalty, softmax_loss, takes_weights
 from funcnet.transposed import Path, Transposed
 from funcnet.tree import FrozenDict, LossFn, Tree, restructure, structure_of
 
@@ -415,6 +415,7 @@ def loss_and_grads(
     key: Any = None,
     train: bool = True,
     loss_fn: LossFn = softmax_loss,
+    sample_weight: Any = None,
 ) -> tuple[jax.Array, Tree, Tree]:
     """The loss of a network on a batch, and its gradient by the hand-written backward pass.
 
@@ -422,16 +423,23 @@ def loss_and_grads(
       net: the network.
       params, state: its parameters and state; plain dicts, FrozenDicts or a mix.
       x: [N, ...] inputs, cast to the dtype of the parameters.
-      y: [N] integer labels, or what else loss_fn takes, such as [N, C] soft targets.
+      y: [N] integer labels, or what else loss_fn takes, such as [N, K] numbers.
       reg: L2 strength, `0.5 * reg * sum(w**2)` over the leaves named w is added; may be traced.
       key: for random layers in training; each call wants a new one.
       train: whether layers that behave differently in training do.
-      loss_fn: `loss_fn(scores, y) -> (loss, dscores)`.
+      loss_fn: `loss_fn(scores, y) -> (loss, dscores)`, with a keyword sample_weight, too, if it is
+        to have weights. Where scores are [N, K, C], of K networks that share weights, the loss is
+        the mean over k of that of scores[:, k].
+      sample_weight: [N] real numbers >= 0, what each example counts in the mean over the batch; or
+        None. Batch normalization does not know them: an example of weight 0 is in the mean and the
+        variance of the batch like any other, and in the running ones.
     Returns:
       loss, a scalar; grads, in the tree structure of params; the new state.
+    Raises:
+      TypeError: there are weights, and loss_fn takes none.
     """
     scores, cache, state = net.forward(params, state, as_input(x, params), key=key, train=train)
-    total, dscores = loss_fn(scores, y)
+    total, dscores = loss_of_scores(loss_fn, scores, y, sample_weight)
     _, grads = net.backward(dscores, cache)
     if not is_zero(reg):
         penalty, penalty_grads = l2_penalty(params, reg)
@@ -450,14 +458,44 @@ def loss(
     key: Any = None,
     train: bool = True,
     loss_fn: LossFn = softmax_loss,
+    sample_weight: Any = None,
 ) -> jax.Array:
     """The loss alone, forward only, with the arguments of `loss_and_grads`.
 
     `jax.grad(loss, argnums=1)` of it is the judge of the hand-written gradients.
     """
     scores, _, _ = net.forward(params, state, as_input(x, params), key=key, train=train)
-    total, _ = loss_fn(scores, y)
+    total, _ = loss_of_scores(loss_fn, scores, y, sample_weight)
     return total if is_zero(reg) else add(total, l2_penalty(params, reg)[0])
+
+
+def loss_of_scores(
+    loss_fn: LossFn, scores: jax.Array, y: Any, sample_weight: Any = None
+) -> tuple[jax.Array, jax.Array]:
+    """The loss of what a network gives, and its gradient with respect to that.
+
+    That of [N, K, C], the scores of K members, is the mean of their losses:
+
+        loss = mean over k of loss_fn(scores[:, k], y),  dscores[:, k] = that of member k / K
+
+    Args:
+      loss_fn, y, sample_weight: as for `loss_and_grads`.
+      scores: [N, C] or [N, K, C].
+    Returns:
+      loss, a scalar; dscores, of the shape of scores.
+    Raises:
+      TypeError: there are weights, and loss_fn takes none.
+    """
+    weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+    if weights and not takes_weights(loss_fn):
+        raise TypeError(
+            f"loss_fn takes no weights: give it a parameter sample_weight=None, got {loss_fn!r}"
+        )
+    if jnp.ndim(scores) != 3:
+        return loss_fn(scores, y, **weights)
+    each = jax.vmap(lambda member: loss_fn(member, y, **weights), in_axes=1, out_axes=(0, 1))
+    losses, dscores = each(scores)  # [K], [N, K, C]
+    return losses.mean(), dscores / scores.shape[1]
 
 
 def as_input(x: Any, params: Tree) -> jax.Array:

@@ -24,7 +24,8 @@ Array = jax.Array | np.ndarray
 Tree = Any  # a pytree of arrays: nested dicts, FrozenDicts or a mix of both
 Forward = Callable[..., tuple[Any, Any]]  # forward(*inputs) -> (out, cache)
 Backward = Callable[[Any, Any], Any]  # backward(dout, cache) -> the gradient of each input
-LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array]]  # loss_fn(scores, y) -> (loss, dscores)
+# loss_fn(scores, y) -> (loss, dscores); and loss_fn(scores, y, sample_weight), if it takes weights
+LossFn = Callable[..., tuple[jax.Array, jax.Array]]
 
 
 @jax.tree_util.register_pytree_with_keys_class

@@ -1,44 +1,20 @@
-"""Losses and their gradients. A new loss is one more row of SLOW."""
+"""Losses of classes and their gradients. A new one is one more row of SLOW."""
 
-import math
 import re
 from collections import OrderedDict
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loss_cases import CASES, slow
 
 import funcnet as fn
 from funcnet import losses
 
-
-def slow_softmax(scores, y):
-    """Row by row, in plain Python."""
-    total, dscores = 0.0, np.zeros_like(scores)
-    for i, row in enumerate(scores):
-        top = max(row)
-        exps = [math.exp(s - top) for s in row]
-        total += math.log(sum(exps)) + top - row[y[i]]
-        for j, e in enumerate(exps):
-            dscores[i, j] = (e / sum(exps) - (j == y[i])) / len(scores)
-    return total / len(scores), dscores
-
-
-def slow_svm(scores, y):
-    total, dscores = 0.0, np.zeros_like(scores)
-    for i, row in enumerate(scores):
-        for j in range(len(row)):
-            margin = row[j] - row[y[i]] + 1
-            if j != y[i] and margin > 0:
-                total += margin
-                dscores[i, j] += 1 / len(scores)
-                dscores[i, y[i]] -= 1 / len(scores)
-    return total / len(scores), dscores
-
-
-SLOW = {"softmax": slow_softmax, "svm": slow_svm}
-UNCOMPILED = losses.LOSSES
+SLOW = {"softmax": partial(slow, "softmax"), "svm": partial(slow, "svm")}  # those of labels
+UNCOMPILED = {name: losses.LOSSES[name] for name in SLOW}
 # Compiled whole: op by op, each shape would compile some twenty times.
 LOSSES = {name: (jax.jit(UNCOMPILED[name]), slow) for name, slow in SLOW.items()}
 AUTODIFF = {
@@ -56,7 +32,10 @@ def draw(rng, shape, dtype="float64", scale=3.0):
 
 
 def test_every_loss_has_a_row():
-    assert SLOW.keys() == losses.LOSSES.keys()
+    """What has outputs is in `test_regression`, weights of all of them in `test_weights`."""
+    assert SLOW.keys() | {case.loss for case in CASES.values()} == losses.LOSSES.keys()
+    for name, loss_fn in losses.LOSSES.items():
+        assert loss_fn.__name__ == f"{name}_loss"
 
 
 # Values and gradients
@@ -243,7 +222,9 @@ def test_many_classes_and_small_label_dtypes(rng, x64):
     scores, _ = draw(rng, (3, 300))
     y = np.array([0, 44, 255], np.uint8)
     loss, _ = LOSSES["softmax"][0](scores, y)
-    np.testing.assert_allclose(loss, slow_softmax(np.asarray(scores), y.astype(int))[0], rtol=1e-12)
+    np.testing.assert_allclose(
+        loss, slow("softmax", np.asarray(scores), y.astype(int))[0], rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("label", [-1, 4, 100, -5])
@@ -308,16 +289,7 @@ def test_only_softmax_takes_targets_of_each_class():
 # Soft targets
 
 
-def slow_soft(scores, targets):
-    """Row by row, in plain Python."""
-    total, dscores = 0.0, np.zeros_like(scores)
-    for i, row in enumerate(scores):
-        top = max(row)
-        exps = [math.exp(s - top) for s in row]
-        for j, e in enumerate(exps):
-            total += targets[i, j] * (math.log(sum(exps)) + top - row[j])
-            dscores[i, j] = (e / sum(exps) * sum(targets[i]) - targets[i, j]) / len(scores)
-    return total / len(scores), dscores
+slow_soft = partial(slow, "soft")
 
 
 def draw_soft(rng, shape, dtype="float64", scale=3.0):
