@@ -79,7 +79,8 @@ def weighted_mean(
     """
     if share is None:
         return rows.mean(), (drows / len(drows)).astype(dtype)
-    return (share * rows).sum(), (drows * share[:, None]).astype(dtype)
+    drows = drows.astype(share.dtype) * share[:, None]
+    return (share * rows).sum(), drows.astype(dtype)
 
 
 class Outputs(NamedTuple):

@@ -222,6 +222,8 @@ def labels(
 def weights(w: Any, *, num_examples: int, name: str = "sample_weight") -> np.ndarray:
     """Check the weights of examples `[N]`: finite numbers >= 0, one per example.
 
+    Those near the ends of the range of JAX's default float type are refused as well.
+
     Returns:
       The weights as a float64 NumPy array. All of them may be 0.
     Raises:
@@ -237,13 +239,14 @@ def weights(w: Any, *, num_examples: int, name: str = "sample_weight") -> np.nda
         )
     w = w.astype(np.float64)
     computed = jax.dtypes.canonicalize_dtype(float)  # float32, unless x64 is enabled
-    bad = np.flatnonzero(~((w >= 0) & (w <= float(jnp.finfo(computed).max))))
+    least = float(jnp.finfo(computed).tiny)  # of which, and of whose inverse, it keeps the digits
+    bad = np.flatnonzero(~((w >= 0) & (w <= 1 / least)))
     if len(bad):
         raise ValueError(
-            f"{name} must be >= 0 and finite in {computed}, but {name}[{bad[0]}] is {w[bad[0]]} "
+            f"{name} must be >= 0 and at most {1 / least:.0e}, but {name}[{bad[0]}] is {w[bad[0]]} "
             f"({plural(len(bad), 'such element')})"
         )
-    if w.any() and w.max() < float(jnp.finfo(computed).tiny):
+    if w.any() and w.max() < least:
         raise ValueError(f"{name} is 0 in {computed}, at most {w.max()}: multiply it by a constant")
     return w
 

@@ -240,14 +240,16 @@ def test_integers_that_32_bits_cannot_hold():
 @each
 def test_nothing_is_promoted_by_jax(name, rng, strict, x64):
     scores, y = OUTPUTS[name].draw(rng)
-    for dtype in ("bfloat16", "float32", "float64"):
+    for dtype, targets, weights in (
+        ("bfloat16", np.round(y).astype("int8"), None),
+        ("float32", y, np.arange(7)),
+        ("float64", jnp.asarray(y, "float32"), jnp.arange(7, dtype="bfloat16")),
+    ):
         narrow = jnp.asarray(scores, dtype)
-        for targets in (y, jnp.asarray(y, "float32"), np.round(y).astype("int8")):
-            for weights in (None, np.arange(7)):
-                found = OUTPUTS[name].loss_fn(narrow, targets, weights)
-                with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-                    expected = OUTPUTS[name].loss_fn(narrow, targets, weights)
-                assert fn.scaled_error(found, expected) == 0
+        found = OUTPUTS[name].loss_fn(narrow, targets, weights)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            expected = OUTPUTS[name].loss_fn(narrow, targets, weights)
+        assert fn.scaled_error(found, expected) == 0
 
 
 s, y = np.zeros((5, 4), "f"), np.zeros((5, 4), "f")
