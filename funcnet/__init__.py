@@ -20,7 +20,9 @@ if _TYPE_CHECKING:
     from funcnet.config import *
     from funcnet.datasets import *
     from funcnet.defaults import *
+    from funcnet.evaluation import *
     from funcnet.gradcheck import *
+    from funcnet.history import *
     from funcnet.layer import *
     from funcnet.layers import *
     from funcnet.losses import *
@@ -40,6 +42,7 @@ if _TYPE_CHECKING:
     from funcnet.sweeps.search import *
     from funcnet.sweeps.sweep import *
     from funcnet.sweeps.table import *
+    from funcnet.targets import *
     from funcnet.train import *
     from funcnet.tree import *
     from funcnet.weights import *
@@ -67,11 +70,15 @@ _NAMES = {
         leaky_relu_backward leaky_relu_forward relu_backward relu_forward tanh_backward tanh_forward
         with_custom_vjp
     """,
+    "evaluation": "Evaluation MultilabelEvaluation RegressionEvaluation evaluate",
+    "history": "History",
     "losses": """
         as_loss l2_penalty sigmoid_loss smooth_binary_labels smooth_labels softmax_loss svm_loss
     """,
-    "metrics": "accuracy balanced_accuracy confusion_matrix log_loss recall",
-    "model": "BestModel Evaluation Model evaluate predict predict_proba predict_scores",
+    "metrics": """
+        accuracy balanced_accuracy confusion_matrix log_loss macro_f1 mae micro_f1 r2 recall rmse
+    """,
+    "model": "BestModel Model predict predict_proba predict_scores",
     "net": """
         affine batchnorm dropout gelu layernorm leaky_relu loss loss_and_grads mlp relu residual
         serial tanh
@@ -94,7 +101,8 @@ _NAMES = {
     "sweeps.search": "grid integers log_uniform member_key random_search uniform",
     "sweeps.sweep": "SweepResult sweep",
     "sweeps.table": "Member mean_over_seeds sweep_table",
-    "train": "FitResult History fit",
+    "targets": "Targets",
+    "train": "FitResult fit",
     "tree": "FrozenDict freeze unfreeze",
     "weights": "class_weights",
 }

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from funcnet import targets
 from funcnet.datasets.encoding import Encoding, from_json
 from funcnet.datasets.notes import naming_file
 from funcnet.files import parse_json
@@ -15,6 +16,7 @@ from funcnet.layer import Layer
 from funcnet.model import Model
 from funcnet.preprocess import Preprocess, check_preprocess
 from funcnet.step import TrainState
+from funcnet.targets import Targets
 from funcnet.tensors import as_leaf, load_tensors, nest, save_tensors, tree_leaves
 from funcnet.text import visible
 from funcnet.tree import FrozenDict, path_name
@@ -23,7 +25,7 @@ __all__ = ["load_model", "load_state", "save_model", "save_state"]
 
 
 def save_model(path: str | os.PathLike[str], model: Model) -> None:
-    """Write the parameters, the state, the preprocessing and the encoding of a model.
+    """Write the parameters, the state, the preprocessing, the encoding and the targets of a model.
 
     The network itself, which is code, is not written: `load_model` wants it again.
 
@@ -44,6 +46,7 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
         kind="model",
         preprocess=model.preprocess.kind,
         encoding=encoding,
+        targets=json.dumps(model.targets.as_json()),
     )
 
 
@@ -71,7 +74,19 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
             raise ValueError("params, state and preprocess are not all trees")
         preprocess = Preprocess(metadata.get("preprocess", ""), stats)
         check_preprocess(preprocess)
-    return Model(net, params, state, preprocess, encoding=_encoding(path, metadata))
+    encoding, what = _encoding(path, metadata), _targets(path, metadata)
+    return Model(net, params, state, preprocess, encoding=encoding, targets=what)
+
+
+def _targets(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> Targets:
+    text = metadata.get("targets", "")
+    if not text:
+        return Targets()  # models were of classes alone
+    content = parse_json(text, path)
+    try:
+        return targets.from_json(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def _encoding(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> Encoding | None:

@@ -219,6 +219,48 @@ def labels(
     return y.astype(np.int32)
 
 
+def targets(
+    y: Any,
+    *,
+    num_examples: int,
+    width: int | tuple[int, ...] | None = None,
+    binary: bool = False,
+    name: str = "y",
+) -> np.ndarray:
+    """Check targets `[N]` or `[N, K]` that are numbers, or K labels that hold or not.
+
+    Args:
+      y: numbers.
+      num_examples: N.
+      width: K, of [N, K]; or the shape of one target, (K,) or (); None is any.
+      binary: whether they must be 0 or 1.
+      name: what to call them in errors.
+    Returns:
+      float64, or int32 if they are binary.
+    Raises:
+      ValueError: it names the first that is wrong.
+    """
+    unmasked(y, name)
+    y = np.asarray(y)
+    shape = (width,) if isinstance(width, int) else width
+    if y.ndim not in (1, 2) or len(y) != num_examples or 0 in y.shape[1:]:
+        raise ValueError(
+            f"{name} must have targets of each example, shape [{num_examples}] or "
+            f"[{num_examples}, K], got {list(y.shape)}"
+        )
+    if shape is not None and y.shape[1:] != shape:
+        raise ValueError(f"{name} must be {[num_examples, *shape]}, got {list(y.shape)}")
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold numbers, got dtype {y.dtype}")
+    known = y.astype(np.float64)
+    bad = np.argwhere(~np.isfinite(known)) if not binary else np.argwhere(~np.isin(known, (0, 1)))
+    if len(bad):
+        where = ", ".join(map(str, bad[0]))
+        what = "0 or 1, whether a label holds" if binary else "finite numbers"
+        raise ValueError(f"{name} must hold {what}, but {name}[{where}] is {y[tuple(bad[0])]}")
+    return y.astype(np.int32) if binary else known
+
+
 def weights(w: Any, *, num_examples: int, name: str = "sample_weight") -> np.ndarray:
     """Check the weights of examples `[N]`: finite numbers >= 0, one per example.
 

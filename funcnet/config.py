@@ -6,22 +6,22 @@ in rules.py.
 """
 
 import inspect
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax.numpy as jnp
 
-from funcnet import checks, layers, losses, net, nonfinite, optim, rules, schedules, step, train
+from funcnet import checks, layers, losses, net, nonfinite, optim, program, rules, schedules, train
 from funcnet.augment import AUGMENTATIONS, LAYOUTS
+from funcnet.datasets.dataset import TASKS
 from funcnet.datasets.delimited import DECIMALS, HEADER, SEPARATORS
 from funcnet.datasets.registry import DATASETS
 from funcnet.datasets.splits import FRACTION, TEST_FRACTION, VAL_FRACTION
+from funcnet.history import columns
 from funcnet.named import describe_steps
 from funcnet.option import Option, option_field
 from funcnet.preprocess import PREPROCESSINGS
-from funcnet.versions import FACTS, lift, stamp, version_of
 
 __all__ = ["Config"]
 
@@ -46,7 +46,7 @@ def _hyper(name: str, metavar: str, besides: str = "") -> Any:
 
 
 MODELS = ("best", "last")
-MONITORS = {name: name for name in train.COLUMNS if name != "epoch"}
+MONITORS = {name: name for task in TASKS for name in columns(task) if name != "epoch"}
 GROUPS = {
     "most used": "options used most",
     **{name: name for name in ("data", "network", "loss", "training", "optimizer")},
@@ -86,15 +86,34 @@ class Config(Mapping[str, Any]):
         gradcheck=True,
         needed=True,
     )
-    label: str | None = option_field(
-        None,
-        "label column of a table: a name, first or last; if not given the one called target, "
-        "class, label or y, else the only one of words",
+    label: tuple[str, ...] = option_field(
+        (),
+        "label column of a table, or several: a name, first or last; if not given the one called "
+        "target, class, label or y, else the only one of words",
         "most used",
         "COLUMN",
+        several=True,
+        least=1,
         sweep="one",
         gradcheck=True,
         needed=True,
+    )
+    task: str | None = option_field(
+        None,
+        f"what the labels of a file are: {_names(TASKS)}; found from them if not given",
+        "most used",
+        "TASK",
+        choices={name: name for name in TASKS},
+        sweep="one",
+        gradcheck=True,
+    )
+    weight: str | None = option_field(
+        None,
+        "column of a table that says how much each example counts",
+        "data",
+        "COLUMN",
+        sweep="one",
+        gradcheck=True,
     )
     header: str | None = option_field(
         None,
@@ -314,14 +333,42 @@ class Config(Mapping[str, Any]):
         sweep="one",
         gradcheck=True,
     )
-    loss: str = option_field(
-        "softmax",
-        _names(losses.LOSSES),
+    loss: str | None = option_field(
+        None,
+        f"{_names(losses.LOSSES)}; if not given softmax for classes, squared for numbers, sigmoid "
+        "for several labels",
         "loss",
         "NAME",
         choices=losses.LOSSES,
         gradcheck=True,
         needed=True,
+    )
+    huber_delta: float | None = option_field(
+        None,
+        "of huber: errors beyond D count by their size, not their square; 1 if not given, in "
+        "standard deviations of the target",
+        "loss",
+        "D",
+        range=checks.POSITIVE,
+        gradcheck=True,
+    )
+    quantiles: tuple[float, ...] = option_field(
+        (),
+        "of pinball: which to predict, between 0 and 1; 0.5 if not given",
+        "loss",
+        "Q",
+        range=checks.Range(above=0, below=1),
+        several=True,
+        least=1,
+        gradcheck=True,
+    )
+    class_weight: tuple[str, ...] = option_field(
+        (),
+        "how much the loss counts each class: balanced, for all alike, or CLASS=WEIGHT, others 1",
+        "loss",
+        "WEIGHT",
+        several=True,
+        least=1,
     )
     reg: float | None = option_field(
         None,
@@ -334,7 +381,7 @@ class Config(Mapping[str, Any]):
     )
     label_smoothing: float = option_field(
         0.0,
-        "the share of a target's probability that is spread over all classes",
+        "the share of a label's probability that is spread over all classes",
         "loss",
         "S",
         range=losses.LABEL_SMOOTHING,
@@ -344,7 +391,7 @@ class Config(Mapping[str, Any]):
         "train on mixtures of pairs, with shares from Beta(ALPHA, ALPHA); 0 is none",
         "loss",
         "ALPHA",
-        range=step.MIXUP_ALPHA,
+        range=program.MIXUP_ALPHA,
         aliases=("mixup",),
     )
     optimizer: str = option_field(
@@ -414,7 +461,7 @@ class Config(Mapping[str, Any]):
         f"examples per step; {BATCH_SIZE} if not given, or all if they are fewer",
         "most used",
         "N",
-        range=step.BATCH_SIZE,
+        range=program.BATCH_SIZE,
     )
     eval_every: int | None = option_field(
         None,
@@ -433,9 +480,10 @@ class Config(Mapping[str, Any]):
         range=train.PATIENCE,
         sweep="one",
     )
-    monitor: str = option_field(
-        train.MONITOR,
-        f"the measurement that says which model is the best: {_names(MONITORS)}",
+    monitor: str | None = option_field(
+        None,
+        f"the measurement that says which model is the best: {_names(MONITORS)}; if not given "
+        "val_accuracy for classes, else val_loss",
         "training",
         "NAME",
         choices=MONITORS,
@@ -470,6 +518,8 @@ class Config(Mapping[str, Any]):
     def __post_init__(self) -> None:
         for name, known in OPTIONS.items():
             value = getattr(self, name)
+            if known.several and isinstance(value, str):  # one name is a list of one
+                object.__setattr__(self, name, value := (value,))
             known.check(name, value)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
@@ -501,63 +551,9 @@ def canonical(name: str) -> str:
     return ALIASES.get(name, name)
 
 
-def as_config(options: Mapping[str, Any]) -> Config:
-    """A Config of options by name; what is missing is as in `Config()`.
-
-    Args:
-      options: a Config; or a mapping of options, also by older names, of which the last one counts;
-        or what a config.json holds.
-    Raises:
-      ValueError, TypeError: there is no such option, with the nearest name; or as for `Config`.
-    """
-    if isinstance(options, Config):
-        return options
-    if version_of("run", options) is not None:
-        return stored_config(lifted("run", options, "config"), "config")
-    return replaced(Config(), options)
-
-
 def replaced(config: Config, changes: Mapping[str, Any]) -> Config:
     """The Config with some options changed, also by older names."""
     for name in changes:
         if canonical(name) not in OPTIONS:
             raise ValueError(checks.unknown("option", name, [*OPTIONS, *ALIASES]))
     return replace(config, **{canonical(name): value for name, value in changes.items()})
-
-
-def lifted(kind: str, content: Mapping[str, Any], where: object) -> dict[str, Any]:
-    """What the config.json of a run or a sweep holds, of any version, as this version has it.
-
-    Raises:
-      ValueError: it is of a newer version or of something else.
-    """
-    version = version_of(kind, content)
-    if version is None:
-        raise ValueError(f"{where} is not the configuration of a funcnet {kind}")
-    return lift(kind, version, content, where)
-
-
-def stored_config(content: Mapping[str, Any], where: object) -> Config:
-    """The Config in what `lifted` gives; of what is not known, such as options to come, it warns.
-
-    Raises:
-      ValueError: it is damaged.
-    """
-    for name in [n for n in content if n not in {*OPTIONS, *FACTS, *stamp("run")}]:
-        near = checks.nearest(name, OPTIONS)
-        hint = f"; did you mean {near!r}?" if near else ""
-        text = f"{where} has {checks.cut(name)}, which this funcnet does not know{hint}"
-        warnings.warn(text, stacklevel=2)
-    for name, known in OPTIONS.items():
-        if name not in content:
-            if known.needed:
-                raise ValueError(f"{where} is damaged: {name} is missing")
-            continue
-        try:
-            known.check(name, content[name])
-        except (TypeError, ValueError):
-            raise ValueError(f"{where} is damaged: {name} is {checks.cut(content[name])}") from None
-    try:
-        return Config(**{name: content[name] for name in OPTIONS if name in content})
-    except ValueError as error:
-        raise ValueError(f"{where} is damaged: {error}") from None

@@ -12,7 +12,8 @@ import numpy as np
 
 from funcnet.config import BATCH_SIZE, Config
 from funcnet.datasets import Dataset
-from funcnet.train import MONITOR
+from funcnet.losses import LOSSES
+from funcnet.targets import MONITORS, usual_loss
 
 __all__ = ["complete_config"]
 
@@ -53,16 +54,18 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
       config: a Config; what is None in it is open.
       dataset: what is trained on.
     """
-    x = dataset.x_train
+    x, task = dataset.x_train, dataset.task
+    usual = next(name for name, loss_fn in LOSSES.items() if loss_fn is usual_loss(task))
+    config = replace(config, loss=config.loss or usual, monitor=config.monitor or MONITORS[task])
     if x.dtype == np.uint8 or x.ndim > 2:
         chosen = dict(PIXELS)
     else:
-        chosen = {**TABLE, **_course(config, len(x), len(dataset.class_names))}
+        chosen = {**TABLE, **_course(config, len(x), max(1, len(dataset.class_names)))}
         if config.learning_rate_decay is not None:
             del chosen["schedule"]
         if config.weight_decay is not None:
             chosen["reg"] = 0.0
-        if config.patience is not None or config.monitor != MONITOR:
+        if config.patience is not None or config.monitor != MONITORS[task]:
             chosen["model"] = "best"
     return replace(config, **{k: v for k, v in chosen.items() if getattr(config, k) is None})
 

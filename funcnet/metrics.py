@@ -1,7 +1,10 @@
-"""Metrics of classification beside the loss, in NumPy and float64: pure functions of labels.
+"""Metrics beside the loss, in NumPy and float64: pure functions of targets and predictions.
 
-Labels `y` are [N] integers from 0 to C - 1, and so are the predictions beside them, but that -1 is
-no answer: it is wrong, whatever the label, and stands in no column of a confusion matrix.
+Of classification labels `y` are [N] integers from 0 to C - 1, and so are the predictions beside
+them, but that -1 is no answer: it is wrong, whatever the label, and stands in no column of a
+confusion matrix. Of regression both are [N] or [N, K] numbers, of several labels [N, K], 0 or 1.
+
+A `sample_weight` [N], 0 or more, says how much each example counts; None is 1 each.
 """
 
 from typing import Any
@@ -10,22 +13,39 @@ import numpy as np
 
 from funcnet import checks
 
-__all__ = ["accuracy", "balanced_accuracy", "confusion_matrix", "log_loss", "recall"]
+__all__ = [
+    "accuracy",
+    "balanced_accuracy",
+    "confusion_matrix",
+    "log_loss",
+    "macro_f1",
+    "mae",
+    "micro_f1",
+    "r2",
+    "recall",
+    "rmse",
+]
 
 NO_ANSWER = -1
 
 
-def accuracy(y: Any, predicted: Any) -> float:
+def accuracy(y: Any, predicted: Any, sample_weight: Any = None) -> float:
     """The share of examples whose prediction is right, mean(predicted == y).
 
     Args:
-      y: [N] labels, N >= 1.
-      predicted: [N] predicted labels; -1 is no answer.
+      y: [N] labels, N >= 1; or [N, K], whether each of K labels holds: all of them must be right.
+      predicted: predicted labels, likewise; -1 is no answer.
+      sample_weight: [N], see above.
     Raises:
       ValueError: there are no examples, a label is none, or shapes do not fit.
     """
-    y, predicted = _check(y, predicted)
-    return float(np.mean(predicted == y))
+    if np.ndim(y) == 2:
+        y, predicted = _check_columns(y, predicted)
+        right = (predicted == y).all(axis=1)
+    else:
+        y, predicted = _check(y, predicted)
+        right = predicted == y
+    return _mean(right, sample_weight)
 
 
 def confusion_matrix(y: Any, predicted: Any, num_classes: int) -> np.ndarray:
@@ -46,25 +66,27 @@ def confusion_matrix(y: Any, predicted: Any, num_classes: int) -> np.ndarray:
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def recall(y: Any, predicted: Any, num_classes: int) -> np.ndarray:
+def recall(y: Any, predicted: Any, num_classes: int, sample_weight: Any = None) -> np.ndarray:
     """The share of each class's examples that were found: mean(predicted == c) where y == c.
 
     Args:
       y: [N] labels, N >= 1.
       predicted: [N] predicted labels; -1 is no answer.
       num_classes: C.
+      sample_weight: [N], see above.
     Returns:
-      [C] float64; NaN for a class that has no example.
+      [C] float64; NaN for a class that has no example, or none that counts.
     Raises:
       ValueError: as for `confusion_matrix`.
     """
     y, predicted = _check(y, predicted, num_classes)
-    found = np.bincount(y[predicted == y], minlength=num_classes)  # [C]
-    count = np.bincount(y, minlength=num_classes)  # [C]
-    return np.where(count > 0, found / np.maximum(count, 1), np.nan)
+    w = _weights(sample_weight, len(y))
+    found = np.bincount(y, weights=w * (predicted == y), minlength=num_classes)  # [C]
+    count = np.bincount(y, weights=w, minlength=num_classes)  # [C]
+    return np.divide(found, count, out=np.full(num_classes, np.nan), where=count > 0)
 
 
-def balanced_accuracy(y: Any, predicted: Any) -> float:
+def balanced_accuracy(y: Any, predicted: Any, sample_weight: Any = None) -> float:
     """The mean recall of the classes that occur in y (Brodersen et al. 2010, ICPR).
 
     Where all of these have equally many examples it is the accuracy; guessing one class whatever
@@ -73,16 +95,19 @@ def balanced_accuracy(y: Any, predicted: Any) -> float:
     Args:
       y: [N] labels, N >= 1.
       predicted: [N] predicted labels; -1 is no answer.
+      sample_weight: [N], see above.
     Raises:
       ValueError: as for `accuracy`.
     """
     y, predicted = _check(y, predicted)
     occurring, y = np.unique(y, return_inverse=True)  # however large the labels are
-    found = predicted == occurring[y]
-    return float(np.mean(np.bincount(y, weights=found) / np.bincount(y)))
+    w, found = _weights(sample_weight, len(y)), predicted == occurring[y]
+    count = np.bincount(y, weights=w)
+    counts = count > 0
+    return float(np.mean(np.bincount(y, weights=w * found)[counts] / count[counts]))
 
 
-def log_loss(y: Any, scores: Any) -> float:
+def log_loss(y: Any, scores: Any, sample_weight: Any = None) -> float:
     """The mean of -log p of the true class, p = softmax(scores): in nats, 0 at best.
 
     Nothing is clipped: a true class of probability 0, a score of -inf, makes it infinite, and
@@ -91,6 +116,7 @@ def log_loss(y: Any, scores: Any) -> float:
     Args:
       y: [N] labels, N >= 1.
       scores: [N, C] real numbers; log-probabilities are such.
+      sample_weight: [N], see above.
     Raises:
       ValueError: there are no examples, a label is none of the C classes, or shapes do not fit.
     """
@@ -100,7 +126,80 @@ def log_loss(y: Any, scores: Any) -> float:
             f"scores must be [N, C] of at least one example, got shape {list(scores.shape)}"
         )
     y = checks.labels(y, num_examples=len(scores), num_classes=scores.shape[1])
-    return float(np.mean(surprise(y, scores)))
+    return _mean(surprise(y, scores), sample_weight)
+
+
+def rmse(y: Any, predicted: Any, sample_weight: Any = None) -> float:
+    """The root of the mean squared error, sqrt(mean((predicted - y)^2)), in the units of y.
+
+    Of several targets it is the mean of theirs.
+
+    Args:
+      y: [N] or [N, K] numbers, N >= 1.
+      predicted: predictions, likewise.
+      sample_weight: [N], see above.
+    Raises:
+      ValueError: there are no examples, or shapes do not fit.
+    """
+    y, predicted = _check_columns(y, predicted)
+    return float(np.mean(np.sqrt(_means(np.square(predicted - y), sample_weight))))
+
+
+def mae(y: Any, predicted: Any, sample_weight: Any = None) -> float:
+    """The mean absolute error, mean(|predicted - y|); see `rmse`."""
+    y, predicted = _check_columns(y, predicted)
+    return float(np.mean(_means(np.abs(predicted - y), sample_weight)))
+
+
+def r2(y: Any, predicted: Any, sample_weight: Any = None) -> float:
+    """The coefficient of determination, 1 - sum((predicted - y)^2) / sum((y - mean(y))^2).
+
+    1 is perfect, 0 what the mean of y would reach; NaN where y never varies. Of several targets it
+    is the mean of theirs; arguments are those of `rmse`.
+    """
+    y, predicted = _check_columns(y, predicted)
+    variance = _means(np.square(y - _means(y, sample_weight)), sample_weight)
+    error = _means(np.square(predicted - y), sample_weight)
+    explained = np.divide(error, variance, out=np.full_like(error, np.nan), where=variance > 0)
+    return float(np.mean(1 - explained))
+
+
+def micro_f1(y: Any, predicted: Any, sample_weight: Any = None) -> float:
+    """F1, 2 TP / (2 TP + FP + FN), of the counts over all labels; 0 where these are none.
+
+    Args:
+      y: [N, K], 0 or 1, N >= 1.
+      predicted: predictions, likewise; others are no answer.
+      sample_weight: [N], see above.
+    Raises:
+      ValueError: there are no examples, or shapes do not fit.
+    """
+    return float(f1_of_counts(*(each.sum() for each in _counts(y, predicted, sample_weight))))
+
+
+def macro_f1(y: Any, predicted: Any, sample_weight: Any = None) -> float:
+    """The mean of the F1 of each label; see `micro_f1`."""
+    return float(np.mean(label_f1(y, predicted, sample_weight)))
+
+
+def label_f1(y: Any, predicted: Any, sample_weight: Any = None) -> np.ndarray:
+    """The F1 of each label, [K]; see `micro_f1`."""
+    return f1_of_counts(*_counts(y, predicted, sample_weight))
+
+
+def f1_of_counts(found: Any, wrong: Any, missed: Any) -> np.ndarray:
+    """F1 of true positives, false positives and false negatives; 0 where these are none."""
+    count = 2 * found + wrong + missed
+    return np.where(count > 0, 2 * found / np.where(count > 0, count, 1), 0.0)
+
+
+def _counts(y: Any, predicted: Any, sample_weight: Any) -> list[np.ndarray]:
+    """True positives, false positives and false negatives of each label, [K] each."""
+    y, predicted = _check_columns(y, predicted)
+    w = _weights(sample_weight, len(y))[:, None]
+    true, said = y == 1, predicted == 1
+    each = said & true, said & ~true, (predicted != 1) & true
+    return [(w * counted).sum(axis=0) for counted in each]
 
 
 def surprise(y: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -111,6 +210,13 @@ def surprise(y: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def softmax(scores: np.ndarray) -> np.ndarray:
     """The probabilities of [N, C] scores, float64; rows that hold NaN or +inf are NaN."""
     return np.exp(_log_softmax(scores))
+
+
+def sigmoid(scores: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-scores)), float64, without overflow."""
+    s = np.asarray(scores, np.float64)
+    small = np.exp(-np.abs(s))
+    return np.where(s >= 0, 1, small) / (1 + small)
 
 
 def chosen(scores: np.ndarray) -> np.ndarray:
@@ -146,3 +252,41 @@ def _check(y: Any, predicted: Any, num_classes: int | None = None) -> tuple[np.n
     known = np.where(none, predicted.dtype.type(0), predicted)
     known = checks.labels(known, num_examples=len(y), num_classes=num_classes, name="predicted")
     return y, np.where(none, np.int32(NO_ANSWER), known)
+
+
+def _check_columns(y: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and predictions as [N, K] float64 of equal shape, N at least 1."""
+    y, predicted = np.asarray(y, np.float64), np.asarray(predicted, np.float64)
+    if y.ndim not in (1, 2) or not y.size:
+        raise ValueError(f"y must be [N] or [N, K], N >= 1, got shape {list(y.shape)}")
+    if predicted.shape != y.shape:
+        raise ValueError(
+            f"predicted must have the shape of y, {list(y.shape)}, got {list(predicted.shape)}"
+        )
+    return y.reshape(len(y), -1), predicted.reshape(len(y), -1)
+
+
+def _weights(sample_weight: Any, count: int) -> np.ndarray:
+    """The weights of examples, [N] float64.
+
+    Raises:
+      ValueError: they are no weights, or all of them are 0.
+    """
+    if sample_weight is None:
+        return np.ones(count)
+    weights = checks.weights(sample_weight, num_examples=count)
+    if not weights.any():
+        raise ValueError("sample_weight is 0 of all examples: none counts")
+    return weights
+
+
+def _mean(values: np.ndarray, sample_weight: Any) -> float:
+    """The weighted mean of [N] values."""
+    if sample_weight is None:
+        return float(np.mean(values))
+    return float(np.average(values, weights=_weights(sample_weight, len(values))))
+
+
+def _means(values: np.ndarray, sample_weight: Any) -> np.ndarray:
+    """The weighted means of [N, K] values, [K]."""
+    return np.average(values, axis=0, weights=_weights(sample_weight, len(values)))

@@ -1,10 +1,9 @@
 """Models: a network with its parameters and its preprocessing, what it predicts and how well."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,23 +12,15 @@ import numpy as np
 from funcnet import checks, metrics
 from funcnet.datasets.encoding import Encoding
 from funcnet.datasets.tables import inputs_of, is_table
+from funcnet.inputs import stats_on_device
 from funcnet.layer import Layer
 from funcnet.loop import slices
-from funcnet.losses import LOSSES, gives_probabilities, softmax_loss
 from funcnet.net import as_input
 from funcnet.preprocess import Preprocess, no_preprocess
-from funcnet.step import num_scores, stats_on_device
-from funcnet.tree import LossFn, Tree
+from funcnet.targets import Targets, combined
+from funcnet.tree import Tree
 
-__all__ = [
-    "BestModel",
-    "Evaluation",
-    "Model",
-    "evaluate",
-    "predict",
-    "predict_proba",
-    "predict_scores",
-]
+__all__ = ["BestModel", "Model", "predict", "predict_proba", "predict_scores"]
 
 View = Callable[[Any], Any]
 
@@ -37,7 +28,7 @@ View = Callable[[Any], Any]
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["params", "state", "preprocess"],
-    meta_fields=["net", "encoding"],
+    meta_fields=["net", "encoding", "targets"],
 )
 @dataclass(frozen=True)
 class Model:
@@ -49,6 +40,7 @@ class Model:
       state: its state.
       preprocess: the fitted preprocessing.
       encoding: if it was trained on a table, what is made of the columns of one.
+      targets: what is predicted, and in which units.
     """
 
     net: Layer
@@ -56,12 +48,14 @@ class Model:
     state: Tree
     preprocess: Preprocess
     encoding: Encoding | None = field(default=None, kw_only=True)
+    targets: Targets = field(default=Targets(), kw_only=True)
 
     @cached_property
     def on_device(self) -> "Model":
         """The same as compiled programs take it, with arrays of JAX: made once, for all calls."""
         params, state = jax.tree.map(jnp.asarray, (self.params, self.state))
-        return Model(self.net, params, state, stats_on_device(self.preprocess))
+        preprocess = stats_on_device(self.preprocess)
+        return Model(self.net, params, state, preprocess, targets=self.targets.bare)
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: nothing that can be made again."""
@@ -71,15 +65,15 @@ class Model:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["params", "state", "preprocess", "epoch", "accuracy", "loss"],
-    meta_fields=["net", "encoding"],
+    meta_fields=["net", "encoding", "targets"],
 )
 @dataclass(frozen=True)
 class BestModel(Model):
-    """The Model of the best epoch, by validation accuracy unless `fit` has another `monitor`.
+    """The Model of the best epoch, by the `monitor` of `fit`.
 
     Attributes:
       epoch: the number of epochs after which it was.
-      accuracy: its validation accuracy.
+      accuracy: its validation accuracy; NaN in regression, which has none.
       loss: its validation loss.
     """
 
@@ -88,64 +82,18 @@ class BestModel(Model):
     loss: float
 
 
-class Evaluation(NamedTuple):
-    """What `evaluate` measured; printed without what is of each class.
-
-    Attributes:
-      loss: the mean loss, without regularisation.
-      accuracy: the share of examples whose largest score is that of their label.
-      views: of how many views of each example the scores were averaged; 1 is no averaging.
-      balanced_accuracy: the mean recall of the classes that occur.
-      log_loss: the mean -log softmax probability of the true class; None after `svm_loss`, whose
-        scores make no probabilities.
-      recall: of each of the C classes, the share of its examples that were found; None for a
-        class that has no example.
-      confusion: C rows of C numbers, how many examples of each class were taken for each. An
-        example that has a NaN among its scores is taken for none.
-    """
-
-    loss: float
-    accuracy: float
-    views: int = 1
-    balanced_accuracy: float = math.nan
-    log_loss: float | None = None
-    recall: tuple[float | None, ...] = ()  # tuples, so that == is a bool
-    confusion: tuple[tuple[int, ...], ...] = ()
-
-    def __repr__(self) -> str:
-        names = ("loss", "accuracy", "balanced_accuracy", "log_loss", "views")
-        return f"Evaluation({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
-
-
-def merit(measured: Mapping[str, Any], monitor: str) -> tuple[Any, Any]:
-    """What models are ranked by, more is better: see `monitor` of `fit`.
-
-    Args:
-      measured: numbers or arrays by name, as in a row of a History; what is NaN is worst.
-      monitor: which of them.
-    """
-    name = monitor.removeprefix("-")
-    split, _, what = name.partition("_")
-    if what == "accuracy":
-        return _known(measured[name]), _known(-measured[f"{split}_loss"])
-    value = measured[name]
-    return _known(-value if what == "loss" or name != monitor else value), np.zeros(np.shape(value))
-
-
-def _known(value: Any) -> Any:
-    return np.where(np.isnan(value), -np.inf, value)
-
-
-def is_better(new: tuple[Any, Any], old: tuple[Any, Any]) -> Any:
-    """Whether a `merit` is above another, numbers or arrays."""
-    (first, second), (old_first, old_second) = new, old
-    return (first > old_first) | ((first == old_first) & (second > old_second))
+def as_best(model: Model, epoch: int, accuracy: float, loss: float) -> BestModel:
+    """A Model as the best one, with what was measured of it."""
+    own = {each.name: getattr(model, each.name) for each in fields(Model)}
+    return BestModel(**own, epoch=epoch, accuracy=accuracy, loss=loss)
 
 
 def predict(
     model: Model, x: Any, *, batch_size: int = 1000, views: Sequence[View] | None = None
 ) -> np.ndarray:
-    """The class of each example: the index of its largest score.
+    """What a model predicts of each example: its class, that of the largest score.
+
+    In regression it is the target in the person's own units, of several labels which hold.
 
     Args:
       model: the model.
@@ -157,33 +105,42 @@ def predict(
       views: functions of raw inputs, such as `flips_and_shifts()`: the scores are the mean of
         those of each view of an example. None is the example alone, as it is.
     Returns:
-      [N] int32 labels.
+      [N] int32 labels; of regression [N] or [N, K] float64, after `pinball_loss` with an axis of
+      the quantiles more; of several labels [N, K] int32, 0 or 1.
     Raises:
       ValueError: x is empty, not finite, or its examples have the wrong shape; or scores are NaN,
         which make no class: the error says of which example.
     """
-    return answers(predict_scores(model, x, batch_size=batch_size, views=views))
+    found = predict_scores(model, x, batch_size=batch_size, views=views)
+    return answers(found, model.targets)
 
 
-def answers(scores: np.ndarray) -> np.ndarray:
-    """The class of each row of scores [N, C], int32; a ValueError if a row holds a NaN."""
+def answers(scores: np.ndarray, targets: Targets) -> np.ndarray:
+    """What `predict` makes of scores [N, C]; a ValueError if a row holds a NaN."""
     bad = np.flatnonzero(np.isnan(scores).any(axis=1))
     if len(bad):
         raise ValueError(
             f"the scores of example {bad[0]} are NaN ({checks.plural(len(bad), 'such example')} of "
-            f"{len(scores):,}): it has no class; has the training of the model diverged?"
+            f"{len(scores):,}): it has no answer; has the training of the model diverged?"
         )
+    if targets.task == "regression":
+        return targets.decode(scores)
+    if targets.task == "multilabel":
+        return (scores > 0).astype(np.int32)
     return scores.argmax(axis=1).astype(np.int32)
 
 
 def predict_scores(
     model: Model, x: Any, *, batch_size: int = 1000, views: Sequence[View] | None = None
 ) -> np.ndarray:
-    """The scores of each example, [N, C]; arguments and errors are those of `predict`."""
-    _check_model(model)
-    x, views = _inputs(model, x), _check_views(views)
+    """The scores of each example, [N, C]; arguments and errors are those of `predict`.
+
+    Those of regression are in units of training, see `Model.targets`.
+    """
+    check_model(model)
+    x, views = inputs_for(model, x), check_views(views)
     batch_size = checks.COUNT.check("batch_size", batch_size)
-    model, x = _on_device(model, x, views)
+    model, x = model_on_device(model, x, views)
     found = [  # one after another, so that no more than a batch lies on the device
         np.asarray(_scores(model, filled(x[b], batch_size, views), views=views))
         for b in slices(len(x), batch_size)
@@ -196,126 +153,45 @@ def predict_proba(
 ) -> np.ndarray:
     """The probability that a model gives to each class of each example, softmax of its scores.
 
-    After `svm_loss` they sum to 1 all the same, but mean nothing: use `predict_scores`.
+    Of several labels it is the probability that each holds, the sigmoid of its score. After
+    `svm_loss` they sum to 1 all the same, but mean nothing: use `predict_scores`.
 
     Args:
       model, x, batch_size, views: as for `predict`; it is the scores that are averaged.
     Returns:
-      [N, C] float64, whose rows sum to 1; rows of NaN where a score is NaN or infinite.
+      [N, C] float64, whose rows sum to 1, but for several labels; NaN where a score is NaN, and
+      rows of NaN where one of classes is infinite.
     Raises:
-      ValueError: as for `predict`, but that scores may be NaN.
+      ValueError: as for `predict`, but that scores may be NaN; or the model is of regression.
     """
-    return metrics.softmax(predict_scores(model, x, batch_size=batch_size, views=views))
+    check_model(model)
+    if model.targets.task == "regression":
+        raise ValueError("regression has no classes: predict gives numbers, predict_proba none")
+    found = predict_scores(model, x, batch_size=batch_size, views=views)
+    return probabilities(found, model.targets)
 
 
-def evaluate(
-    model: Model,
-    x: Any,
-    y: Any,
-    *,
-    batch_size: int = 1000,
-    loss_fn: LossFn = softmax_loss,
-    views: Sequence[View] | None = None,
-) -> Evaluation:
-    """The loss, the accuracy and more of a model on labelled examples, in evaluation mode.
-
-    Args:
-      model: the model.
-      x: [N, ...] raw inputs, or a table, as for `predict`.
-      y: [N] integer labels.
-      batch_size: examples per forward pass.
-      loss_fn: `loss_fn(scores, y) -> (loss, dscores)`.
-      views: average the scores over these views of each example, as for `predict`: test-time
-        augmentation. The result says over how many.
-    Returns:
-      An Evaluation: `.loss`, `.accuracy`, `.views`, `.balanced_accuracy`, `.log_loss`, `.recall`
-      and `.confusion`.
-    Raises:
-      ValueError: x is empty or not finite, its examples have the wrong shape, or a label
-        is none of the model's classes.
-    """
-    _check_model(model)
-    checks.function("loss_fn", loss_fn)
-    x, views = _inputs(model, x), _check_views(views)
-    num_classes = _num_classes(model, x)
-    y = checks.labels(y, num_examples=len(x), num_classes=num_classes)
-    batch_size = checks.COUNT.check("batch_size", batch_size)
-    return _with_metrics(model, x, y, batch_size, loss_fn, views, num_classes)
-
-
-def _with_metrics(
-    model: Model,
-    x: Any,
-    y: np.ndarray,
-    batch_size: int,
-    loss_fn: LossFn,
-    views: tuple[View, ...],
-    num_classes: int,
-) -> Evaluation:
-    """What `measure` does, and all that else there is to an Evaluation, from one forward pass."""
-    total, predicted, surprise = 0.0, np.zeros(len(x), int), np.zeros(len(x))  # of each example
-    model, x = _on_device(model, x, views)
-    for b in slices(len(x), batch_size):
-        batch = filled_pair(x[b], y[b], batch_size, loss_fn, views)
-        loss, values = _loss_and_scores(model, *batch, loss_fn=loss_fn, views=views)
-        scores, total = np.asarray(values)[: len(y[b])], total + float(loss)
-        predicted[b], surprise[b] = metrics.chosen(scores), metrics.surprise(y[b], scores)
-    recall = metrics.recall(y, predicted, num_classes)
-    confusion = metrics.confusion_matrix(y, predicted, num_classes)
-    return Evaluation(
-        loss=total / len(x),
-        accuracy=metrics.accuracy(y, predicted),
-        views=max(1, len(views)),
-        balanced_accuracy=metrics.balanced_accuracy(y, predicted),
-        log_loss=float(surprise.mean()) if gives_probabilities(loss_fn) else None,
-        recall=tuple(None if math.isnan(each) else each for each in recall.tolist()),
-        confusion=tuple(map(tuple, confusion.tolist())),
-    )
+def probabilities(scores: np.ndarray, targets: Targets) -> np.ndarray:
+    """What `predict_proba` makes of scores [N, C]."""
+    if targets.task == "multilabel":
+        return metrics.sigmoid(scores)
+    return metrics.softmax(scores)
 
 
 def scores(model: Model, x: jax.Array, views: tuple[View, ...] = ()) -> jax.Array:
-    """The scores, in evaluation mode; their mean over the views, if there are any."""
+    """The scores [N, C], in evaluation mode; their mean over the views, if there are any.
+
+    What the members of an ensemble say is `combined` first.
+    """
 
     def of_view(x: jax.Array) -> jax.Array:
         inputs = as_input(model.preprocess(x), model.params)
-        return model.net.forward(model.params, model.state, inputs, key=None, train=False)[0]
+        found = model.net.forward(model.params, model.state, inputs, key=None, train=False)[0]
+        return combined(found, model.targets) if found.ndim == 3 else found
 
     if not views:
         return of_view(x)
     return jnp.stack([of_view(view(x)) for view in views]).mean(axis=0)
-
-
-def loss_and_scores(
-    model: Model,
-    x: jax.Array,
-    y: jax.Array,
-    rows: Any,
-    loss_fn: LossFn,
-    views: tuple[View, ...] = (),
-) -> tuple[jax.Array, jax.Array]:
-    """The sum of the losses over the first rows of a batch, and the scores of all."""
-    values = scores(model, x, views)
-    if loss_fn not in LOSSES.values():  # it may be of a batch as a whole: there are no other rows
-        return loss_fn(values, y)[0] * len(x), values
-
-    def of_row(scores: jax.Array, y: jax.Array) -> jax.Array:
-        return loss_fn(scores[None], y[None])[0]
-
-    return jnp.where(jnp.arange(len(x)) < rows, jax.vmap(of_row)(values, y), 0).sum(), values
-
-
-def sums(
-    model: Model,
-    x: jax.Array,
-    y: jax.Array,
-    rows: Any,
-    loss_fn: LossFn,
-    views: tuple[View, ...] = (),
-) -> tuple[jax.Array, jax.Array]:
-    """The sum of the losses over the first rows of a batch, and the number of right answers."""
-    loss, values = loss_and_scores(model, x, y, rows, loss_fn, views)
-    right = (values.argmax(axis=1) == y) & ~jnp.isnan(values).any(axis=1)  # a NaN is no answer
-    return loss, (right & (jnp.arange(len(x)) < rows)).sum()
 
 
 def filled(x: Any, batch_size: int, views: tuple[View, ...] = ()) -> Any:
@@ -336,38 +212,10 @@ def filled(x: Any, batch_size: int, views: tuple[View, ...] = ()) -> Any:
     return np.concatenate([x, np.repeat(x[:1], missing, axis=0)])
 
 
-def filled_pair(
-    x: Any, y: Any, batch_size: int, loss_fn: LossFn, views: tuple[View, ...] = ()
-) -> tuple[Any, Any, np.int32]:
-    """A batch and its labels for `sums`, with the number of its rows."""
-    rows = np.int32(len(y))
-    if views or loss_fn not in LOSSES.values():
-        return x, y, rows
-    return filled(x, batch_size), filled(y, batch_size), rows
-
-
 _scores = jax.jit(scores, static_argnames=("views",))
-_loss_and_scores = jax.jit(loss_and_scores, static_argnames=("loss_fn", "views"))
-_sums = jax.jit(sums, static_argnames=("loss_fn", "views"))
 
 
-def measure(
-    model: Model,
-    x: Any,
-    y: np.ndarray,
-    batch_size: int,
-    loss_fn: LossFn,
-    views: tuple[View, ...] = (),
-) -> Evaluation:
-    """The loss, the accuracy and the views of an Evaluation alone, for arguments checked."""
-    (model, x), batches = _on_device(model, x, views), slices(len(x), batch_size)
-    filled_batches = (filled_pair(x[b], y[b], batch_size, loss_fn, views) for b in batches)
-    pairs = [_sums(model, *batch, loss_fn=loss_fn, views=views) for batch in filled_batches]
-    total, right = sum(float(value) for value, _ in pairs), sum(int(count) for _, count in pairs)
-    return Evaluation(total / len(x), right / len(x), max(1, len(views)))
-
-
-def _on_device(model: Model, x: Any, views: tuple[View, ...]) -> tuple[Model, Any]:
+def model_on_device(model: Model, x: Any, views: tuple[View, ...]) -> tuple[Model, Any]:
     """The model and its inputs as compiled programs take them; a BestModel as a Model, too."""
     ready = model.on_device
     if checks.is_wide(x):
@@ -377,7 +225,7 @@ def _on_device(model: Model, x: Any, views: tuple[View, ...]) -> tuple[Model, An
     return ready, x
 
 
-def _inputs(model: Model, x: Any) -> Any:
+def inputs_for(model: Model, x: Any) -> Any:
     """x as checked arrays, by the model's encoding if it is a table."""
     if not is_table(x):
         return checks.inputs(x)
@@ -389,16 +237,14 @@ def _inputs(model: Model, x: Any) -> Any:
     return checks.inputs(inputs_of(x, model.encoding)[0])
 
 
-def _num_classes(model: Model, x: Any) -> int:
-    return num_scores(model.net, model.params, model.state, model.preprocess, x)
-
-
-def _check_model(model: Any) -> None:
+def check_model(model: Any) -> None:
+    """Raise a TypeError unless it is a Model."""
     if not isinstance(model, Model):
         raise TypeError(f"model must be a Model, such as fit(...).best, got {type(model).__name__}")
 
 
-def _check_views(views: Any) -> tuple[View, ...]:
+def check_views(views: Any) -> tuple[View, ...]:
+    """The views of `predict`, checked; () is none."""
     if views is None:
         return ()
     if callable(views) or not isinstance(views, Sequence):

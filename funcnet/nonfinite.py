@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checks
-from funcnet.step import Epochs, Given, Held, Program, all_finite, gradients, release
+from funcnet.program import Program
+from funcnet.step import Epochs, Given, Held, all_finite, gradients, release
 from funcnet.tree import Tree, named_leaves
 
 __all__ = ["NonFiniteError", "Trouble"]
@@ -162,8 +163,8 @@ def _parts(
 ) -> tuple[jax.Array, Tree, Tree]:
     """The loss, the gradients and the updates of a step."""
     state = release(held, given.key, epoch)
-    x, y = given.x[batch], given.y[batch]
-    loss, grads, _ = gradients(program, given.numbers, given.preprocess, state, x, y)
+    examples = given.batch(batch)
+    loss, grads, _ = gradients(program, given.numbers, given.preprocess, state, *examples)
     updates, _ = program.optimizer.update(grads, state.opt_state, state.params)
     return loss, grads, updates
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from funcnet import checks
+from funcnet.history import History
 from funcnet.sweeps.table import RESULTS
 from funcnet.text import visible
-from funcnet.train import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,27 +17,23 @@ import jax
 from funcnet import checks
 from funcnet.augment import AUGMENTATIONS, Augmentation
 from funcnet.bind import bind
-from funcnet.config import (
-    BATCH_SIZE,
-    OPTIONS,
-    Config,
-    as_config,
-    canonical,
-    replaced,
-)
+from funcnet.config import BATCH_SIZE, OPTIONS, Config, canonical, replaced
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import first
 from funcnet.defaults import complete_config
+from funcnet.inputs import fit_preprocess
 from funcnet.layer import Layer
 from funcnet.named import parse_step
 from funcnet.net import mlp
 from funcnet.optim import Optimizer, clip_by_global_norm
 from funcnet.preprocess import PREPROCESSINGS, Preprocess, chain
-from funcnet.rules import hyper_parameters, schedule_name
+from funcnet.rules import class_weight, hyper_parameters, schedule_name
 from funcnet.schedules import named_schedule
 from funcnet.signature import defaults
-from funcnet.step import fit_preprocess
+from funcnet.stored import as_config
+from funcnet.targets import outputs_of
 from funcnet.train import FitOptions
+from funcnet.tree import LossFn
 
 __all__ = ["Experiment", "Recipe", "experiment", "list_recipes", "load_recipe"]
 
@@ -147,20 +143,35 @@ def build(config: Config, dataset: Dataset) -> tuple[Layer, Optimizer, dict[str,
     count, batch_size = len(dataset.x_train), config.batch_size
     if batch_size is None:
         batch_size = min(BATCH_SIZE, count)
-    net = build_net(config, len(dataset.class_names))
+    loss_fn = build_loss(config)
+    net = build_net(config, outputs_of(dataset, loss_fn))
     optimizer = build_optimizer(config, math.ceil(count / batch_size))
     named = [name for name in defaults(FitOptions) if name in OPTIONS and not OPTIONS[name].steps]
     options = {
         **{name: config[name] for name in named},
         "batch_size": batch_size,
-        "loss_fn": config.meaning("loss"),
+        "loss_fn": loss_fn,
+        "class_weight": class_weight(config),
         "augment": build_augment(config),
     }
     return net, optimizer, options
 
 
+def build_loss(config: Config) -> LossFn:
+    """The loss of a configuration, with its options."""
+    loss_fn = config.meaning("loss")
+    given = {"delta": config.huber_delta, "quantiles": config.quantiles}
+    options = {name: value for name, value in given.items() if value not in (None, ())}
+    return bind(loss_fn, **options) if options else loss_fn
+
+
 def build_net(config: Config, num_classes: int) -> Layer:
-    """The network of a configuration: the options that `mlp` takes, by their names."""
+    """The network of a configuration: the options that `mlp` takes, by their names.
+
+    Args:
+      config: the Config.
+      num_classes: how many scores it gives, see `outputs_of`.
+    """
     takes = inspect.signature(mlp).parameters
     options = {name: config.meaning(name) for name in config if name in takes}
     return mlp(num_classes=num_classes, **options)

@@ -24,9 +24,40 @@ def _check_data(config: Any) -> None:
 
 
 def _check_targets(config: Any) -> None:
-    soft = not (losses.is_zero(config.label_smoothing) and losses.is_zero(config.mixup_alpha))
-    if config.loss != "softmax" and soft:
-        raise ValueError("--label-smoothing and --mixup-alpha are for the softmax loss")
+    smooth = not losses.is_zero(config.label_smoothing)
+    if config.loss == "svm" and (smooth or not losses.is_zero(config.mixup_alpha)):
+        raise ValueError("--label-smoothing and --mixup-alpha are not for the svm loss")
+    if smooth and config.loss not in (None, "softmax", "sigmoid"):
+        raise ValueError(f"--label-smoothing is for labels, not for the {config.loss} loss")
+    if config.huber_delta is not None and config.loss != "huber":
+        raise ValueError("--huber-delta is for --loss huber")
+    if config.quantiles and config.loss != "pinball":
+        raise ValueError("--quantiles is for --loss pinball")
+    class_weight(config)
+
+
+def class_weight(config: Any) -> str | dict[str, float] | None:
+    """What `--class-weight` says, as `fit` takes it.
+
+    Raises:
+      ValueError: it is neither balanced nor classes with weights.
+    """
+    given = config.class_weight
+    if not given:
+        return None
+    if given == ("balanced",):
+        return "balanced"
+    weights = {}
+    for each in given:
+        name, _, number = each.rpartition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise ValueError(f"--class-weight must be balanced, or CLASS=WEIGHT each, got {each!r}")
+        checks.NON_NEGATIVE.check(f"--class-weight of {name}", weights[name])
+    return weights
 
 
 def _check_hyper_parameters(config: Any) -> None:

@@ -27,14 +27,16 @@ import jax
 from funcnet import checks
 from funcnet.checkpoint import load_model, save_model
 from funcnet.checkpoints import has_checkpoints
-from funcnet.config import MODELS, Config, lifted, stored_config
+from funcnet.config import MODELS, Config
 from funcnet.files import LOCK, locked, naming, read_json, write_atomically
+from funcnet.history import History
 from funcnet.layer import Layer
 from funcnet.model import Model
 from funcnet.plots import plot_history
 from funcnet.recipes import build_net
+from funcnet.stored import lifted, stored_config
 from funcnet.text import finite
-from funcnet.train import FitResult, History
+from funcnet.train import FitResult
 from funcnet.versions import FACTS, stamp, version_of
 
 __all__ = ["load_run"]
@@ -58,8 +60,9 @@ class Record(NamedTuple):
 
     Attributes:
       config: the Config.
-      facts: what else there is to know of the run: title, recipe, versions, machine,
-        class_names, data_sha256, status, results; of a sweep also settings, halve_at, chunk_size.
+      facts: what else there is to know of the run: title, recipe, versions, machine, class_names
+        or target_names, outputs, data_sha256, status, results; of a sweep also settings, halve_at,
+        chunk_size.
     """
 
     config: Config
@@ -217,7 +220,7 @@ def load_record(path: str | os.PathLike[str]) -> Record:
         raise ValueError(f"{file} is damaged: it has no number of epochs")
     record = Record(config, facts_of(content))
     names = record.facts.get("class_names")
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, list) or not (names or config.task == "regression"):
         raise ValueError(f"{file} is damaged: class_names is {checks.cut(names)}")
     return record
 
@@ -233,8 +236,9 @@ def read_config(path: str | os.PathLike[str], kind: str) -> tuple[Path, dict[str
     for name, each in facts_of(content).items():
         if not isinstance(each, FACTS[name]):
             raise ValueError(f"{file} is damaged: {name} is {checks.cut(each)}")
-    if not all(isinstance(name, str) for name in content.get("class_names", ())):
-        raise ValueError(f"{file} is damaged: its class_names are not all names")
+    for known in ("class_names", "target_names"):
+        if not all(isinstance(name, str) for name in content.get(known, ())):
+            raise ValueError(f"{file} is damaged: its {known} are not all names")
     if not isinstance(content.get("results", {}).get("epochs", 0), int):
         raise ValueError(f"{file} is damaged: the epochs in its results are no number")
     return file, content
@@ -265,7 +269,10 @@ def load_run(path: str | os.PathLike[str], *, model: str | None = None) -> Model
 
 def run_model(path: str | os.PathLike[str], record: Record, which: str | None) -> Model:
     """The model of a run, see `load_run`, whose record is loaded."""
-    net = build_net(record.config, len(record.facts["class_names"]))
+    outputs = record.facts.get("outputs", len(record.facts["class_names"]))
+    if not 0 < outputs < 2**31:
+        raise ValueError(f"{path} is damaged: its network has {outputs} outputs")
+    net = build_net(record.config, outputs)
     return load_run_model(path, net, which=which or record.config.model or "best")
 
 

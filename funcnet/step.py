@@ -1,16 +1,20 @@
-"""The training step and the epoch, pure functions, and the checks before they are compiled."""
+"""The training step and the epoch, pure functions, and the check before they are compiled."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checks, transposed
-from funcnet.augment import Augmentation, in_turn, mixup
+from funcnet.augment import mixup
 from funcnet.datasets import Dataset
+from funcnet.inputs import (
+    TrainingArrays,
+    stats_on_device,
+)
 from funcnet.layer import Layer
 from funcnet.loop import (
     FIRST_CHUNK,
@@ -21,29 +25,35 @@ from funcnet.loop import (
     in_place,
     make_epoch,
     over_epoch,
-    roomy,
     run_steps,
-    slices,
 )
-from funcnet.losses import LABEL_SMOOTHING, LOSSES, REG, is_zero, smooth_labels, softmax_loss
+from funcnet.losses import (
+    smooth_binary_labels,
+    smooth_labels,
+    softmax_loss,
+)
 from funcnet.net import as_input, loss_and_grads, matrices
 from funcnet.optim import (
     Optimizer,
     apply_updates,
-    as_optimizer,
     averaged_params,
     moves_transposes,
-    with_average,
 )
 from funcnet.preprocess import Preprocess, no_preprocess
+from funcnet.program import (
+    Numbers,
+    Program,
+    StepOptions,
+    as_numbers,
+    as_program,
+    num_scores,
+    task_of,
+)
 from funcnet.signature import complete, takes
+from funcnet.targets import Targets, is_known, outputs_of
 from funcnet.tree import LossFn, Tree, structure_of
 
 __all__ = ["TrainState", "init_train_state", "make_train_step"]
-
-MIXUP_ALPHA = checks.NON_NEGATIVE  # 0 is no mixup
-BATCH_SIZE = checks.COUNT
-EVALUATION_BATCH = 1000  # examples per forward pass where nothing is trained
 
 
 class TrainState(NamedTuple):
@@ -83,16 +93,6 @@ def init_train_state(
     return TrainState(params, state, optimizer.init(params), run_key, zero, zero)
 
 
-class StepOptions(TypedDict, total=False):
-    """Options of a training step, with their defaults; `fit` says what they are."""
-
-    reg: Annotated[Any, 0.0]
-    loss_fn: Annotated[LossFn, softmax_loss]
-    augment: Annotated[Augmentation | Sequence[Augmentation] | None, None]
-    label_smoothing: Annotated[Any, 0.0]
-    mixup_alpha: Annotated[Any, 0.0]
-
-
 @takes(StepOptions)
 def make_train_step(
     net: Layer,
@@ -100,67 +100,51 @@ def make_train_step(
     *,
     preprocess: Preprocess | None = None,
     **options: Unpack[StepOptions],
-) -> Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """A jit-compiled training step, a pure function.
 
     Args:
       net: the network.
       optimizer: the optimizer.
       preprocess: applied to x inside the step; None leaves x as it is.
-      options: reg, loss_fn, augment, label_smoothing and mixup_alpha, as for `fit`.
+      options: reg, loss_fn (None is `softmax_loss`), augment, label_smoothing and mixup_alpha, as
+        for `fit`; class_weight is [C] weights, for "balanced" see `class_weights`.
     Returns:
-      `train_step(train_state, x, y) -> (train_state, metrics)` for a batch x [N, ...],
-      y [N]; metrics has "loss", the loss of this batch before the update.
+      `train_step(train_state, x, y, sample_weight=None) -> (train_state, metrics)` for a batch x
+      [N, ...] and y as the loss takes it; metrics has "loss", the loss of this batch before the
+      update.
     """
     given = complete(StepOptions, options, "make_train_step")
-    program, numbers = as_program(net, optimizer, given), as_numbers(given)
+    if isinstance(given["class_weight"], str | Mapping):
+        raise TypeError(
+            "class_weight must be [C] weights, which class_weights(y, class_weight) makes of "
+            f"{given['class_weight']!r}"
+        )
+    loss_fn = softmax_loss if given["loss_fn"] is None else given["loss_fn"]
+    program, numbers = as_program(net, optimizer, given, task_of(loss_fn)), as_numbers(given)
     fitted = preprocess or no_preprocess(None)
     in_step = stats_on_device(fitted)
 
     @jax.jit
     def compiled(
-        train_state: TrainState, x: Any, y: Any, left: Preprocess
+        train_state: TrainState, x: Any, y: Any, weight: Any, left: Preprocess
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        train_state, value = run_step(program, numbers, left, train_state, x, y)
+        train_state, value = run_step(program, numbers, left, train_state, x, y, weight)
         return train_state, {"loss": value}
 
     def train_step(
-        train_state: TrainState, x: Any, y: Any
+        train_state: TrainState, x: Any, y: Any, sample_weight: Any = None
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        left = in_step
+        left, weight = in_step, sample_weight
+        if weight is not None and checks.concrete(weight):
+            weight = checks.weights(weight, num_examples=len(x))
         if program.augment is not None:
             x = checks.narrowed(x, "x", "to be augmented")
         elif checks.is_wide(x):
             x, left = fitted(x), no_preprocess(x)
-        return compiled(train_state, x, y, left)
+        return compiled(train_state, x, y, weight, left)
 
     return train_step
-
-
-class Program(NamedTuple):
-    """What is compiled into a step.
-
-    averages says that the optimizer is one `with_average`; skips that updates which are not finite
-    are left out.
-    """
-
-    net: Layer
-    optimizer: Optimizer
-    loss_fn: LossFn
-    augment: Augmentation | None
-    averages: bool
-    skips: bool = False
-
-
-class Numbers(NamedTuple):
-    """The options that a compiled step is given, numbers that may change; None is 0, without."""
-
-    reg: Any
-    label_smoothing: Any
-    mixup_alpha: Any
-
-
-RANGES = Numbers(REG, LABEL_SMOOTHING, MIXUP_ALPHA)
 
 
 def run_step(
@@ -170,13 +154,14 @@ def run_step(
     train_state: TrainState,
     x: Any,
     y: Any,
+    weight: Any = None,
 ) -> tuple[TrainState, jax.Array]:
     """One update. Returns the state after it and the loss of the batch before it.
 
     If the program skips, a step with a NaN or an infinity in loss, gradients, updates or the state
     of layers changes nothing but the count of steps, and its loss is NaN if it is not infinite.
     """
-    value, grads, state = gradients(program, numbers, preprocess, train_state, x, y)
+    value, grads, state = gradients(program, numbers, preprocess, train_state, x, y, weight)
     params, before, opt_state, key, step, epoch = train_state
     updates, new = program.optimizer.update(grads, opt_state, params)
     after = TrainState(apply_updates(params, updates), state, new, key, step + 1, epoch)
@@ -203,6 +188,7 @@ def gradients(
     train_state: TrainState,
     x: Any,
     y: Any,
+    weight: Any = None,
 ) -> tuple[jax.Array, Tree, Tree]:
     """The loss of a batch, its gradients, and the state of the layers after it."""
     params, state, _, key, step, _ = train_state
@@ -212,12 +198,16 @@ def gradients(
     if program.augment is not None:
         x = program.augment(augment_key, x)
     inputs, targets = as_input(preprocess(x), params), y
+    weight = loss_weight(numbers.class_weight, y, weight)
     if numbers.label_smoothing is not None or numbers.mixup_alpha is not None:
-        classes = num_scores(program.net, params, state, preprocess, x)
         smoothing = 0.0 if numbers.label_smoothing is None else numbers.label_smoothing
-        targets = smooth_labels(y, classes, smoothing)
+        if program.task == "classification":
+            classes = num_scores(program.net, params, state, preprocess, x)
+            targets = smooth_labels(y, classes, smoothing)
+        elif program.task == "multilabel":
+            targets = smooth_binary_labels(y, smoothing)
     if numbers.mixup_alpha is not None:
-        inputs, targets = mixup(mixup_key, inputs, targets, numbers.mixup_alpha)
+        inputs, targets, weight = _mixed(mixup_key, inputs, targets, weight, numbers.mixup_alpha)
     return loss_and_grads(
         program.net,
         params,
@@ -227,7 +217,35 @@ def gradients(
         reg=0.0 if numbers.reg is None else numbers.reg,
         key=layer_key,
         loss_fn=program.loss_fn,
+        sample_weight=weight,
     )
+
+
+def loss_weight(class_weight: Any, y: Any, weight: Any) -> Any:
+    """How much each example counts in the loss, by its class too, [N]; None is 1 each."""
+    if class_weight is None:
+        return weight
+    by_class = jnp.asarray(class_weight)[y]
+    return by_class if weight is None else by_class * weight
+
+
+def _mixed(
+    key: jax.Array, inputs: jax.Array, targets: Any, weight: Any, alpha: Any
+) -> tuple[jax.Array, jax.Array, Any]:
+    """`mixup` where examples have weights: that of a pair is mixed, each has its share in targets.
+
+    So the loss of a mixture, which is linear in the targets, is that of the two, weighted.
+    """
+    targets = jnp.asarray(targets, inputs.dtype)
+    targets = targets.reshape(len(targets), -1)
+    if weight is None:
+        return *mixup(key, inputs, targets, alpha), None
+    column = jnp.asarray(weight, targets.dtype)[:, None]  # [N, 1]
+    both = jnp.concatenate([column * targets, column], axis=1)
+    inputs, both = mixup(key, inputs, both, alpha)
+    column = both[:, -1:]
+    none = column <= 0
+    return inputs, jnp.where(none, 0, both[:, :-1] / jnp.where(none, 1, column)), column[:, 0]
 
 
 class Held(NamedTuple):
@@ -269,17 +287,22 @@ class Given(NamedTuple):
     key: jax.Array
     x: jax.Array
     y: jax.Array
+    weight: jax.Array | None
     preprocess: Preprocess
     numbers: Any
+
+    def batch(self, rows: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        """The examples of some rows, their targets and their weights."""
+        return self.x[rows], self.y[rows], None if self.weight is None else self.weight[rows]
 
 
 def step_on(held: Held, batch: jax.Array, given: Given, program: Program) -> tuple[Held, jax.Array]:
     """One update on the examples with the numbers in batch [N]."""
     params, state, opt_state, count = held
-    key, x, y, preprocess, numbers = given
     # The number of epochs is nothing that a step goes by.
-    train_state = TrainState(params, state, opt_state, key, count, count)
-    after, loss = run_step(program, numbers, preprocess, train_state, x[batch], y[batch])
+    train_state = TrainState(params, state, opt_state, given.key, count, count)
+    examples = given.batch(batch)
+    after, loss = run_step(program, given.numbers, given.preprocess, train_state, *examples)
     return Held(after.params, after.state, after.opt_state, after.step), loss.astype(float)
 
 
@@ -301,6 +324,8 @@ def _steps(
 
 
 _STEPS = compiled_steps(_steps, static_argnames=("program", "batch_size"))
+
+
 _STEP = compiled_steps(step_on, static_argnames=("program",))
 
 
@@ -326,7 +351,7 @@ class Epochs:
         batch_size: int,
         held: Held,
     ) -> None:
-        self.given = Given(key, data.x, data.y, data.preprocess, numbers)
+        self.given = Given(key, data.x, data.y, data.weight, data.preprocess, numbers)
         self.program, self.in_place = program, in_place(held)
         self._batch_size, self._size = batch_size, FIRST_CHUNK
         self._orders = Orders(key, data.num_examples)
@@ -370,123 +395,23 @@ def params_in_use(train_state: TrainState, *, program: Program) -> Tree:
     return train_state.params
 
 
-def fit_preprocess(
-    preprocess: Preprocess | Callable[[Any], Preprocess] | None, x_train: Any
-) -> Preprocess:
-    """The Preprocess that `fit` uses: given, fitted to x_train, or none."""
-    if isinstance(preprocess, Preprocess):
-        return preprocess
-    if preprocess is None:
-        preprocess = no_preprocess
-    checks.function("preprocess", preprocess)
-    fitted = preprocess(x_train)
-    if not isinstance(fitted, Preprocess):
-        raise TypeError(
-            f"preprocess must give a Preprocess, as subtract_mean does, got {type(fitted).__name__}"
-        )
-    return fitted
-
-
-@jax.jit
-def _preprocess(preprocess: Preprocess, x: jax.Array) -> jax.Array:
-    return preprocess(x)
-
-
-class TrainingArrays(NamedTuple):
-    """The training data on the device, and the preprocessing left for a step to do.
-
-    Attributes:
-      x, y: the examples and their labels; there may be rows of zeros after the last one.
-      num_examples: how many examples there are.
-      preprocess: what is left.
-    """
-
-    x: jax.Array
-    y: jax.Array
-    num_examples: int
-    preprocess: Preprocess
-
-
-def training_arrays(dataset: Dataset, preprocess: Preprocess, *, augments: bool) -> TrainingArrays:
-    """The training data as an epoch takes them."""
-    count = len(dataset.x_train)
-    if augments:
-        examples = np.asarray(checks.narrowed(dataset.x_train, "x_train", "to be augmented"))
-        left = stats_on_device(preprocess)
-    else:
-        x, left = on_device(dataset.x_train, preprocess)
-        if _narrows(left, x):  # once is enough, and takes less memory
-            parts = (_preprocess(left, x[b]) for b in slices(count, EVALUATION_BATCH))
-            examples, left = np.concatenate(list(map(np.asarray, parts))), no_preprocess(x)
-        else:
-            examples = np.asarray(x)
-    examples = roomy(examples)
-    labels = np.zeros(len(examples), dataset.y_train.dtype)
-    labels[:count] = dataset.y_train
-    return TrainingArrays(jnp.asarray(examples), jnp.asarray(labels), count, left)
-
-
-def on_device(x: Any, preprocess: Preprocess) -> tuple[Any, Preprocess]:
-    """Raw inputs as a compiled program may take them, and the preprocessing left for it to do.
-
-    What the program would round before it is centred is preprocessed now, on the host. Call it once
-    for all batches.
-    """
-    if checks.is_wide(x):
-        return preprocess(x), no_preprocess(x)
-    return x, stats_on_device(preprocess)
-
-
-def stats_on_device(preprocess: Preprocess) -> Preprocess:
-    """The Preprocess with JAX arrays, which programs that run again and again need not convert."""
-    return jax.tree.map(jnp.asarray, preprocess)
-
-
-def _narrows(preprocess: Preprocess, x: jax.Array) -> bool:
-    """Whether preprocessed examples have fewer elements than raw ones."""
-    return jax.eval_shape(preprocess, x[:1]).size < x[:1].size
-
-
-def as_program(net: Layer, optimizer: Any, options: Mapping[str, Any]) -> Program:
-    """The Program of checked parts; options are those of `StepOptions`, or of `fit`."""
-    if not isinstance(net, Layer):
-        raise TypeError(f"net must be a Layer, such as mlp([100], 10), got {net!r}")
-    optimizer = as_optimizer(optimizer)
-    checks.function("loss_fn", options["loss_fn"])
-    augment, average_decay = options["augment"], options.get("average_decay")
-    if augment is not None and not callable(augment):
-        if isinstance(augment, str) or not isinstance(augment, Sequence):
-            raise TypeError(
-                f"augment must be a function such as random_flip, or several, got {augment!r}"
+def _check_outputs(outputs: int, dataset: Dataset, loss_fn: LossFn, targets: Targets) -> None:
+    """Raise unless a net gives as many scores as the targets want."""
+    if dataset.task != "classification":
+        wanted = outputs_of(dataset, loss_fn)
+        if outputs != wanted and is_known(loss_fn):
+            of = len(targets.scale) or wanted
+            what = checks.plural(of, "target" if dataset.task == "regression" else "label")
+            if targets.quantiles:
+                what = f"{checks.plural(len(targets.quantiles), 'quantile')} of {what}"
+            raise ValueError(
+                f"net gives {checks.plural(outputs, 'score')} to an example, and {dataset.task} of "
+                f"{what} wants {wanted}"
             )
-        augment = in_turn(augment)
-    if average_decay is not None:
-        optimizer = with_average(optimizer, average_decay)
-    skips = options.get("on_nonfinite") == "skip"
-    return Program(net, optimizer, options["loss_fn"], augment, average_decay is not None, skips)
-
-
-def as_numbers(options: Mapping[str, Any]) -> Numbers:
-    """The Numbers among checked options."""
-    values = Numbers(*(options[name] for name in Numbers._fields))
-    for name, limits, value in zip(Numbers._fields, RANGES, values, strict=True):
-        limits.check(name, value)
-    return Numbers(*(None if is_zero(value) else jnp.asarray(value, float) for value in values))
-
-
-def num_scores(net: Layer, params: Tree, state: Tree, preprocess: Preprocess, x: Any) -> int:
-    """How many scores a network gives to each example of x, raw inputs."""
-
-    def scores(params: Tree, state: Tree, preprocess: Preprocess, x: Any) -> jax.Array:
-        inputs = as_input(preprocess(x), params)
-        return net.forward(params, state, inputs, key=None, train=False)[0]
-
-    return jax.eval_shape(scores, params, state, preprocess, x[:1]).shape[-1]
-
-
-def _check_classes(classes: int, dataset: Dataset, loss_fn: LossFn) -> None:
+        return
+    classes = outputs
     # To a loss of one's own labels may be something else.
-    if classes > 1 and loss_fn in LOSSES.values() and (dataset.y_train == dataset.y_train[0]).all():
+    if classes > 1 and is_known(loss_fn) and (dataset.y_train == dataset.y_train[0]).all():
         name = dataset.class_names[dataset.y_train[0]] if dataset.class_names else "0"
         raise ValueError(
             f"all {checks.plural(len(dataset.y_train), 'training example')} are of class {name!r}: "
@@ -496,23 +421,13 @@ def _check_classes(classes: int, dataset: Dataset, loss_fn: LossFn) -> None:
         checks.labels(y, num_examples=len(y), num_classes=classes, name=name)
 
 
-def check_batch_size(batch_size: Any, dataset: Dataset) -> int:
-    """The batch size, if there are so many training examples."""
-    batch_size = BATCH_SIZE.check("batch_size", batch_size)
-    if batch_size > len(dataset.x_train):
-        raise ValueError(
-            f"batch_size is {batch_size}, but there are only "
-            f"{checks.plural(len(dataset.x_train), 'training example')}"
-        )
-    return batch_size
-
-
 def check_step(
     program: Program,
     numbers: Numbers,
     preprocess: Preprocess,
     train_state: TrainState,
     dataset: Dataset,
+    targets: Targets,
     batch_size: int,
 ) -> TrainState:
     """Trace a step, so that whatever does not fit is known before anything is compiled.
@@ -521,13 +436,14 @@ def check_step(
       The state, with leaves of half precision that a step widens, such as moments, widened.
     """
     net, (params, state, *_) = program.net, train_state
-    classes = num_scores(net, params, state, preprocess, dataset.x_train)
-    _check_classes(classes, dataset, program.loss_fn)
+    outputs = num_scores(net, params, state, preprocess, dataset.x_train)
+    _check_outputs(outputs, dataset, program.loss_fn, targets)
 
     def trace(count: int) -> TrainState:
-        x, y = dataset.x_train[:count], dataset.y_train[:count]
+        x, y = dataset.x_train[:count], targets.encode(dataset.y_train[:count])
+        weight = None if dataset.weight_train is None else np.ones(count, np.float32)
         step = partial(run_step, program, numbers, preprocess)
-        return jax.eval_shape(step, train_state, x, y)[0]
+        return jax.eval_shape(step, train_state, x, y, weight)[0]
 
     after = trace(batch_size)
     rest = len(dataset.x_train) % batch_size

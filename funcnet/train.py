@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax
@@ -20,80 +21,44 @@ from funcnet.checkpoints import (
     warned,
 )
 from funcnet.datasets import Dataset, check_dataset
+from funcnet.evaluation import Examples, is_better, measure, merit
+from funcnet.history import History, as_history, columns, history_row, rows_of
+from funcnet.inputs import EVALUATION_BATCH, fit_preprocess, on_device, training_arrays
 from funcnet.layer import Layer
-from funcnet.model import (
-    BestModel,
-    Evaluation,
-    Model,
-    is_better,
-    measure,
-    merit,
-    predict_scores,
-)
+from funcnet.model import BestModel, Model, as_best, predict_scores
 from funcnet.nonfinite import NonFiniteError, Trouble, Watch, check_policy, find
 from funcnet.optim import Optimizer
 from funcnet.own_metrics import Metric, call_metric, check_metrics, columns_of
 from funcnet.preprocess import Preprocess, subtract_mean
-from funcnet.signature import complete, takes
-from funcnet.step import (
-    EVALUATION_BATCH,
-    Epochs,
-    Held,
+from funcnet.program import (
     Program,
     StepOptions,
-    TrainState,
     as_numbers,
     as_program,
     check_batch_size,
+    classes_of,
+)
+from funcnet.signature import complete, takes
+from funcnet.step import (
+    Epochs,
+    Held,
+    TrainState,
     check_step,
-    fit_preprocess,
     hold,
     init_train_state,
-    on_device,
     params_in_use,
     release,
-    training_arrays,
 )
+from funcnet.targets import MONITORS, Targets, fit_targets
 from funcnet.tree import LossFn, Tree
 
-__all__ = ["FitResult", "History", "fit"]
+__all__ = ["FitResult", "fit"]
 
 EPOCHS = checks.COUNT
 EVAL_EVERY = checks.COUNT
 PATIENCE = checks.COUNT
 KEEP_CHECKPOINTS = checks.COUNT
-MONITOR = "val_accuracy"
 TRAIN_SAMPLE = 1000  # training examples on which the accuracy is measured
-
-
-class History(NamedTuple):
-    """The course of a run, NumPy arrays.
-
-    Attributes:
-      loss: [steps], the loss of every step on its batch, regularisation included.
-      epoch: [rows], the epochs after which the following were measured, 0 the first.
-      train_loss: [rows], the loss on a fixed sample of 1,000 training examples.
-      train_accuracy: [rows], the accuracy on the same.
-      val_loss: [rows], the loss on the validation set; NaN if it is empty.
-      val_accuracy: [rows], the accuracy on the same.
-      metrics: those of one's own, [rows] each: train_NAME on that sample, val_NAME on the
-        validation set, NaN if it is empty.
-    """
-
-    loss: np.ndarray
-    epoch: np.ndarray
-    train_loss: np.ndarray
-    train_accuracy: np.ndarray
-    val_loss: np.ndarray
-    val_accuracy: np.ndarray
-    metrics: Mapping[str, np.ndarray] = {}
-
-    def rows(self) -> dict[str, np.ndarray]:
-        """What has a row for each measurement, [rows] each, by name: a table's columns."""
-        return {**{name: getattr(self, name) for name in COLUMNS}, **self.metrics}
-
-
-COLUMNS = History._fields[1:-1]  # those that every History has
 
 
 class FitResult(NamedTuple):
@@ -140,7 +105,7 @@ def fit(
     callback: Callable[[int, TrainState, dict[str, Any]], Any] | None = None,
     metrics: Mapping[str, Metric] | None = None,
     patience: int | None = None,
-    monitor: str = MONITOR,
+    monitor: str | None = None,
     on_nonfinite: str = "raise",
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -165,7 +130,15 @@ def fit(
       epochs: the number of epochs in all, those done by `train_state` included.
       batch_size: examples per step.
       reg: L2 strength, as for `loss_and_grads`.
-      loss_fn: `loss_fn(scores, y) -> (loss, dscores)`.
+      loss_fn: `loss_fn(scores, y) -> (loss, dscores)`, for examples with weights
+        `loss_fn(scores, y, sample_weight)`; functools.partial gives options, as
+        `partial(huber_loss, delta=2.0)`. None is the usual one of the task: `softmax_loss`,
+        `squared_loss` of targets that are standardized, `sigmoid_loss`.
+      class_weight: how much the loss counts each class, beside the weights of the dataset's
+        examples: "balanced", weights by the name or the number of their class, in which others have
+        1, or [C] weights, see `class_weights`; may be traced. Loss is then the weighted mean, in
+        each batch and in `History`; accuracies go by the weights of examples alone, and statistics
+        of a batch, as those of batch norm and of preprocessing, by none. None is 1 each.
       preprocess: a function that fits a Preprocess to x_train, such as `subtract_mean`, or
         one that is fitted already; None leaves the inputs as they are.
       augment: a function of (key, inputs), such as `random_flip`, or several that are applied in
@@ -186,16 +159,17 @@ def fit(
         "val_accuracy" and those of `metrics`. If it returns True or raises StopIteration the
         run ends with its result, as with KeyboardInterrupt; any other exception ends it without.
       metrics: functions of one's own by name, `metric(scores, y)`, NumPy arrays [N, C] and [N]
-        that it must not change, to a number, such as
+        that it must not change (of regression the predictions in its units and y), to a number, as
         `{"balanced": lambda scores, y: balanced_accuracy(y, scores.argmax(axis=1))}`. They are
         measured wherever accuracies are, the first time before training, and stand in
         `History.metrics` as train_NAME and val_NAME. An error in one ends the run, and names it.
       patience: stop when so many measurements in a row have found no better model; `.best` is
         the one before them. None never stops.
       monitor: the measurement that says which model is better, a column of the History: of
-        "train_accuracy" and "val_accuracy" more is better, of equals the one of less loss; of
-        "train_loss" and "val_loss" less; of one's own `metrics` more, "val_balanced" say, or with
-        a minus before it, "-val_error", less. NaN is worst.
+        "train_accuracy" and "val_accuracy" more is better, of equals the one of less loss; of loss,
+        rmse and mae less; of r2, F1 and one's own `metrics` more, "val_balanced" say, or with a
+        minus before it, "-val_error", less. NaN is worst. None is "val_accuracy" of classes,
+        "val_loss" of other targets.
       on_nonfinite: what to do at the first step with a NaN or an infinity in its loss, gradients,
         updates or the state after it. "raise": end with a `NonFiniteError`, which says where and
         has the result; "stop": end with the result, that of the last epoch before it, with status
@@ -225,40 +199,42 @@ def fit(
     """
     given = complete(FitOptions, options, "fit")
     given["on_nonfinite"] = check_policy(on_nonfinite)
-    program, loss_fn = as_program(net, optimizer, given), given["loss_fn"]
-    optimizer = program.optimizer
+    dataset = check_dataset(dataset)
+    program = as_program(net, optimizer, given, dataset.task)
+    optimizer, loss_fn = program.optimizer, program.loss_fn
     if callback is not None:
         checks.function("callback", callback)
-    dataset = check_dataset(dataset)
     batch_size = check_batch_size(batch_size, dataset)
     if eval_every is not None:
         eval_every = EVAL_EVERY.check("eval_every", eval_every)
-    own = check_metrics(metrics, COLUMNS)
+    own = check_metrics(metrics, columns(dataset.task))
+    names = columns_of(own)
     if own and eval_every is None:
         raise ValueError("metrics are measured every eval_every epochs, which is None: never")
-    numbers = as_numbers(given)
+    numbers = as_numbers(given, classes_of(dataset))
     if (key is None) == (train_state is None):
         raise ValueError("give either key, for a new run, or train_state, to go on with one")
     first = 0 if train_state is None else int(train_state.epoch)
     epochs = checks.Count(at_least=first + 1).check("epochs", epochs)
     check_options(checkpoint, resume, checkpoint_every)
     KEEP_CHECKPOINTS.check("keep_checkpoints", keep_checkpoints)
-    check_monitor(monitor, patience, eval_every, dataset, columns_of(own))
+    monitor = check_monitor(monitor, patience, eval_every, dataset, names)
+    targets = fit_targets(dataset, loss_fn)
     fitted = fit_preprocess(given["preprocess"], dataset.x_train)  # last: it may take a minute
     if train_state is None:
         in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
         train_state = init_train_state(net, optimizer, in_shape, key=checks.key(key))
-    train_state = check_step(program, numbers, fitted, train_state, dataset, batch_size)
+    train_state = check_step(program, numbers, fitted, train_state, dataset, targets, batch_size)
 
-    data = training_arrays(dataset, fitted, augments=program.augment is not None)
+    data = training_arrays(dataset, fitted, targets, augments=program.augment is not None)
     splits = {
-        "train": _prepared(*training_sample(dataset), fitted),
-        "val": _prepared(dataset.x_val, dataset.y_val, fitted),
+        split: _prepared(examples_of(dataset, split, targets), fitted) for split in ("train", "val")
     }
 
     def model_at(train_state: TrainState) -> Model:
         params = _params_in_use(train_state, program=program)
-        return Model(net, params, train_state.state, fitted, encoding=dataset.encoding)
+        parts = net, params, train_state.state, fitted
+        return Model(*parts, encoding=dataset.encoding, targets=targets)
 
     def state_of(run: _Run) -> TrainState:
         return run.train_state or release(run.held, key, run.epoch)
@@ -272,7 +248,9 @@ def fit(
         train_state = state_of(run)
         run, model = run._replace(train_state=train_state), model_at(train_state)
         also = _own_row(own, model, splits)
-        return _look(model, loss_fn, splits, run, also, monitor)
+        row = _measured(model, loss_fn, numbers.class_weight, splits, run.epoch)
+        counts = len(dataset.x_val) > 0 or not monitor.removeprefix("-").startswith("val_")
+        return _with_row(model, run, {**row, **also}, monitor if counts else None)
 
     def report(run: _Run, losses: np.ndarray) -> bool:
         """Tell the callback; whether it ends the run."""
@@ -283,7 +261,7 @@ def fit(
         return is_over(callback, run.epoch, state_of(run), {"losses": losses.copy(), **metrics})
 
     def save(kept: Checkpoints, run: _Run) -> None:
-        kept.save(run.epoch, lambda: _progress(run, state_of(run), own))
+        kept.save(run.epoch, lambda: _progress(run, state_of(run), names, dataset.task))
 
     def is_patient_no_more(run: _Run) -> bool:
         if patience is None or run.best is None:
@@ -297,6 +275,7 @@ def fit(
         if checkpoint is not None:
             made_of = {name: value for name, value in given.items() if name != "preprocess"}
             made_of |= {"batch_size": batch_size, "metrics": tuple(own), "monitor": monitor}
+            made_of["loss_fn"] = loss_fn
             made_of["on_nonfinite"] = "skip" if program.skips else "raise or stop"  # of one program
             identity = identity_of(net, optimizer, dataset, fitted, train_state.key, made_of)
             kept = stack.enter_context(
@@ -311,7 +290,7 @@ def fit(
         found = None
         if kept is not None:
             like = train_state, _best_like(train_state, program)
-            found = kept.load(*like, (*COLUMNS, *columns_of(own)))
+            found = kept.load(*like, (*columns(dataset.task), *names))
         run = good = _begun(train_state, found, model_at, program)
         first, key, status, trouble = run.epoch, train_state.key, "finished", None
         del train_state  # it may be large
@@ -353,7 +332,8 @@ def fit(
             with warned(checkpoint):
                 save(kept, run)
     train_state = state_of(run)
-    model, history = model_at(train_state), as_history(run.losses, run.rows, columns_of(own))
+    history = as_history(run.losses, run.rows, names, dataset.task)
+    model = model_at(train_state)
     parts = train_state, model, run.best, history
     result = FitResult(*parts, status == "interrupted", status, trouble)
     if trouble is not None and on_nonfinite == "raise":
@@ -376,27 +356,30 @@ def check_monitor(
     eval_every: int | None,
     dataset: Dataset,
     own: Sequence[str] = (),
-) -> None:
-    """Raise unless `monitor` of `fit` is measured, by what `patience` goes.
+) -> str:
+    """What `monitor` of `fit` is, if it is measured, by what `patience` goes.
 
     Args:
       monitor, patience, eval_every: those of `fit`.
       dataset: the Dataset.
       own: the columns of one's own metrics.
     """
-    known = [*COLUMNS[1:], *own, *(f"-{name}" for name in own)]
+    usual = MONITORS[dataset.task]
+    monitor = usual if monitor is None else monitor
+    known = [*columns(dataset.task)[1:], *own, *(f"-{name}" for name in own)]
     if monitor not in known:
         raise ValueError(checks.unknown("monitor", str(monitor), known))
     if patience is not None:
         PATIENCE.check("patience", patience)
-    if patience is None and monitor == MONITOR:
-        return
+    if patience is None and monitor == usual:
+        return monitor
     missing = ["eval_every"] if eval_every is None else []
     if monitor.removeprefix("-").startswith("val_") and not len(dataset.x_val):
         missing.append("validation examples, which monitor train_loss does not")
     if missing:
         what = "patience" if patience is not None else f"monitor {monitor}"
         raise ValueError(f"{what} needs {' and '.join(missing)}")
+    return monitor
 
 
 _averaged = jax.jit(params_in_use, static_argnames=("program",))
@@ -435,8 +418,7 @@ def _begun(
     rows = rows_of(found.columns)
     if found.best is not None:
         last, own = model_at(found.train_state), found.best
-        parts = last.net, own.params, own.state, last.preprocess
-        best = BestModel(*parts, **own.numbers, encoding=last.encoding)
+        best = as_best(replace(last, params=own.params, state=own.state), **own.numbers)
         best_row = next(row for row in rows if row["epoch"] == best.epoch)
     held, losses = hold(found.train_state, program=program), (found.columns["loss"],)
     return _Run(int(found.train_state.epoch), held, None, losses, rows, best, best_row)
@@ -449,9 +431,9 @@ def _best_like(train_state: TrainState, program: Program) -> Any:
     )
 
 
-def _progress(run: _Run, train_state: TrainState, own: Mapping[str, Metric]) -> Progress:
+def _progress(run: _Run, train_state: TrainState, own: Sequence[str], task: str) -> Progress:
     """What a checkpoint keeps of a run."""
-    history, best = as_history(run.losses, run.rows, columns_of(own)), None
+    history, best = as_history(run.losses, run.rows, own, task), None
     if run.best is not None:
         numbers = {name: getattr(run.best, name) for name in ("epoch", "accuracy", "loss")}
         best = Best(run.best.params, run.best.state, numbers)
@@ -468,29 +450,34 @@ def _gone_bad(good: _Run, epoch: int, epochs: Epochs) -> tuple[_Run, Trouble] | 
     return good._replace(epoch=done, held=found.held, losses=losses), found.trouble
 
 
-def _look(
+def _measured(
     model: Model,
     loss_fn: LossFn,
+    class_weight: Any,
     splits: Mapping[str, "_Prepared"],
-    run: _Run,
-    also: Mapping[str, float],
-    monitor: str,
-) -> _Run:
-    """The run with a row for its epoch, `also` in it; and this model if it is the best so far."""
+    epoch: int,
+) -> dict[str, Any]:
+    """What is measured of a model after an epoch, a row of a History."""
 
-    def measured(split: _Prepared) -> Evaluation:
-        return measure(split.of(model), split.x, split.y, EVALUATION_BATCH, loss_fn)
+    def measured(split: _Prepared) -> dict[str, float]:
+        parts = split.of(model), split.examples, EVALUATION_BATCH, loss_fn
+        return measure(*parts, class_weight)
 
     train = measured(splits["train"])
-    val = measured(splits["val"]) if len(splits["val"].y) else None
-    row = {**history_row(run.epoch, train, val), **also}
+    val = measured(splits["val"]) if len(splits["val"].examples.y) else None
+    return history_row(epoch, train, val)
+
+
+def _with_row(model: Model, run: _Run, row: dict[str, Any], monitor: str | None) -> _Run:
+    """The run with what was measured of a model; and this model if it is the best so far.
+
+    None as a monitor is one that is not measured.
+    """
     run = run._replace(rows=(*run.rows, row))
-    if val is None and monitor.removeprefix("-").startswith("val_"):
+    if monitor is None:
         return run
     if run.best_row is None or is_better(merit(row, monitor), merit(run.best_row, monitor)):
-        parts = model.net, model.params, model.state, model.preprocess
-        at = run.epoch, row["val_accuracy"], row["val_loss"]
-        best = BestModel(*parts, *at, encoding=model.encoding)
+        best = as_best(model, run.epoch, row.get("val_accuracy", np.nan), row["val_loss"])
         run = run._replace(best=best, best_row=row)
     return run
 
@@ -499,23 +486,24 @@ class _Prepared(NamedTuple):
     """A split as evaluation takes it again and again: preprocessed, if that is done on the host.
 
     Attributes:
-      x: the inputs.
-      y: their labels.
-      preprocess: what is left to be done to x.
+      examples: the inputs, encoded targets and weights.
+      y: the targets, as in the Dataset.
+      preprocess: what is left to be done to the inputs.
     """
 
-    x: Any
+    examples: Examples
     y: np.ndarray
     preprocess: Preprocess
 
     def of(self, model: Model) -> Model:
         """The model of such inputs."""
-        return Model(model.net, model.params, model.state, self.preprocess)
+        return Model(model.net, model.params, model.state, self.preprocess, targets=model.targets)
 
 
-def _prepared(x: np.ndarray, y: np.ndarray, fitted: Preprocess) -> _Prepared:
-    ready, left = on_device(x, fitted) if len(x) else (x, fitted)
-    return _Prepared(ready, y, left)
+def _prepared(found: tuple[Examples, np.ndarray], fitted: Preprocess) -> _Prepared:
+    examples, y = found
+    ready, left = on_device(examples.x, fitted) if len(y) else (examples.x, fitted)
+    return _Prepared(examples._replace(x=ready), y, left)
 
 
 def _own_row(
@@ -524,55 +512,27 @@ def _own_row(
     """What one's own metrics say of each split; NaN of one that is empty."""
     row = dict.fromkeys(columns_of(metrics), np.nan)
     for split, each in splits.items():
-        x, y = each.x, each.y
+        x, y = each.examples.x, each.y
         if metrics and len(y):
-            scores = predict_scores(each.of(model), x, batch_size=EVALUATION_BATCH)
+            found = predict_scores(each.of(model), x, batch_size=EVALUATION_BATCH)
+            if model.targets.task == "regression":
+                found = model.targets.decode(found)
             for name, metric in metrics.items():
-                row[f"{split}_{name}"] = call_metric(name, metric, scores, y)
+                row[f"{split}_{name}"] = call_metric(name, metric, found, y)
     return row
 
 
-def history_row(epoch: int, train: Any, val: Any) -> dict[str, Any]:
-    """What was measured after an epoch, as in a `History`.
+def examples_of(dataset: Dataset, split: str, targets: Targets) -> tuple[Examples, np.ndarray]:
+    """The examples that are measured, with encoded targets, and their targets as they are.
 
     Args:
-      epoch: the number of epochs done.
-      train, val: `loss` and `accuracy`, numbers or arrays of several runs; val may be None.
+      dataset: the Dataset, checked.
+      split: "val", all of them; or "train", all, or 1,000 spread evenly.
+      targets: the Targets.
     """
-    if val is None:
-        val = Evaluation(train.loss * np.nan, train.accuracy * np.nan)
-    return {
-        "epoch": epoch,
-        "train_loss": train.loss,
-        "train_accuracy": train.accuracy,
-        "val_loss": val.loss,
-        "val_accuracy": val.accuracy,
-    }
-
-
-def as_history(
-    losses: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]], own: Sequence[str] = ()
-) -> History:
-    """The History of the losses of some epochs and of their rows, own columns among them."""
-
-    def column(name: str) -> np.ndarray:
-        return np.array([row[name] for row in rows], int if name == "epoch" else float)
-
-    known, metrics = ({name: column(name) for name in names} for names in (COLUMNS, own))
-    return History(np.concatenate([np.zeros(0), *losses]), **known, metrics=metrics)
-
-
-def rows_of(columns: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], ...]:
-    """The rows of a History whose columns are given, of which the losses of steps are none."""
-    names = [name for name in columns if name != "loss"]
-    rows = (
-        dict(zip(names, row, strict=True)) for row in zip(*map(columns.get, names), strict=True)
-    )
-    return tuple({**row, "epoch": int(row["epoch"])} for row in rows)
-
-
-def training_sample(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """The training examples that accuracy is measured on: all, or 1,000 spread evenly."""
-    count = len(dataset.x_train)
-    places = np.linspace(0, count - 1, min(count, TRAIN_SAMPLE)).round().astype(int)
-    return dataset.x_train[places], dataset.y_train[places]
+    x, y, weight = (getattr(dataset, f"{name}_{split}") for name in ("x", "y", "weight"))
+    if split == "train":
+        count = len(x)
+        places = np.linspace(0, count - 1, min(count, TRAIN_SAMPLE)).round().astype(int)
+        x, y, weight = x[places], y[places], None if weight is None else weight[places]
+    return Examples(x, targets.encode(y), weight), y

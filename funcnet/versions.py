@@ -9,14 +9,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-VERSIONS = {"run": 3, "sweep": 4, "member": 3, "model": 2, "state": 1, "checkpoint": 1}
+VERSIONS = {"run": 4, "sweep": 5, "member": 3, "model": 3, "state": 1, "checkpoint": 1}
 
 
 # What a config.json holds besides options and its stamp, and what that is.
 FACTS: dict[str, Any] = {
     **dict.fromkeys(("title", "recipe", "data_sha256", "status"), str | None),
     **dict.fromkeys(("versions", "machine", "results"), dict),
-    **dict.fromkeys(("class_names", "settings", "halve_at"), list),
+    **dict.fromkeys(("class_names", "target_names", "settings", "halve_at"), list),
+    "outputs": int,
     "chunk_size": int | None,
 }
 
@@ -103,6 +104,13 @@ def _sweep_2(config: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+def _run_3(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A table had one label, a name."""
+    label = config.get("label")
+    one = [] if label is None else [label] if isinstance(label, str) else label
+    return {**config, "label": one}
+
+
 def _member_2(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """A file had one member."""
     return {name: leaf[None] for name, leaf in leaves.items()}
@@ -125,7 +133,11 @@ LIFTS: dict[tuple[str, int], Callable[[Any], Any]] = {
     ("run", 2): _run_2,
     ("sweep", 2): _sweep_2,
     ("table", 2): _same,
+    ("run", 3): _run_3,
+    ("sweep", 4): _run_3,
+    ("table", 4): _same,
     ("model", 1): _same,
+    ("model", 2): _same,
     ("member", 1): _same,
     ("sweep", 3): _same,
     ("table", 3): _same,

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -326,11 +327,12 @@ def test_split_is_a_partition(tmp_path_factory, y, val, test, seed):
     path = tmp_path_factory.mktemp("split") / "data.npz"
     np.savez(path, x=np.arange(len(y))[:, None], y=np.array(y))
     sizes = [round(len(y) * val), round(len(y) * test)]
+    load = partial(load_arrays, path, task="classification", seed=seed)
     if sum(sizes) >= len(y):
         with raises("leave none for training"):
-            load_arrays(path, val_fraction=val, test_fraction=test, seed=seed)
+            load(val_fraction=val, test_fraction=test)
         return
-    data = load_arrays(path, val_fraction=val, test_fraction=test, seed=seed)
+    data = load(val_fraction=val, test_fraction=test)
     assert sorted(np.concatenate(data[:6:2])[:, 0]) == list(range(len(y)))
     assert [len(data.y_val), len(data.y_test)] == sizes
 

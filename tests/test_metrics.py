@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import funcnet as fn
 from funcnet import metrics
-from funcnet.model import measure
+from funcnet.evaluation import Examples, measure
 
 LABEL_DTYPES = ("int8", "uint8", "int32", "int64", "uint64", "float32")
 
@@ -149,7 +149,7 @@ def test_the_largest_score_is_chosen():
 
 REFUSED = {
     "nothing": (lambda: fn.accuracy([], []), r"y must be \[N\] labels, N >= 1, got shape \[0\]"),
-    "rank 2": (lambda: fn.accuracy([[0]], [[0]]), r"y must be \[N\] labels.*\[1, 1\]"),
+    "rank 3": (lambda: fn.accuracy([[[0]]], [[[0]]]), r"y must be \[N\] labels.*\[1, 1, 1\]"),
     "too few": (lambda: fn.accuracy([0, 1], [0]), r"predicted must have one label .*\[2\].*\[1\]"),
     "below none": (lambda: fn.accuracy([0, 1], [0, -2]), r"predicted\[1\] is -2"),
     "label -1": (lambda: fn.accuracy([0, -1], [0, 0]), r"y\[1\] is -1"),
@@ -253,9 +253,10 @@ def test_what_fit_measures_is_what_evaluate_says(examples, nan):
     if nan:
         params = model.params.set(("affine1", "b"), jnp.array([0, jnp.nan, 0, 0]))
         model = fn.Model(model.net, params, model.state, model.preprocess)
-    quick, whole = measure(model, *examples, 10, fn.softmax_loss), fn.evaluate(model, *examples)
-    assert quick.accuracy == whole.accuracy
-    np.testing.assert_allclose(quick.loss, whole.loss, rtol=1e-6)
+    quick = measure(model, Examples(*examples), 10, fn.softmax_loss)
+    whole = fn.evaluate(model, *examples)
+    assert quick["accuracy"] == whole.accuracy
+    np.testing.assert_allclose(quick["loss"], whole.loss, rtol=1e-6)
 
 
 def test_one_forward_pass_says_all(examples):

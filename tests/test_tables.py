@@ -21,6 +21,7 @@ from funcnet.datasets import encoding as encodings
 from funcnet.datasets import load_arrays, load_table, read_inputs
 from funcnet.datasets.dates import days
 from funcnet.datasets.encoding import from_json
+from funcnet.datasets.notes import DataWarning
 
 WHOLE = {"val_fraction": 0, "test_fraction": 0}
 
@@ -94,7 +95,7 @@ def test_text(tmp_path, reader, text):
     np.testing.assert_array_equal(x, [row[:2] for row in ROWS])
     assert (x.dtype, y.dtype) == (np.float32, np.int32)
     assert [data.class_names[i] for i in y] == [row[2] for row in ROWS]
-    assert data.encoding.label == ("3" if text[0] == "1" else "kind")
+    assert data.encoding.labels == ("3" if text[0] == "1" else "kind",)
 
 
 SEPARATED = {
@@ -337,7 +338,7 @@ def test_data_of_other_types():
     for options in ({"columns": "a"}, {"drop": [1]}, {"categorical": "ab"}):
         with raises("must be a list of names of columns", TypeError):
             load_table({"a": [1, 2, 4], "y": [0, 1, 1]}, "y", **options)
-    with raises("target must be the name of a column, got -1", TypeError):
+    with raises("target must be the name of a column, or several, got -1", TypeError):
         load_table({"a": [1, 2, 4], "y": [0, 1, 1]}, -1)
     with raises("data must be the path of a table, .* got ndarray", TypeError):
         load_table(np.eye(3))
@@ -360,13 +361,13 @@ def test_a_label_of_many_words():
 def test_the_label_is_the_one_called_so():
     for name in ("target", "Class", "LABEL", "y"):
         _, _, data = whole({name: [0, 1, 0], "a": [1, 2, 3], "k": ["s", "s", "t"]})
-        assert data.encoding.label == name
+        assert data.encoding.labels == (name,)
 
 
 def test_the_label_is_the_only_column_of_words():
     days = ["2026-01-02", "2026-01-03", "2026-01-02"]
     columns = {"kind": ["s", "t", "s"], "a": [1.5, 2, 3], "when": days}
-    assert whole(columns)[2].encoding.label == "kind"
+    assert whole(columns)[2].encoding.labels == ("kind",)
 
 
 def test_else_the_label_has_to_be_said():
@@ -374,8 +375,8 @@ def test_else_the_label_has_to_be_said():
     for columns in (numbers, {"x": [1, 2, 5], "y": [1, 2, 1], "kind": ["s", "t", "s"]}):
         with raises(r"which column is the label\? say it with --label NAME, first or last"):
             whole(columns)
-    assert whole(numbers, "last")[2].encoding.label == "c"
-    assert whole({**numbers, "a": [1, 1, 2]}, "first")[2].encoding.label == "a"
+    assert whole(numbers, "last")[2].encoding.labels == ("c",)
+    assert whole({**numbers, "a": [1, 1, 2]}, "first")[2].encoding.labels == ("a",)
     assert whole(numbers, "c")[2].encoding.columns == ("a", "b")
     with raises("unknown column 'd'"):
         whole(numbers, "d")
@@ -397,9 +398,13 @@ def test_text_is_no_label():
         whole({"a": np.arange(30.0) ** 2, "name": [f"n{i}" for i in range(30)]}, "name")
 
 
-def test_a_label_of_numbers_without_end_is_refused():
-    with raises("column 'y' is a number of 40 values in 40 examples, no class"):
-        whole({"a": np.arange(40) % 3, "y": np.arange(40) / 7})
+def test_a_label_of_numbers_without_end_is_regression():
+    columns = {"a": np.arange(40) % 3, "y": np.arange(40) / 7}
+    with pytest.warns(DataWarning, match="label 'y' is a number of 40 values in 40 examples: reg"):
+        data = load_table(columns, **WHOLE)
+    assert (data.task, data.target_names, data.class_names) == ("regression", ("y",), ())
+    assert sorted(data.y_train) == sorted(columns["y"])
+    assert load_table(columns, task="regression", **WHOLE).task == "regression"
 
 
 # What is made of columns

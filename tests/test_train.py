@@ -12,7 +12,7 @@ import pytest
 from marks import slow_but
 
 import funcnet as fn
-from funcnet.step import training_arrays
+from funcnet.inputs import training_arrays
 
 KEY = jax.random.key(7)
 
@@ -384,7 +384,7 @@ def test_preprocessing_that_narrows_is_done_once(dim, augments, left):
     """By however little: the steps then take what is left of the six numbers of an example."""
     data = blobs()
     whitened = fn.whiten(data.x_train, dim=dim)
-    arrays = training_arrays(data, whitened, augments=augments)
+    arrays = training_arrays(data, whitened, fn.Targets(), augments=augments)
     assert arrays.x[0].size == left
     expected = whitened(data.x_train)
     found = np.asarray(arrays.preprocess(arrays.x[:53]))

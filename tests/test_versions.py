@@ -18,7 +18,7 @@ from marks import slow_but
 from safetensors.numpy import load_file, save_file
 
 import funcnet as fn
-from funcnet.config import as_config, lifted, stored_config
+from funcnet.stored import as_config, lifted, stored_config
 from funcnet.versions import LIFTS, VERSIONS
 
 pytestmark = pytest.mark.usefixtures("unoptimized")

@@ -10,11 +10,14 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 import funcnet as fn
+from funcnet.cli.measures import LABELS, shown
 from funcnet.config import Config
-from funcnet.sweeps.table import RESULTS
+from funcnet.sweeps.table import RESULTS, results_of, task_of
+from funcnet.targets import LESS, MEASURES
 from funcnet.text import aligned
-from funcnet.train import MONITOR
 
 ROWS = 10  # of a table that are printed
 
@@ -101,8 +104,16 @@ def interrupts() -> Iterator[Interrupts]:
             signal.signal(number, handler)
 
 
-def print_sweep(rows: list[dict[str, Any]], *, count: int = ROWS) -> None:
-    """Print the best rows of a table: the settings that vary, means over seeds."""
+def print_sweep(
+    rows: list[dict[str, Any]], *, monitor: str | None = None, count: int = ROWS
+) -> None:
+    """Print the best rows of a table: the settings that vary, means over seeds.
+
+    They are ranked by what is monitored, where it is in the table, else by the first measure.
+    """
+    task = task_of(rows)
+    value, *_ = results_of(task)
+    ranks = monitor if monitor in rows[0] else value
     varying = [
         name
         for name in rows[0]
@@ -110,14 +121,17 @@ def print_sweep(rows: list[dict[str, Any]], *, count: int = ROWS) -> None:
     ]
     if "seed" in varying:
         rows = fn.mean_over_seeds(rows)
-        shown = [n for n in varying if n != "seed"]
-        columns = [*shown, "val_accuracy", "final_train_accuracy", "seeds", "diverged"]
+        named = [n for n in varying if n != "seed"]
+        ranks = ranks if ranks in rows[0] else value  # of losses there are no means
+        columns = [*named, value, f"final_train_{value[4:]}", "seeds", "diverged"]
     else:
-        columns = [*varying, "val_accuracy", "best_epoch", "final_train_accuracy", "status"]
+        columns = [*varying, value, "best_epoch", f"final_train_{value[4:]}", "status"]
+    if ranks not in columns:
+        columns.insert(columns.index(value) + 1, ranks)
+    sign = -1 if ranks.removeprefix("val_") in LESS else 1
     ranked = sorted(
-        rows, key=lambda row: -math.inf if row["val_accuracy"] is None else row["val_accuracy"]
+        rows, key=lambda row: -math.inf if row[ranks] is None else sign * row[ranks], reverse=True
     )
-    ranked.reverse()
     head = [name.replace("_", " ") for name in columns]
     lines = [[_cell(row, name) for name in columns] for row in ranked[:count]]
     for line in aligned([head, *lines], right=True):
@@ -126,16 +140,31 @@ def print_sweep(rows: list[dict[str, Any]], *, count: int = ROWS) -> None:
         say(f"... and {len(ranked) - count:,} more, in table.csv")
 
 
-def best_line(best: fn.BestModel, config: Config) -> str:
+def best_line(best: fn.BestModel, history: fn.History, config: Config) -> str:
     """What the best model came to on the validation examples, and by what it is the best."""
-    if math.isnan(best.accuracy):
+    if math.isnan(best.loss):
         return f"the best model by {config.monitor} is that after epoch {best.epoch}"
-    if config.monitor == MONITOR:
+    if config.monitor == "val_accuracy":
         return f"best validation accuracy {100 * best.accuracy:.2f} % after epoch {best.epoch}"
+    measured = measured_at(history, best.epoch)
+    said = [f"{LABELS[n]} {shown(n, measured[f'val_{n}'])}" for n in MEASURES[history.task]]
     return (
-        f"validation accuracy {100 * best.accuracy:.2f} %, loss {best.loss:.4f} of the best model "
-        f"by {config.monitor}, that after epoch {best.epoch}"
+        f"validation {', '.join([*said, f'loss {best.loss:.4f}'])} of the best model by "
+        f"{config.monitor}, that after epoch {best.epoch}"
     )
+
+
+def validated(best: fn.BestModel, history: fn.History) -> dict[str, Any]:
+    """What is kept of the best model: its epoch, and what it came to on validation examples."""
+    measured = measured_at(history, best.epoch)
+    first = MEASURES[history.task][0]
+    return {"best_epoch": best.epoch, f"val_{first}": measured[f"val_{first}"]}
+
+
+def measured_at(history: fn.History, epoch: int) -> dict[str, float]:
+    """What was measured after an epoch, by the columns of a History."""
+    at = int(np.flatnonzero(history.epoch == epoch)[-1])
+    return {name: float(column[at]) for name, column in history.rows().items()}
 
 
 def describe(settings: dict[str, Any]) -> str:

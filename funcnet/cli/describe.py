@@ -1,6 +1,6 @@
 """What commands say of data: of a table each column, and what becomes of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from funcnet.datasets.delimited import Format
 from funcnet.datasets.encoding import Encoding, Feature, kinds_line
 from funcnet.datasets.registry import is_table_file
 from funcnet.datasets.table import Column, Table
-from funcnet.datasets.tables import ENDS, label_of, load_table, read_table
+from funcnet.datasets.tables import ENDS, labels_of, load_table, names_of, read_table
 from funcnet.text import aligned
 
 CLASSES = 20  # of so many at most the counts are shown
@@ -25,7 +25,17 @@ def summary(dataset: fn.Dataset) -> list[str]:
         return []
     rows = sum(len(y) for y in _labels(dataset))
     what = f"{checks.plural(rows, 'example')}, {kinds_line(encoding)}"
-    return [f"{what}; label {encoding.label!r}, {len(dataset.class_names):,} classes"]
+    return [f"{what}; {_what(dataset)}"]
+
+
+def _what(dataset: fn.Dataset) -> str:
+    """What is predicted, in words."""
+    labels = dataset.encoding.labels if dataset.encoding else dataset.target_names
+    named = f"label{'s' if len(labels) > 1 else ''} {', '.join(map(repr, labels[:5]))}"
+    named += f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+    if dataset.task == "classification":
+        return f"{named}, {len(dataset.class_names):,} classes"
+    return f"{named}, {dataset.task}"
 
 
 def shown(name: str, data_dir: str | None, options: Mapping[str, Any]) -> list[str]:
@@ -41,18 +51,19 @@ def shown(name: str, data_dir: str | None, options: Mapping[str, Any]) -> list[s
         return [*_arrays(name, dataset), *_classes(dataset)]
     given = dict(options)
     form = Format(*(given.pop(field, None) for field in Format._fields))
-    label = given.pop("label", None)
-    words, named = given.get("categorical", ()), None if label in ENDS else label
+    targets = names_of("label", given.pop("label", None))
+    words = given.get("categorical", ())
+    named = targets[0] if targets and targets[0] not in ENDS else None
     table = read_table(name, form, words=words, label=named)
     size = f"{checks.plural(table.num_rows, 'row')}, {checks.plural(len(table.columns), 'column')}"
     lines = [f"{table.source}: {size}"]
     try:
-        label = label_of(table, label)
+        labels = labels_of(table, targets)
     except ValueError as error:  # all else can be shown
-        return [*lines, *_columns(table, None, ""), str(error)]
-    dataset = load_table(table, label, **given)
+        return [*lines, *_columns(table, None, ()), str(error)]
+    dataset = load_table(table, labels, **given)
     assert dataset.encoding is not None
-    lines += _columns(table, dataset.encoding, label)
+    lines += _columns(table, dataset.encoding, labels)
     return [*lines, *_classes(dataset)]
 
 
@@ -67,26 +78,41 @@ def _labels(dataset: fn.Dataset) -> tuple[np.ndarray, ...]:
 
 
 def _classes(dataset: fn.Dataset) -> list[str]:
-    """The classes and how many examples each split has of them."""
+    """How many examples each split has of the classes or labels; of numbers, how they spread."""
     names, splits = dataset.class_names, _labels(dataset)
+    if dataset.task == "regression":
+        return _spread(dataset)
     if len(names) > CLASSES:
         lengths = ", ".join(f"{len(y):,}" for y in splits)
         return [f"{len(names):,} classes; train, val and test: {lengths}"]
-    counts = [np.bincount(y, minlength=len(names)) for y in splits]
-    lines: list[tuple[str, ...]] = [("class", "train", "val", "test")]
+    several = dataset.task == "multilabel"
+    counts = [y.sum(axis=0) if several else np.bincount(y, minlength=len(names)) for y in splits]
+    lines: list[tuple[str, ...]] = [("label" if several else "class", "train", "val", "test")]
     lines += [(name, *(f"{c[i]:,}" for c in counts)) for i, name in enumerate(names)]
     lines.append(("all", *(f"{len(y):,}" for y in splits)))
     return ["", *aligned(lines)]
 
 
-def _columns(table: Table, encoding: Encoding | None, label: str) -> list[str]:
+def _spread(dataset: fn.Dataset) -> list[str]:
+    """Of each target of regression how many there are, and of training mean and spread."""
+    y = dataset.y_train.reshape(len(dataset.y_train), -1)
+    names = dataset.target_names or tuple(f"y{k + 1}" for k in range(y.shape[1]))
+    lines: list[tuple[str, ...]] = [("target", "mean", "std", "least", "most")]
+    for name, column in zip(names, y.T, strict=True):
+        values = column.mean(), column.std(), column.min(), column.max()
+        lines.append((name, *(f"{value:.6g}" for value in values)))
+    lengths = ", ".join(f"{len(y):,}" for y in _labels(dataset))
+    return ["", *aligned(lines), f"train, val and test: {lengths}"]
+
+
+def _columns(table: Table, encoding: Encoding | None, labels: Sequence[str]) -> list[str]:
     """A line for each column: what it holds, and what becomes of it."""
     features = {} if encoding is None else {f.name: f for f in encoding.features}
     reasons = {} if encoding is None else dict(encoding.left_out)
     lines = [("column", "holds", "missing", "becomes")]
     for column in table.columns:
         name = column.name
-        if name == label:
+        if name in labels:
             fate = "the label"
         elif name in reasons:
             fate = f"left out: {reasons[name]}"

@@ -8,7 +8,7 @@ import numpy as np
 
 import funcnet as fn
 from funcnet import checks
-from funcnet.cli.measures import as_json, class_lines, further_line
+from funcnet.cli.measures import as_json, class_lines, first_measure, further_line
 from funcnet.cli.options import (
     SPLITS,
     TEXT,
@@ -25,6 +25,8 @@ from funcnet.datasets.classes import places_among
 from funcnet.datasets.dataset import first
 from funcnet.datasets.notes import naming_file
 from funcnet.datasets.registry import is_table_file
+from funcnet.recipes import build_loss
+from funcnet.rules import class_weight
 from funcnet.runs import Record
 
 WHOLE: dict[str, Any] = {"val_fraction": 0.0, "test_fraction": 0.0}  # of a file
@@ -36,7 +38,8 @@ def add(commands: Any, base: Config) -> Any:
         commands,
         "evaluate",
         run,
-        "measure the accuracy of a trained network",
+        "measure how well a trained network does",
+        "Of classes the accuracy and more, of numbers RMSE, MAE and R2, of several labels F1. "
         "Balanced accuracy is the mean over the classes of their recall, the share of a class's "
         "examples that were found; log loss is of softmax probabilities, which the svm loss does "
         "not train.",
@@ -61,7 +64,7 @@ def add(commands: Any, base: Config) -> Any:
         metavar="NAME",
         help=f"of the run's own data: {listed(SPLITS)} (default: test)",
     )
-    add_file_options(parser.add_argument_group("of FILE"), ("label", *TEXT))
+    add_file_options(parser.add_argument_group("of FILE"), ("label", "weight", *TEXT))
     parser.add_argument(
         "--data-dir", metavar="DIR", help="where downloaded data are; as in training if not given"
     )
@@ -77,12 +80,17 @@ def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     record, model, which = load_run(args.run_directory, args.model)
     config = record.config
-    if args.file is None:
-        x, y, what = _split(args, record, model)
-    else:
-        x, y, what = _file(args, record, model)
-    averaged_over = views(config, args)
-    result = fn.evaluate(model, x, y, loss_fn=config.meaning("loss"), views=averaged_over)
+    find = _split if args.file is None else _file
+    x, y, weight, what = find(args, record, model)
+    result = fn.evaluate(
+        model,
+        x,
+        y,
+        loss_fn=build_loss(config),
+        views=views(config, args),
+        sample_weight=weight,
+        class_weight=class_weight(config),
+    )
     class_names = record.facts["class_names"]
     if args.json:
         facts = {"run": args.run_directory, "model": which, **what}
@@ -90,8 +98,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     averaged = f", averaged over {result.views} views" if args.tta else ""
     (of_what,) = what.values()
+    name, value = first_measure(result)
     print(
-        f"{of_what} accuracy {100 * result.accuracy:.2f} %{averaged}, loss {result.loss:.4f} "
+        f"{of_what} {name} {value}{averaged}, loss {result.loss:.4f} "
         f"({checks.plural(len(x), 'example')}, {which} model of {args.run_directory})"
     )
     print(further_line(result))
@@ -102,9 +111,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _split(
     args: argparse.Namespace, record: Record, model: fn.Model
-) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """Inputs and labels of a split of what the run was trained on, and which it is."""
-    if given := [name for name in ("label", *TEXT) if hasattr(args, name)]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict[str, str]]:
+    """Inputs, targets and weights of a split of what the run was trained on, and which it is."""
+    if given := [name for name in ("label", "weight", *TEXT) if hasattr(args, name)]:
         raise ValueError(f"--{given[0]} is for a FILE to evaluate on")
     config, split = record.config, args.split or "test"
     if args.data_dir is not None:
@@ -112,26 +121,33 @@ def _split(
     dataset = load_data(config, model)
     check_data(record, dataset, f"since the run, and with it the {split} split")
     dataset = first(dataset, config.num_train, "--num-train")
-    x, y = getattr(dataset, f"x_{split}"), getattr(dataset, f"y_{split}")
+    x, y, weight = (getattr(dataset, f"{name}_{split}") for name in ("x", "y", "weight"))
     if not len(x):
         raise ValueError(f"the {split} split of {config.dataset} is empty")
-    return x, y, {"split": split}
+    return x, y, weight, {"split": split}
 
 
 def _file(
     args: argparse.Namespace, record: Record, model: fn.Model
-) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """Inputs and labels of another file, and its name."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict[str, str]]:
+    """Inputs, targets and weights of another file, and its name."""
     if args.split is not None or args.data_dir is not None:
         raise ValueError("--split and --data-dir are for the run's own data, not for a FILE")
     names = tuple(record.facts["class_names"])
-    given = {name: getattr(args, name) for name in ("label", *TEXT) if hasattr(args, name)}
+    options = ("label", "weight", *TEXT)
+    given = {name: getattr(args, name) for name in options if hasattr(args, name)}
+    task, what = model.targets.task, {"file": args.file}
     with noted():
         if is_table_file(args.file):
             label = given.pop("label", record.config.label)
-            dataset = load_for(model, args.file, label, class_names=names, **WHOLE, **given)
-            return dataset.x_train, dataset.y_train, {"file": args.file}
-        dataset = fn.load_arrays(args.file, **WHOLE, **given)
+            known = names if task == "classification" else ()
+            dataset = load_for(
+                model, args.file, label, task=task, class_names=known, **WHOLE, **given
+            )
+            return dataset.x_train, dataset.y_train, dataset.weight_train, what
+        dataset = fn.load_arrays(args.file, task=task, **WHOLE, **given)
+    if task != "classification":
+        return dataset.x_train, dataset.y_train, None, what
     with naming_file(args.file):
         places = places_among(dataset.class_names, names)
-    return dataset.x_train, places[dataset.y_train], {"file": args.file}
+    return dataset.x_train, places[dataset.y_train], None, what

@@ -13,7 +13,8 @@ from funcnet.cli.records import load_data, make_config
 from funcnet.config import Config
 from funcnet.datasets.dataset import first
 from funcnet.defaults import complete_config
-from funcnet.step import fit_preprocess
+from funcnet.inputs import fit_preprocess
+from funcnet.targets import fit_targets, outputs_of
 
 
 def add(commands: Any, base: Config) -> Any:
@@ -56,9 +57,10 @@ def run(args: argparse.Namespace) -> int:
     config = make_config(args)
     dataset = load_data(config)
     config = complete_config(config, dataset)
-    net = recipes.build_net(config, len(dataset.class_names))
+    loss_fn = recipes.build_loss(config)
+    net = recipes.build_net(config, outputs_of(dataset, loss_fn))
     batch = first(dataset, args.num_examples, "--num-examples")
-    x, y = batch.x_train, batch.y_train
+    x, y = batch.x_train, fit_targets(dataset, loss_fn).encode(batch.y_train)
     seed_key = jax.random.key(config.seed)
     with jax.enable_x64(True):
         preprocess = fit_preprocess(recipes.build_preprocess(config), dataset.x_train)
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             y,
             reg=config.reg,
             key=key,
-            loss_fn=config.meaning("loss"),
+            loss_fn=loss_fn,
             max_elements=args.max_elements,
         )
     print(check)

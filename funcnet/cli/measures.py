@@ -1,4 +1,4 @@
-"""What commands say of an Evaluation: a line, a table of the classes, JSON."""
+"""What commands say of an evaluation: a line, a table of the classes or labels, JSON."""
 
 import json
 from collections.abc import Sequence
@@ -12,14 +12,48 @@ from funcnet.text import aligned, finite
 CLASSES = 20  # of so many at most a table is printed
 
 
-def further_line(result: fn.Evaluation) -> str:
-    """What there is to say beside accuracy and loss, in a line."""
-    line = f"balanced accuracy {100 * result.balanced_accuracy:.2f} %"
-    return line if result.log_loss is None else f"{line}, log loss {result.log_loss:.4f}"
+Result = fn.Evaluation | fn.RegressionEvaluation | fn.MultilabelEvaluation
+LABELS = {"accuracy": "accuracy", "rmse": "RMSE", "mae": "MAE", "r2": "R2"}
+LABELS |= {"micro_f1": "micro F1", "macro_f1": "macro F1", "loss": "loss"}
 
 
-def class_lines(result: fn.Evaluation, y: np.ndarray, class_names: Sequence[str]) -> list[str]:
-    """A table of the classes, how many of their examples were found; or where to find that."""
+def first_measure(result: Result) -> tuple[str, str]:
+    """What counts first of an evaluation, and how much it is."""
+    name = "rmse" if isinstance(result, fn.RegressionEvaluation) else "accuracy"
+    return LABELS[name], shown(name, getattr(result, name))
+
+
+def shown(name: str, value: float) -> str:
+    """A measure as it is printed; a name in a History, too."""
+    if name.endswith("accuracy"):
+        return f"{100 * value:.2f} %"
+    return f"{value:.6g}" if name.endswith(("rmse", "mae")) else f"{value:.4f}"
+
+
+def further_line(result: Result) -> str:
+    """What there is to say beside the first measure and the loss, in a line."""
+    if isinstance(result, fn.Evaluation):
+        line = f"balanced accuracy {100 * result.balanced_accuracy:.2f} %"
+        return line if result.log_loss is None else f"{line}, log loss {result.log_loss:.4f}"
+    regression = isinstance(result, fn.RegressionEvaluation)
+    names = ("mae", "r2") if regression else ("micro_f1", "macro_f1")
+    said = [f"{LABELS[name]} {shown(name, getattr(result, name))}" for name in names]
+    return ", ".join(said if regression else ["all labels of an example must be right", *said])
+
+
+def class_lines(result: Result, y: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """A table of the classes, how many of their examples were found; or where to find that.
+
+    Of several labels it has the F1 of each, of regression there is none.
+    """
+    if isinstance(result, fn.RegressionEvaluation):
+        return []
+    if isinstance(result, fn.MultilabelEvaluation):
+        counts = y.sum(axis=0).tolist()
+        rows = zip(class_names, result.f1, counts, strict=True)
+        of_labels = [("label", "F1", "examples")]
+        of_labels += [(name, f"{f1:.4f}", f"{count:,}") for name, f1, count in rows]
+        return aligned(of_labels, right=True) if len(class_names) <= CLASSES else []
     if len(class_names) > CLASSES:
         return [f"recall of each of the {len(class_names):,} classes: --json"]
     lines = [("class", "recall", "found", "examples")]
@@ -30,12 +64,18 @@ def class_lines(result: fn.Evaluation, y: np.ndarray, class_names: Sequence[str]
     return aligned(lines, right=True)
 
 
-def as_json(result: fn.Evaluation, y: np.ndarray, class_names: Sequence[str], **facts: Any) -> str:
-    """All of an Evaluation as one JSON object, after some facts; numbers JSON has none for, null.
+def as_json(result: Result, y: np.ndarray, class_names: Sequence[str], **facts: Any) -> str:
+    """All of an evaluation as one JSON object, after some facts; numbers JSON has none for, null.
 
     `classes` are records, for two may have one name; `confusion` has a row for each of them, as
-    it is, and a column, as it was predicted.
+    it is, and a column, as it was predicted. Of several labels `labels` are such records.
     """
+    if not isinstance(result, fn.Evaluation):
+        plain = {k: finite(v) for k, v in result._asdict().items() if k != "f1"}
+        if isinstance(result, fn.MultilabelEvaluation):
+            rows = zip(class_names, y.sum(axis=0).tolist(), result.f1, strict=True)
+            plain["labels"] = [{"name": n, "examples": c, "f1": f1} for n, c, f1 in rows]
+        return json.dumps({**facts, **plain})
     numbers = {
         k: finite(v) for k, v in result._asdict().items() if k not in ("recall", "confusion")
     }

@@ -3,7 +3,7 @@
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,8 @@ from funcnet.cli.records import load_run, noted
 from funcnet.config import Config
 from funcnet.datasets.delimited import Format
 from funcnet.datasets.tables import inputs_of
-from funcnet.losses import gives_probabilities
-from funcnet.metrics import softmax
-from funcnet.model import answers
+from funcnet.model import answers, probabilities
+from funcnet.runs import Record
 
 
 def add(commands: Any, base: Config) -> Any:
@@ -26,9 +25,10 @@ def add(commands: Any, base: Config) -> Any:
         commands,
         "predict",
         run,
-        "predict the classes of examples in a file",
+        "predict from examples in a file",
         "Prints CSV: example, label, class, and the probability that the network gives it (its "
-        "score, if it was trained with the svm loss). Columns of a table are found by their names.",
+        "score, if it was trained with the svm loss); of numbers, in their own units, and of "
+        "several labels, 0 or 1, a column each. Columns of a table are found by their names.",
         (
             "predict runs/digits images.npy > labels.csv",
             "predict runs/penguins new.csv --id bird --proba",
@@ -59,21 +59,66 @@ def run(args: argparse.Namespace) -> int:
     record, model, _ = load_run(args.run_directory, args.model)
     with noted():
         x, names, title = _inputs(args, record.config, model)
-    averaged_over = views(record.config, args)
+    averaged_over, targets = views(record.config, args), model.targets
+    if args.proba and targets.task == "regression":
+        raise ValueError("--proba is for classes, and the run is one of regression")
     scores = fn.predict_scores(model, x, views=averaged_over).astype(np.float64)
-    labels = answers(scores)
-    value, shown = "score", scores
-    if gives_probabilities(record.config.meaning("loss")):
-        value, shown = "probability", softmax(scores)
+    found = answers(scores, targets)
     writer = csv.writer(sys.stdout, lineterminator="\n")
+    if targets.task == "classification":
+        _write_classes(writer, args, names, title, record, found, scores, targets)
+    else:
+        head, rows = _numbers(args, record, found, scores, targets)
+        writer.writerow((title, *head))
+        writer.writerows((name, *row) for name, row in zip(names, rows, strict=True))
+    sys.stdout.flush()
+    return 0
+
+
+def _write_classes(
+    writer: Any,
+    args: argparse.Namespace,
+    names: Sequence[Any],
+    title: str,
+    record: Record,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    targets: fn.Targets,
+) -> None:
+    value, shown = "score", scores
+    if targets.gives_probabilities:
+        value, shown = "probability", probabilities(scores, targets)
     classes = record.facts["class_names"]
     every = [f"{value} of {name}" for name in classes] if args.proba else []
     writer.writerow((title, "label", "class", value, *every))
     for name, label, row in zip(names, labels, shown, strict=True):
         each = [f"{v:.6g}" for v in row] if args.proba else []
         writer.writerow((name, label, classes[label], f"{row[label]:.6g}", *each))
-    sys.stdout.flush()
-    return 0
+
+
+def _numbers(
+    args: argparse.Namespace,
+    record: Record,
+    found: np.ndarray,
+    scores: np.ndarray,
+    targets: fn.Targets,
+) -> tuple[list[str], Iterator[list[str]]]:
+    """The columns of what was predicted, and what stands in each row of them."""
+    if targets.task == "multilabel":
+        head = list(record.facts["class_names"])
+        rows = [list(map(str, row)) for row in found.tolist()]
+        if args.proba:
+            head += [f"probability of {name}" for name in head]
+            for row, each in zip(rows, probabilities(scores, targets), strict=True):
+                row += [f"{value:.6g}" for value in each]
+        return head, iter(rows)
+    count = len(targets.scale)
+    names = targets.names or (("y",) if count == 1 else tuple(f"y{k + 1}" for k in range(count)))
+    head = list(names)
+    if targets.quantiles:
+        head = [f"{name}, quantile {q:g}" for name in names for q in targets.quantiles]
+    flat = found.reshape(len(found), -1)
+    return head, ([f"{value:.7g}" for value in row] for row in flat)
 
 
 def _inputs(

@@ -19,12 +19,15 @@ from funcnet.datasets import load_dataset
 from funcnet.datasets.dataset import fingerprint
 from funcnet.datasets.delimited import Format
 from funcnet.datasets.encoding import plain_encoding
+from funcnet.datasets.images import holds_images
 from funcnet.datasets.notes import DataWarning
 from funcnet.datasets.registry import FILE_OPTIONS, is_file, is_table_file
 from funcnet.datasets.sources import STDIN
-from funcnet.datasets.tables import ENDS, label_of, load_table, read_table
+from funcnet.datasets.tables import ENDS, labels_of, load_table, names_of, read_table
 from funcnet.loop import machine
+from funcnet.recipes import build_loss
 from funcnet.runs import Record
+from funcnet.targets import outputs_of
 from funcnet.text import visible
 
 
@@ -64,17 +67,21 @@ def load_data(config: Config, model: fn.Model | None = None) -> fn.Dataset:
         return load_for(model, config.dataset, **options)
 
 
-def load_for(model: fn.Model, path: str, label: str | None = None, **options: Any) -> fn.Dataset:
+def load_for(model: fn.Model, path: str, label: Any = None, **options: Any) -> fn.Dataset:
     """A table as it was made for a model: options of `load_arrays`, and of `load_table`."""
     said_of_columns = ("columns", "drop", "categorical")  # the encoding has it
     options = {name: value for name, value in options.items() if name not in said_of_columns}
-    given = {name: value for name, value in options.items() if value not in (None, ())}
+    empty = (None, ()) if "class_names" not in options else (None,)
+    given = {name: value for name, value in options.items() if value not in empty}
     if model.encoding is not None:
         return load_table(path, label, encoding=model.encoding, **given)
     # Of a run before columns were encoded: they all were numbers.
     form = Format(*(given.pop(name, None) for name in Format._fields))
-    table = read_table(path, form, label=None if label in ENDS else label)
-    return load_table(table, label, encoding=plain_encoding(table, label_of(table, label)), **given)
+    labels = names_of("label", label)
+    named = labels[0] if labels and labels[0] not in ENDS else None
+    table = read_table(path, form, label=named)
+    labels = labels_of(table, labels)
+    return load_table(table, labels, encoding=plain_encoding(table, labels), **given)
 
 
 @contextlib.contextmanager
@@ -92,10 +99,15 @@ def noted() -> Iterator[None]:
 
 def with_data(record: Record, dataset: fn.Dataset) -> Record:
     """The record with what there is to know of its data."""
-    record = record.having(class_names=list(dataset.class_names))
+    outputs = outputs_of(dataset, build_loss(record.config))
+    record = record.having(class_names=list(dataset.class_names), outputs=outputs)
+    if dataset.target_names:
+        record = record.having(target_names=list(dataset.target_names))
+    if is_file(record.config.dataset) and not holds_images(record.config.dataset):
+        record = record._replace(config=dataclasses.replace(record.config, task=dataset.task))
     if dataset.encoding is not None:  # its name, which "last" is not in a file of another order
-        label = dataset.encoding.label
-        record = record._replace(config=dataclasses.replace(record.config, label=label))
+        labels = dataset.encoding.labels
+        record = record._replace(config=dataclasses.replace(record.config, label=labels))
     if is_file(record.config.dataset):
         record = record.having(data_sha256=fingerprint(dataset))
     return record

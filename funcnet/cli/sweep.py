@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +20,12 @@ from funcnet.cli.console import (
     best_line,
     describe,
     interrupts,
+    measured_at,
     print_sweep,
     say,
+    validated,
 )
+from funcnet.cli.measures import LABELS, first_measure
 from funcnet.cli.options import (
     add_config_options,
     add_recipe_option,
@@ -35,11 +39,12 @@ from funcnet.cli.records import check_data, load_data, make_record, noted, run_n
 from funcnet.config import OPTIONS, Config, replaced
 from funcnet.datasets.dataset import first
 from funcnet.defaults import complete_config
+from funcnet.inputs import fit_preprocess
 from funcnet.option import option
 from funcnet.runs import Record
-from funcnet.step import fit_preprocess
 from funcnet.sweeps import directory
 from funcnet.sweeps.table import STATUSES, best_member
+from funcnet.targets import MEASURES, MONITORS
 
 # Options of sweeps alone, and --out and --recipe: what they are if they are not given.
 OWN: dict[str, Any] = {
@@ -261,7 +266,7 @@ def _run(args: argparse.Namespace, swept: Sweep, path: Path, heard: Interrupts) 
         directory.save_sweep(path, record, result.members)
         lines.append(f"saved in {path}")
     finally:
-        print_sweep(result.table())
+        print_sweep(result.table(), monitor=config.monitor)
         for line in lines:
             say(line)
     return 0
@@ -269,8 +274,12 @@ def _run(args: argparse.Namespace, swept: Sweep, path: Path, heard: Interrupts) 
 
 def _experiment(config: Config, dataset: fn.Dataset, **settings: Any) -> tuple[Any, ...]:
     """The experiment of `funcnet sweep`: a configuration with some options replaced."""
-    numbers = {name: value for name, value in settings.items() if name != "seed"}
-    return recipes.build(replaced(config, numbers), dataset)
+    return recipes.build(replaced(config, _options(settings)), dataset)
+
+
+def _options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The options among the settings of a member: all but its seed."""
+    return {name: value for name, value in settings.items() if name != "seed"}
 
 
 def _settings(args: argparse.Namespace) -> tuple[Config, list[dict[str, Any]], str]:
@@ -330,30 +339,46 @@ def _summary(
     results: dict[str, Any] = {"best_settings": result.best_settings}
     if result.best is None or result.best_settings is None:
         return lines, results
-    results |= {"val_accuracy": result.best.accuracy, "best_epoch": result.best.epoch}
-    lines.append(f"{best_line(result.best, config)}, with {describe(result.best_settings)}")
+    history = next(m.history for m in result.members if m.best is result.best)
+    results |= validated(result.best, history)
+    said = best_line(result.best, history, config)
+    lines.append(f"{said}, with {describe(result.best_settings)}")
+    first, monitor = MEASURES[dataset.task][0], config.monitor or MONITORS[dataset.task]
     if result.test is not None:
         count = checks.plural(len(dataset.x_test), "example")
-        lines.append(f"test accuracy of that model {100 * result.test.accuracy:.2f} % ({count})")
-        results |= {"test_accuracy": result.test.accuracy, "test_loss": result.test.loss}
+        name, value = first_measure(result.test)
+        lines.append(f"test {name} of that model {value} ({count})")
+        names = (*MEASURES[dataset.task], "loss")
+        results |= {f"test_{name}": getattr(result.test, name) for name in names}
     seeds = sorted({member.settings["seed"] for member in result.members})
     if len(seeds) > 1 and len(dataset.x_test):
         results["seeds"] = []
         for seed in seeds:
-            index, best = best_member(result.members, config.monitor, seed=seed)
+            index, best = best_member(result.members, monitor, seed=seed)
             if best is not None:
-                settings = result.members[index].settings
-                test = fn.evaluate(best, dataset.x_test, dataset.y_test)
-                both = {"val_accuracy": best.accuracy, "test_accuracy": test.accuracy}
-                results["seeds"].append({"settings": settings, **both})
-        for name, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):
-            values = [100 * each[name] for each in results["seeds"]]
+                member = result.members[index]
+                test = fn.evaluate(
+                    best,
+                    dataset.x_test,
+                    dataset.y_test,
+                    loss_fn=recipes.build_loss(replaced(config, _options(member.settings))),
+                    sample_weight=dataset.weight_test,
+                )
+                val = measured_at(member.history, best.epoch)[f"val_{first}"]
+                both = {f"val_{first}": val, f"test_{first}": getattr(test, first)}
+                results["seeds"].append({"settings": member.settings, **both})
+        share = first == "accuracy"
+        form, unit = ("{:.2f}", " %") if share else ("{:.6g}", "")
+        for split, label in (("val", "validation"), ("test", "test")):
+            found = [each[f"{split}_{first}"] for each in results["seeds"]]
+            values = [100 * value if share else value for value in found]
             if math.isnan(values[0]):  # there is no validation set
                 continue
-            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+            spread = f" ± {form.format(np.std(values, ddof=1))}" if len(values) > 1 else ""
+            mean, low, high = (form.format(f(values)) for f in (np.mean, min, max))
             lines.append(
-                f"best member of each seed, {label} accuracy: {np.mean(values):.2f}{spread} % "
-                f"(mean of {len(values)}; {min(values):.2f} to {max(values):.2f})"
+                f"best member of each seed, {label} {LABELS[first]}: {mean}{spread}{unit} "
+                f"(mean of {len(values)}; {low} to {high})"
             )
     return lines, results
 
@@ -363,11 +388,11 @@ def _save_best(path: Path, record: Record, result: fn.SweepResult) -> None:
     if result.best is None or result.best_settings is None:
         return
     member = next(m for m in result.members if m.best is result.best)
-    known = ("recipe", "versions", "class_names", "data_sha256")
+    known = ("recipe", "versions", "class_names", "target_names", "outputs", "data_sha256")
     facts = {name: record.facts[name] for name in known if name in record.facts}
     facts["title"] = f"{record.facts['title']}: {describe(member.settings)}"
     facts["status"] = "finished"
-    facts["results"] = {"val_accuracy": result.best.accuracy, "best_epoch": result.best.epoch}
+    facts["results"] = validated(result.best, member.history)
     own = Record(replaced(record.config, member.settings), facts)
     runs.create_run(path, own, overwrite=True)
     runs.save_models(path, own, member.model or result.best, result.best, member.history)
@@ -376,7 +401,8 @@ def _save_best(path: Path, record: Record, result: fn.SweepResult) -> None:
 
 def _show(args: argparse.Namespace) -> int:
     rows = directory.load_table(args.run_directory)
-    print_sweep(rows, count=len(rows) if args.all else ROWS)
+    monitor = directory.load_sweep_record(args.run_directory).config.monitor
+    print_sweep(rows, monitor=monitor, count=len(rows) if args.all else ROWS)
     kept = ("table.csv", "histories.csv", "sweep.png", "best/")
     there = [name for name in kept if (Path(args.run_directory) / name).exists()]
     print(f"{args.run_directory}: {', '.join(there)}")

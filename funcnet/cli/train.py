@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import math
 import sys
 from functools import partial
@@ -14,9 +15,9 @@ import numpy as np
 import funcnet as fn
 from funcnet import checks, recipes, runs
 from funcnet.checkpoints import has_checkpoints
-from funcnet.cli.console import best_line, interrupts, say
+from funcnet.cli.console import best_line, interrupts, say, validated
 from funcnet.cli.describe import summary
-from funcnet.cli.measures import further_line
+from funcnet.cli.measures import first_measure, further_line
 from funcnet.cli.options import add_config_options, add_recipe_option, given_options, views
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import (
@@ -32,8 +33,9 @@ from funcnet.config import Config
 from funcnet.datasets.dataset import first
 from funcnet.defaults import complete_config
 from funcnet.option import option
-from funcnet.rules import schedule_name
+from funcnet.rules import class_weight, schedule_name
 from funcnet.runs import Record
+from funcnet.targets import MEASURES
 
 
 def add(commands: Any, base: Config) -> Any:
@@ -250,22 +252,30 @@ def _summary(
     if result.best is not None:
         if config.model == "best":
             model, name = result.best, "that model"
-        lines.append(best_line(result.best, config))
-        results |= {"best_epoch": result.best.epoch, "val_accuracy": result.best.accuracy}
+        lines.append(best_line(result.best, result.history, config))
+        results |= validated(result.best, result.history)
     if len(dataset.x_test):
-        loss_fn = config.meaning("loss")
-        test = partial(fn.evaluate, model, dataset.x_test, dataset.y_test, loss_fn=loss_fn)
+        test = partial(
+            fn.evaluate,
+            model,
+            dataset.x_test,
+            dataset.y_test,
+            loss_fn=recipes.build_loss(config),
+            sample_weight=dataset.weight_test,
+            class_weight=class_weight(config),
+        )
         plain, count = test(), checks.plural(len(dataset.x_test), "example")
-        lines.append(f"test accuracy of {name} {100 * plain.accuracy:.2f} % ({count})")
+        first, value = first_measure(plain)
+        lines.append(f"test {first} of {name} {value} ({count})")
         lines.append(further_line(plain))
         measured = {k: v for k, v in plain._asdict().items() if k != "views"}
         results |= {f"test_{name}": value for name, value in measured.items()}
         if config.tta:
             averaged = test(views=views(config))
-            lines.append(
-                f"accuracy averaged over {averaged.views} views {100 * averaged.accuracy:.2f} %"
-            )
-            results |= {"tta_views": averaged.views, "tta_test_accuracy": averaged.accuracy}
+            first, value = first_measure(averaged)
+            lines.append(f"{first} averaged over {averaged.views} views {value}")
+            name = MEASURES[dataset.task][0]
+            results |= {"tta_views": averaged.views, f"tta_test_{name}": getattr(averaged, name)}
     for split in ("val", "test"):
         if not len(getattr(dataset, f"x_{split}")):
             lines.append(f"the data have no {split} split: too few, or its fraction is 0")
@@ -276,7 +286,10 @@ def _epoch_line(epoch: int, epochs: int, metrics: dict[str, Any]) -> str:
     parts = []
     if len(metrics["losses"]):
         parts.append(f"loss: {metrics['losses'].mean():.6f}")
-    for name, label in (("train_accuracy", "train acc"), ("val_accuracy", "val acc")):
-        if math.isfinite(metrics.get(name, math.nan)):
-            parts.append(f"{label}: {metrics[name]:.4f}")
+    shown = [("accuracy", "acc")] if "train_accuracy" in metrics else [("rmse", "RMSE")]
+    for split, (name, label) in itertools.product(("train", "val"), shown):
+        value = metrics.get(f"{split}_{name}", math.nan)
+        if math.isfinite(value):
+            form = f"{value:.4f}" if name == "accuracy" else f"{value:.6g}"
+            parts.append(f"{split} {label}: {form}")
     return f"(Epoch {epoch} / {epochs}) {'; '.join(parts)}".rstrip()

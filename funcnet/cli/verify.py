@@ -16,7 +16,6 @@ from funcnet.cli.records import check_data, load_data, load_run
 from funcnet.config import Config
 from funcnet.files import open_file
 from funcnet.text import one_line
-from funcnet.train import MONITOR
 from funcnet.tree import named_leaves
 
 
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             **options,
             "eval_every": None,
             "patience": None,
-            "monitor": MONITOR,
+            "monitor": None,
             **start,
         },
     )

@@ -20,7 +20,8 @@ from funcnet.datasets.npz import read_npy
 from funcnet.datasets.pairs import load_pairs, read_x
 from funcnet.datasets.pixels import SUFFIXES, is_image
 from funcnet.datasets.splits import check_ranges
-from funcnet.datasets.tables import load_table, read_table
+from funcnet.datasets.tables import load_table, names_of, read_table
+from funcnet.datasets.tasks import check_task
 
 ARRAYS = (".npz", ".npy", *SUFFIXES)  # what is no table
 
@@ -28,7 +29,9 @@ ARRAYS = (".npz", ".npy", *SUFFIXES)  # what is no table
 def load_arrays(
     path: str | PathLike[str],
     *,
-    label: str | None = None,
+    label: str | Sequence[str] | None = None,
+    task: str | None = None,
+    weight: str | None = None,
     header: str | None = None,
     separator: str | None = None,
     decimal: str | None = None,
@@ -41,30 +44,34 @@ def load_arrays(
     test_fraction: float | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Load examples with class labels from a file and split them, unless it is split already.
+    """Load examples with their targets from a file and split them, unless it is split already.
 
-    A `.npz` holds x `[N, ...]` and y `[N]`, and x keeps its dtype; or x_train, y_train, and with
-    them x_val, y_val (or valid, validation), x_test, y_test or both. Case does not matter, the
-    split may stand first, as in train_images, and examples may be called data, images, features or
-    inputs if their labels are called target(s) or label(s). Where two pairs fit, they are refused.
-    Instead, `.npy` files of such names may lie side by side: the path is that of the examples,
-    x.npy or x_train.npy, or of their directory. Splits that are given are kept as they are, and
-    what is not given is cut from the training part; a class that is not in it is in a
+    A `.npz` holds x `[N, ...]` and y `[N]` or `[N, K]`, and x keeps its dtype; or x_train, y_train,
+    and with them x_val, y_val (or valid, validation), x_test, y_test or both. Case does not matter,
+    the split may stand first, as in train_images, and examples may be called data, images, features
+    or inputs if their labels are called target(s) or label(s). Where two pairs fit, they are
+    refused. Instead, `.npy` files of such names may lie side by side: the path is that of the
+    examples, x.npy or x_train.npy, or of their directory. Splits that are given are kept as they
+    are, and what is not given is cut from the training part; a class that is not in it is in a
     `DataWarning`. Files larger than they say, or than `datasets.limits` allow, are refused.
 
     Any other file is a table, see `load_table`.
 
     Classes are the labels that occur: integers or other numbers in their order, bools, strings in a
-    sorted order, or one-hot rows; see `datasets.classes`. Examples without a label (empty, NA, NaN)
-    are left out, with a `DataWarning` that counts them. A number of many values is refused.
+    sorted order, or one-hot rows; see `datasets.classes`. A number of many values, or several of
+    them, is regression; columns of 0 and 1 are several labels: where that is a guess it is said in
+    a `DataWarning`, and `task` decides otherwise. Examples without a label (empty, NA, NaN) are
+    left out, with a `DataWarning` that counts them.
 
-    The split is stratified: after a shuffle that depends on `seed` alone, each class gives
-    about the same fraction of its examples, and a class too small to give to every split
+    The split of classes is stratified: after a shuffle that depends on `seed` alone, each class
+    gives about the same fraction of its examples, and a class too small to give to every split
     keeps its last example for training. Every example is in exactly one split.
 
     Args:
       path: a `.npz`, a `.npy`, a directory of such, or the file of a table.
-      label: the label column of a table, `target` of `load_table`.
+      label: the column, or columns, of a table to predict, `target` of `load_table`.
+      task: "classification", "regression" or "multilabel"; None finds it from the targets.
+      weight: the column of a table that says how much each example counts.
       header, separator, decimal, columns, drop, categorical, group, split_by: of a table, as for
         `load_table`.
       val_fraction: the fraction of examples for validation, from 0; 0.1 if None. It is refused
@@ -81,6 +88,7 @@ def load_arrays(
     check_ranges(val_fraction, test_fraction)
     seed = checks.NATURAL.check("seed", seed)
     of_tables: dict[str, Any] = {
+        "weight": weight,
         "header": header,
         "separator": separator,
         "decimal": decimal,
@@ -90,25 +98,26 @@ def load_arrays(
         "group": group,
         "split_by": split_by,
     }
-    if label is not None and not isinstance(label, str):
-        raise TypeError(f"label must be the name of a column, got {label!r}")
+    check_task(task)
+    names_of("label", label)
     if not holds_arrays(path):
         return load_table(
             path,
             label,
+            task=task,
             **of_tables,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             seed=seed,
         )
     _check_array(path, {"label": label, **of_tables})
-    return load_pairs(Path(path), val_fraction, test_fraction, seed)
+    return load_pairs(Path(path), val_fraction, test_fraction, seed, task=task)
 
 
 def read_inputs(
     path: str | PathLike[str],
     *,
-    label: str | None = None,
+    label: str | Sequence[str] | None = None,
     header: str | None = None,
     separator: str | None = None,
     decimal: str | None = None,
@@ -124,7 +133,7 @@ def read_inputs(
         looked at); an image, or a folder of images, in the order of their names, see
         `load_images`; or the file of a table, all columns of which are features, numbers, in the
         order of the training data: names are not looked at.
-      label: the name of a column of a table to leave out.
+      label: the name of a column of a table to leave out, or several.
       header, separator, decimal: as for `load_table`.
       size: the (H, W) that images are resized to; arrays stay as they are.
     Returns:
@@ -136,10 +145,11 @@ def read_inputs(
     """
     form = Format(header, separator, decimal)
     if not holds_arrays(path):
-        table = read_table(path, form, label=label)
-        if label is not None:
-            table.column(label)
-        return plain_encoding(table, label or "")(table)
+        labels = names_of("label", label)
+        table = read_table(path, form, label=labels[0] if labels else None)
+        for name in labels:
+            table.column(name)
+        return plain_encoding(table, labels)(table)
     _check_array(path, {"label": label, **form._asdict()})
     path = Path(path)
     if is_image(path) or holds_images(path):

@@ -16,6 +16,8 @@ def missing_labels(labels: Any) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         return missing_labels(labels[:, 0]) | np.any(hidden, axis=-1)
+    if labels.ndim == 2 and labels.dtype.kind == "f":
+        return np.isnan(labels).any(axis=1) | np.any(hidden, axis=-1)
     if labels.ndim != 1:
         return np.zeros(len(labels), bool)
     if labels.dtype.kind == "f":
@@ -43,7 +45,7 @@ def as_classes(
     Returns:
       y [N] int32 from 0 to C - 1, and the C names.
     Raises:
-      ValueError: they are no classes: another shape, a number of many values.
+      ValueError: they are no classes: another shape, or more values than classes may be.
     """
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] > 1:
@@ -71,7 +73,7 @@ def as_classes(
         labels = (
             np.array([_integer(w) for w in words], object) if whole else np.array(numbers, float)
         )
-    return _of_numbers(labels, name, examples or len(labels))
+    return _of_numbers(labels, name)
 
 
 def joint_classes(labels: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], tuple[str, ...]]:
@@ -152,18 +154,12 @@ def _integer(word: str) -> int:
         return int(float(word))
 
 
-def _of_numbers(labels: np.ndarray, name: str, count: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def _of_numbers(labels: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         bad = int(np.flatnonzero(~np.isfinite(labels))[0])
         raise ValueError(f"{name} must hold labels, but {name}[{bad}] is {labels[bad]}")
     values, y = np.unique(labels, return_inverse=True)
     _check_count(len(values), name)
-    fractions = labels.dtype.kind == "f" and (values != np.floor(values)).any()
-    if len(values) > FEW and (fractions or count < 3 * len(values)):
-        raise ValueError(
-            f"{name} is a number of {len(values):,} values in {count:,} examples, no class: "
-            "funcnet tells classes apart; cut it into a few ranges, and give their names as labels"
-        )
     return y.astype(np.int32), tuple(_shown(value) for value in values.tolist())
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,22 +11,32 @@ import numpy as np
 from funcnet import checks
 from funcnet.datasets.encoding import Encoding
 
+TASKS = ("classification", "regression", "multilabel")
+SPLITS = ("train", "val", "test")
+
 
 class Dataset(NamedTuple):
-    """Examples and class labels, split for training, validation and testing.
+    """Examples and what is to be predicted of them, split for training, validation and testing.
 
     All arrays are NumPy arrays. Examples keep the dtype they are stored with (pixels are
     uint8); the validation and the test split may be empty.
 
     Attributes:
       x_train: [N, d1, ..., dk], the training examples.
-      y_train: [N] int32, their classes, from 0 to C - 1.
+      y_train: their targets, by the task. Classification: [N] int32, their classes, from 0 to
+        C - 1. Regression: [N] or [N, K] float64, in the person's own units. Multilabel:
+        [N, K] int32, whether each of K labels holds, 0 or 1.
       x_val: [N_val, d1, ..., dk].
-      y_val: [N_val] int32.
+      y_val: [N_val, ...], as y_train.
       x_test: [N_test, d1, ..., dk].
-      y_test: [N_test] int32.
-      class_names: the C names, `class_names[y]` is the name of class y.
+      y_test: [N_test, ...], as y_train.
+      class_names: the C names, `class_names[y]` is the name of class y; those of the K labels; of
+        regression none.
       encoding: of a table, what was made of its columns; None otherwise.
+      task: "classification", "regression" or "multilabel".
+      target_names: of regression, what the targets are called; () is y, or y1, y2, ....
+      weight_train, weight_val, weight_test: [N] float64, 0 or more, how much each example counts;
+        None is 1 each.
     """
 
     x_train: np.ndarray
@@ -37,6 +47,11 @@ class Dataset(NamedTuple):
     y_test: np.ndarray
     class_names: tuple[str, ...]
     encoding: Encoding | None = None
+    task: str = "classification"
+    target_names: tuple[str, ...] = ()
+    weight_train: np.ndarray | None = None
+    weight_val: np.ndarray | None = None
+    weight_test: np.ndarray | None = None
 
 
 class Source(NamedTuple):
@@ -82,27 +97,84 @@ def check_dataset(dataset: Dataset) -> Dataset:
     """
     if not isinstance(dataset, Dataset):
         raise TypeError(f"dataset must be a Dataset, got {type(dataset).__name__}")
-    class_names = _checked_names(dataset.class_names)
+    checks.choose("task", dataset.task, dict.fromkeys(TASKS))
+    class_names = _checked_names("class_names", dataset.class_names)
+    if not class_names and dataset.task != "regression":
+        raise ValueError("class_names is empty: name each class")
+    if class_names and dataset.task == "regression":
+        raise ValueError("regression has no classes: class_names must be (), see target_names")
     x_train = np.asarray(checks.inputs(dataset.x_train, name="x_train"))
     shape = x_train.shape[1:]
-    x_val = _checked_examples(dataset.x_val, "x_val", shape, x_train.dtype)
-    x_test = _checked_examples(dataset.x_test, "x_test", shape, x_train.dtype)
-    return Dataset(
-        x_train,
-        _checked_labels(dataset.y_train, "y_train", x_train, class_names),
-        x_val,
-        _checked_labels(dataset.y_val, "y_val", x_val, class_names),
-        x_test,
-        _checked_labels(dataset.y_test, "y_test", x_test, class_names),
-        class_names,
-        dataset.encoding,
+    xs = [x_train] + [
+        _checked_examples(getattr(dataset, f"x_{split}"), f"x_{split}", shape, x_train.dtype)
+        for split in SPLITS[1:]
+    ]
+    ys: list[np.ndarray] = []
+    for split, x in zip(SPLITS, xs, strict=True):
+        y, name = getattr(dataset, f"y_{split}"), f"y_{split}"
+        like = ys[0] if ys else None
+        ys.append(checked_targets(y, name, dataset.task, len(x), len(class_names), like))
+    weights = [
+        None if w is None else checks.weights(w, num_examples=len(x), name=f"weight_{split}")
+        for split, x in zip(SPLITS, xs, strict=True)
+        for w in [getattr(dataset, f"weight_{split}")]
+    ]
+    names = _checked_names("target_names", dataset.target_names)
+    count = 1 if ys[0].ndim == 1 else ys[0].shape[1]
+    if names and (dataset.task != "regression" or len(names) != count):
+        raise ValueError(
+            f"target_names must name {checks.plural(count, 'target')} of regression, got {names}"
+        )
+    return dataset_of_parts(
+        xs, ys, class_names, dataset.encoding, dataset.task, names, weights=weights
+    )
+
+
+def dataset_of_parts(
+    xs: Sequence[np.ndarray],
+    ys: Sequence[np.ndarray],
+    *facts: Any,
+    weights: Sequence[np.ndarray | None] = (None, None, None),
+) -> Dataset:
+    """A Dataset of what each split has, and of what else it says, class_names first."""
+    (x_train, x_val, x_test), (y_train, y_val, y_test) = xs, ys
+    dataset = Dataset(x_train, y_train, x_val, y_val, x_test, y_test, *facts)
+    w_train, w_val, w_test = weights
+    return dataset._replace(weight_train=w_train, weight_val=w_val, weight_test=w_test)
+
+
+def checked_targets(
+    y: Any, name: str, task: str, count: int, num_classes: int, like: np.ndarray | None = None
+) -> np.ndarray:
+    """Targets of `count` examples by the task, as in a Dataset; () of no examples is [0, ...].
+
+    Args:
+      y: the targets.
+      name: what errors call them.
+      task: one of TASKS.
+      count: N.
+      num_classes: C, or K of multilabel.
+      like: those of training, whose shape they have.
+    Raises:
+      ValueError: they are not finite, no classes, or of another shape.
+    """
+    if count == 0 and np.shape(y) == (0,) and like is not None:
+        return np.empty((0, *like.shape[1:]), like.dtype)
+    if task == "classification":
+        return checks.labels(y, num_examples=count, num_classes=num_classes, name=name)
+    width = num_classes if task == "multilabel" else None if like is None else like.shape[1:]
+    return checks.targets(
+        y, num_examples=count, width=width, binary=task == "multilabel", name=name
     )
 
 
 def fingerprint(dataset: Dataset) -> str:
     """A checksum of the data, of their split and of the class names: 64 hexadecimal digits."""
     digest = hashlib.sha256(json.dumps(dataset.class_names).encode())
-    for array in dataset[:6]:
+    weights = dataset.weight_train, dataset.weight_val, dataset.weight_test
+    if dataset.task != TASKS[0]:
+        digest.update(json.dumps((dataset.task, dataset.target_names)).encode())
+    for array in (*dataset[:6], *(weight for weight in weights if weight is not None)):
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
@@ -122,18 +194,19 @@ def first(dataset: Dataset, count: int | None, name: str = "count") -> Dataset:
             f"{name} is {count}, but there are only "
             f"{checks.plural(len(dataset.x_train), 'training example')}"
         )
-    return dataset._replace(x_train=dataset.x_train[:count], y_train=dataset.y_train[:count])
+    weight = None if dataset.weight_train is None else dataset.weight_train[:count]
+    return dataset._replace(
+        x_train=dataset.x_train[:count], y_train=dataset.y_train[:count], weight_train=weight
+    )
 
 
-def _checked_names(class_names: object) -> tuple[str, ...]:
-    if isinstance(class_names, str) or not isinstance(class_names, (tuple, list)):
-        raise TypeError(f"class_names must be a tuple of strings, got {class_names!r}")
-    for name in class_names:
+def _checked_names(what: str, names: object) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, (tuple, list)):
+        raise TypeError(f"{what} must be a tuple of strings, got {names!r}")
+    for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"class_names must be a tuple of strings, got {name!r} in it")
-    if not class_names:
-        raise ValueError("class_names is empty: name each class")
-    return tuple(class_names)
+            raise TypeError(f"{what} must be a tuple of strings, got {name!r} in it")
+    return tuple(names)
 
 
 def _checked_examples(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -141,9 +214,3 @@ def _checked_examples(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype
     if np.shape(x) in ((0,), (0, *shape)):
         return np.empty((0, *shape), dtype)
     return np.asarray(checks.inputs(x, name=name, shape=shape))
-
-
-def _checked_labels(y: Any, name: str, x: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
-    if len(x) == 0 and np.shape(y) == (0,):
-        return np.empty(0, np.int32)
-    return checks.labels(y, num_examples=len(x), num_classes=len(class_names), name=name)

@@ -20,7 +20,12 @@ from funcnet.text import one_line, visible
 
 MAX_CATEGORIES = 64  # of a column, with the place of those that are rare
 RARE = 2  # what has fewer examples has no place of its own
-TOLD = ("not wanted", "the groups of the split", "what the data are split by")
+TOLD = (
+    "not wanted",
+    "the groups of the split",
+    "what the data are split by",
+    "the weights of examples",
+)
 _LONG = 20  # in so many rows, 1, 2, 3, ... are no feature but count them
 _COUNTERS = {"", "id", "index", "unnamed: 0", "rownames", "row"}
 
@@ -69,7 +74,7 @@ class Encoding:
 
     Attributes:
       features: the features.
-      label: the name of the label column.
+      labels: the names of the columns of what is predicted.
       named: whether columns are called by names, rather than by their places from "1".
       left_out: the other columns, (name, reason) each.
       wide: whether inputs are float64, since float32 would have rounded those of training to their
@@ -77,7 +82,7 @@ class Encoding:
     """
 
     features: tuple[Feature, ...]
-    label: str = ""
+    labels: tuple[str, ...] = ()
     named: bool = True
     left_out: tuple[tuple[str, str], ...] = ()
     wide: bool | None = None
@@ -94,7 +99,7 @@ class Encoding:
 
     @property
     def _known(self) -> set[str]:
-        return {*self.columns, *(name for name, _ in self.left_out), self.label}
+        return {*self.columns, *(name for name, _ in self.left_out), *self.labels}
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -167,8 +172,11 @@ def from_json(content: Mapping[str, Any]) -> Encoding:
             for each in content["features"]
         ]
         left_out = tuple((name, reason) for name, reason in content["left_out"])
-        rest = {k: v for k, v in content.items() if k not in ("features", "left_out")}
-        encoding = Encoding(features=tuple(features), left_out=left_out, **rest)
+        # Where there was one column of labels it was called label; none, "".
+        labels = content["labels"] if "labels" in content else filter(None, [content["label"]])
+        known = ("features", "left_out", "labels", "label")
+        rest = {k: v for k, v in content.items() if k not in known}
+        encoding = Encoding(tuple(features), tuple(labels), left_out=left_out, **rest)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"no encoding of a table: {one_line(error)}") from None
     _check(encoding)
@@ -189,8 +197,8 @@ def _check(encoding: Encoding) -> None:
         )
         if not sound:
             raise ValueError(f"no encoding of a table: {checks.cut(feature)} is no feature")
-    texts = [encoding.label, *(text for pair in encoding.left_out for text in pair)]
-    names = [encoding.label, *encoding.columns, *(name for name, _ in encoding.left_out)]
+    texts = [*encoding.labels, *(text for pair in encoding.left_out for text in pair)]
+    names = [*encoding.labels, *encoding.columns, *(name for name, _ in encoding.left_out)]
     if not (
         all(isinstance(text, str) for text in texts)
         and len(set(encoding.columns)) == len(encoding.features) > 0
@@ -212,7 +220,7 @@ def learn_encoding(
     table: Table,
     rows: np.ndarray,
     *,
-    label: str = "",
+    labels: Sequence[str] = (),
     columns: Sequence[str] | None = None,
     drop: Collection[str] = (),
     categorical: Collection[str] = (),
@@ -223,7 +231,7 @@ def learn_encoding(
     Args:
       table: the table; whether a column counts the rows is asked of all of them.
       rows: the rows to learn from, those for training.
-      label: the label column.
+      labels: the columns of what is predicted.
       columns: the columns to take, in this order; None is all that are not left out.
       drop: columns to leave out.
       categorical: columns whose words, or numbers, are categories; they are not left out.
@@ -234,7 +242,7 @@ def learn_encoding(
     """
     for name in (*(columns or ()), *drop, *categorical):
         table.column(name)
-    wanted = [name for name in (columns or table.names) if name != label]
+    wanted = [name for name in (columns or table.names) if name not in labels]
     asked = {*(columns or ()), *categorical}
     reasons = {**dict.fromkeys(drop, "not wanted"), **(besides or {})}
     train = some(table, rows)
@@ -251,10 +259,10 @@ def learn_encoding(
     if not features:
         told = "; ".join(f"{name}: {reason}" for name, reason in left_out) or "the label is all"
         raise ValueError(f"{table.source} has no column to learn from ({told})")
-    others = [n for n in table.names if n not in {*wanted, label}]
+    others = [n for n in table.names if n not in {*wanted, *labels}]
     left_out += [(name, reasons.get(name, "not wanted")) for name in others]
     wide = _rounded(features, [_prepared(f, train, learned[f.name], False) for f in features])
-    return Encoding(tuple(features), label, table.named, tuple(left_out), wide)
+    return Encoding(tuple(features), tuple(labels), table.named, tuple(left_out), wide)
 
 
 def _rounded(features: Sequence[Feature], made: Sequence[np.ndarray]) -> bool:
@@ -267,10 +275,11 @@ def _rounded(features: Sequence[Feature], made: Sequence[np.ndarray]) -> bool:
     )
 
 
-def plain_encoding(table: Table, label: str) -> Encoding:
-    """All columns but the label as they are: numbers, none of them missing."""
-    features = [Feature(name, "number", median=None) for name in table.names if name != label]
-    return Encoding(tuple(features), label, table.named)
+def plain_encoding(table: Table, labels: Sequence[str]) -> Encoding:
+    """All columns but the labels as they are: numbers, none of them missing."""
+    names = [name for name in table.names if name not in labels]
+    features = [Feature(name, "number", median=None) for name in names]
+    return Encoding(tuple(features), tuple(labels), table.named)
 
 
 def left_out_line(table: Table, encoding: Encoding) -> str | None:

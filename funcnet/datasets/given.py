@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from funcnet.datasets.dataset import Dataset
+from funcnet.datasets.dataset import SPLITS, Dataset, dataset_of_parts
 from funcnet.datasets.notes import naming_file, note, warn_of_classes
-from funcnet.datasets.splits import split
+from funcnet.datasets.splits import split, strata
+from funcnet.datasets.tasks import ReadTargets
 
 
 def dataset_of(
     path: Path,
     x: Mapping[str, np.ndarray],
-    y: Mapping[str, np.ndarray],
-    class_names: tuple[str, ...],
+    targets: ReadTargets,
     fractions: tuple[float, float],
     seed: int,
 ) -> Dataset:
@@ -26,8 +26,7 @@ def dataset_of(
     Args:
       path: the file or the folder, for errors.
       x: the examples [N, ...] of "train", and of those of "val" and "test" that are given.
-      y: their classes, int32 from 0 to C - 1.
-      class_names: the C names.
+      targets: their targets, in the order of x.
       fractions: what to cut for validation and for testing, 0 of what is given; see
         `splits.check_fractions`.
       seed: of the cut.
@@ -37,16 +36,20 @@ def dataset_of(
       ValueError: the cut leaves nothing for training.
     """
     _warn_of_dtypes(path, x)
-    warn_of_classes(path, y, class_names)
+    y = dict(zip(x, targets.y, strict=True))
+    if targets.task == "classification":
+        warn_of_classes(path, y, targets.class_names)
     parts = {name: (x[name], y[name]) for name in x}
     if {"val", "test"} - set(x):
         with naming_file(path):
             rows = dict(
-                zip(("train", "val", "test"), split(y["train"], *fractions, seed), strict=True)
+                zip(SPLITS, split(strata(y["train"], targets.task), *fractions, seed), strict=True)
             )
         cut = {name: which for name, which in rows.items() if name == "train" or name not in x}
         parts |= {name: (x["train"][which], y["train"][which]) for name, which in cut.items()}
-    return Dataset(*parts["train"], *parts["val"], *parts["test"], class_names)
+    xs, ys = zip(*(parts[name] for name in SPLITS), strict=True)
+    facts = targets.class_names, None, targets.task, targets.target_names
+    return dataset_of_parts(xs, ys, *facts)
 
 
 def _warn_of_dtypes(path: Path, x: Mapping[str, np.ndarray]) -> None:

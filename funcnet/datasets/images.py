@@ -14,6 +14,7 @@ from funcnet.datasets.notes import listed, naming_file, note
 from funcnet.datasets.pairs import holds_npy
 from funcnet.datasets.pixels import check_image_size, is_image, read_images
 from funcnet.datasets.splits import GIVEN, check_fractions, check_ranges, split
+from funcnet.datasets.tasks import ReadTargets
 from funcnet.files import check_entry
 
 Classes = Mapping[str, list[Path]]  # the images of each class, in the order of their names
@@ -72,7 +73,8 @@ def load_images(
     x = read_images(root, [file for part in files.values() for file in part], shape)
     ends = np.cumsum([len(part) for part in files.values()])[:-1]
     parts = dict(zip(files, np.split(x, ends), strict=True))
-    return dataset_of(root, parts, y, names, fractions, seed)
+    targets = ReadTargets("classification", list(y.values()), names)
+    return dataset_of(root, parts, targets, fractions, seed)
 
 
 def read_folder(path: Path, size: Sequence[int] | None = None) -> np.ndarray:

@@ -7,18 +7,23 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.datasets import names as naming
-from funcnet.datasets.classes import joint_classes
 from funcnet.datasets.dataset import Dataset
 from funcnet.datasets.given import dataset_of
 from funcnet.datasets.names import Pair, find_inputs, find_pairs
 from funcnet.datasets.notes import naming_file
 from funcnet.datasets.npz import labelled, npz_names, read_npy, read_npz
 from funcnet.datasets.splits import check_fractions, check_ranges
+from funcnet.datasets.tasks import as_targets
 from funcnet.files import check_entry, open_file
 
 
 def load_pairs(
-    path: Path, val_fraction: float | None, test_fraction: float | None, seed: int
+    path: Path,
+    val_fraction: float | None,
+    test_fraction: float | None,
+    seed: int,
+    *,
+    task: str | None = None,
 ) -> Dataset:
     """The Dataset in a .npz, in a directory of .npy files, or of one .npy and those beside it.
 
@@ -39,8 +44,8 @@ def load_pairs(
                 raise ValueError(
                     f"{pair.x} has examples of shape {shape}, {pairs['train'].x} of {expected}"
                 )
-        y, class_names = joint_classes(labels)
-    return dataset_of(path, x, dict(zip(x, y, strict=True)), class_names, fractions, seed)
+        targets = as_targets(labels, task, path)
+    return dataset_of(path, x, targets, fractions, seed)
 
 
 def read_x(path: Path) -> np.ndarray:

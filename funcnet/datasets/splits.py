@@ -53,6 +53,11 @@ def check_fractions(
     return val, test
 
 
+def strata(y: np.ndarray, task: str) -> np.ndarray:
+    """What `split` goes by, [N] integers: the classes; of other tasks all examples are alike."""
+    return y if task == "classification" else np.zeros(len(y), np.int32)
+
+
 def split(y: np.ndarray, val_fraction: float, test_fraction: float, seed: int) -> list[np.ndarray]:
     """Indices for training, validation and testing, stratified by the labels `y` [N].
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from funcnet import checks
-from funcnet.datasets.classes import as_classes, number, places_among
-from funcnet.datasets.dataset import Dataset
+from funcnet.datasets.classes import number
+from funcnet.datasets.dataset import SPLITS, Dataset, dataset_of_parts
 from funcnet.datasets.dates import days, orders_of
 from funcnet.datasets.delimited import FOUND, Format, read_delimited
 from funcnet.datasets.encoding import (
@@ -27,11 +27,12 @@ from funcnet.datasets.splits import (
     split,
     split_groups,
     split_in_order,
+    strata,
 )
-from funcnet.datasets.table import Column, Table, as_column, check_numbers, some
+from funcnet.datasets.table import Column, Table, as_column, some
+from funcnet.datasets.tasks import check_task, targets_of
 from funcnet.text import visible
 
-SPLITS = ("train", "val", "test")
 LABELS = ("target", "class", "label", "y")  # what a label column is called, in any case
 ENDS = {"first": 0, "last": -1}  # where a label column may be, in a file without a header, say
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\x93NUMPY": "arrays"}
@@ -39,8 +40,10 @@ _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\x93NUMPY": "arrays"}
 
 def load_table(
     data: Any,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     *,
+    task: str | None = None,
+    weight: str | None = None,
     header: str | None = None,
     separator: str | None = None,
     decimal: str | None = None,
@@ -55,7 +58,10 @@ def load_table(
     encoding: Encoding | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Dataset:
-    """Load a table of examples, one a row, with a column of labels, and split it.
+    """Load a table of examples, one a row, with a column of what is to be predicted, and split it.
+
+    Words and few whole numbers are classes, other numbers regression, several columns regression or
+    labels that hold or not; what is not plain is said in a `DataWarning`, and `task` decides.
 
     Numbers stay as they are; words are categories, one-hot; dates are a number and their cycles.
     Missing cells (empty, NA, NaN, null, ?) are the median, and have an indicator. Left out, with a
@@ -69,8 +75,12 @@ def load_table(
       data: the path of a text file (comma, semicolon, tab, bar or blanks between cells, which is
         found), of Parquet or Arrow, .gz and .zip too, or "-", standard input; or a frame of pandas,
         Polars or Arrow; or a dict of columns.
-      target: the label column, by name, or "first" or "last". If None the column named target,
-        class, label or y, else the only one of words.
+      target: the label column, by name, or "first" or "last"; or the names of several. If None the
+        column named target, class, label or y, else the only one of words.
+      task: "classification", "regression" or "multilabel", several labels of 0 and 1 each; None
+        finds it from the targets.
+      weight: a column of numbers, 0 or more, that says how much each example counts. It is left
+        out.
       header: whether the first row of a text file names the columns, "yes" or "no"; None finds out.
       separator: "comma", "semicolon", "tab", "bar" or "space"; None finds out.
       decimal: what is before decimals, "point" or "comma"; None finds out.
@@ -84,7 +94,8 @@ def load_table(
       test_fraction: the fraction for testing, in the same way; the rest is to train.
       seed: of the shuffle, from 0.
       encoding: what was made of another table, to be made of this one; nothing is learned then.
-      class_names: the classes of another table, which labels of this one are among.
+      class_names: the classes of another table, which labels of this one are among; () where it has
+        none.
     Returns:
       A Dataset, x [N, D] float32, or float64 where that would round to their harm.
     Raises:
@@ -93,10 +104,10 @@ def load_table(
       ValueError: what is wrong, with the line and the column of a file; or it has to be said which
         column is the label.
     """
-    if target is not None and not isinstance(target, str):
-        raise TypeError(f"target must be the name of a column, got {target!r}")
+    targets = names_of("target", target)
+    check_task(task)
     columns, drop, categorical = (
-        _names(name, value)
+        names_of(name, () if value is None else value, several=True)
         for name, value in (("columns", columns), ("drop", drop), ("categorical", categorical))
     )
     check_fractions(val_fraction, test_fraction)
@@ -106,24 +117,34 @@ def load_table(
     if encoding is not None:
         form = _as_trained(form, encoding, data)
     if class_names is not None and any(number(name) is None for name in class_names):
-        words = (*words, target or (encoding.label if encoding else ""))  # "01" is not "1" then
-    table = read_table(data, form, words=words, label=None if target in ENDS else target)
-    label = label_of(table, target) if encoding is None or target else encoding.label
-    if encoding is not None and label in encoding.columns:
-        raise ValueError(
-            f"{table.source}: the label, {label!r}, is a column that the network was trained on: "
-            "which one is it? --label (target=) says"
-        )
-    y, names, rows = _classes(table, label, class_names)
+        words = (*words, *(targets or (encoding.labels if encoding else ())))  # "01" is not "1"
+    named = targets[0] if targets and targets[0] not in ENDS else None
+    table = read_table(data, form, words=words, label=named)
+    labels = labels_of(table, targets) if encoding is None or targets else encoding.labels
+    trained_on = () if encoding is None else encoding.columns
+    for label in labels:
+        if label in trained_on:
+            raise ValueError(
+                f"{table.source}: the label, {label!r}, is a column that the network was trained "
+                "on: which one is it? --label (target=) says"
+            )
+    found, rows = targets_of(table, labels, task, class_names)
     if len(rows) < table.num_rows:
         table = some(table, rows)
-    parts, besides = _split(table, y, (val_fraction, test_fraction), seed, group, split_by, label)
-    warn_of_classes(table.source, dict(zip(SPLITS, [y[p] for p in parts], strict=True)), names)
+    weights = None if weight is None else _weights(table, weight, labels)
+    y = found.y[0]
+    by = strata(y, found.task)
+    parts, besides = _split(table, by, (val_fraction, test_fraction), seed, group, split_by, labels)
+    if weight is not None:
+        besides[weight] = "the weights of examples"
+    if found.task == "classification":
+        of_splits = dict(zip(SPLITS, [y[p] for p in parts], strict=True))
+        warn_of_classes(table.source, of_splits, found.class_names)
     if encoding is None:
         encoding = learn_encoding(
             table,
             parts[0],
-            label=label,
+            labels=labels,
             columns=columns or None,
             drop=drop,
             categorical=categorical,
@@ -134,14 +155,42 @@ def load_table(
     say = class_names is not None  # it is another table than that of training
     xs, ys = encoding.parts(table, parts, say=say), [y[rows] for rows in parts]
     _note_repeated(table, encoding, parts, xs, ys)
-    return Dataset(xs[0], ys[0], xs[1], ys[1], xs[2], ys[2], names, encoding)
+    facts = found.class_names, encoding, found.task, found.target_names
+    of_parts = [None if weights is None else weights[rows] for rows in parts]
+    return dataset_of_parts(xs, ys, *facts, weights=of_parts)
 
 
-def _names(name: str, value: Any) -> tuple[str, ...]:
-    """Names of columns, each once."""
-    if isinstance(value, str) or not all(isinstance(each, str) for each in value or ()):
-        raise TypeError(f"{name} must be a list of names of columns, got {value!r}")
+def names_of(name: str, value: Any, *, several: bool = False) -> tuple[str, ...]:
+    """Names of columns, each once: of a name alone, of several or of None.
+
+    Args:
+      name: what errors call them.
+      value: the names.
+      several: whether a name alone is refused.
+    """
+    if isinstance(value, str) and not several:
+        return (value,)
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if value is not None and not (listed and all(isinstance(each, str) for each in value)):
+        what = "a list of names of columns" if several else "the name of a column, or several"
+        raise TypeError(f"{name} must be {what}, got {value!r}")
     return tuple(dict.fromkeys(value or ()))
+
+
+def _weights(table: Table, name: str, labels: Sequence[str]) -> np.ndarray:
+    """The weights of the examples of a table, [N] float64."""
+    column = table.column(name)
+    if name in labels:
+        raise ValueError(f"{table.source}: the label, {name!r}, is no column of weights")
+    if column.words is not None:
+        raise ValueError(f"{table.source}: column {name!r} holds words, and no weights")
+    bad = np.flatnonzero(~(np.isfinite(column.values) & (column.values >= 0)))
+    if len(bad):
+        raise ValueError(
+            f"{table.place(int(bad[0]), name)}: a weight must be a number of 0 or more, got "
+            f"{column.values[bad[0]]}"
+        )
+    return column.values
 
 
 def _note_repeated(
@@ -245,15 +294,16 @@ def inputs_of(
     return encoding(table), table
 
 
-def label_of(table: Table, target: str | None) -> str:
-    """The name of the label column: the one that is said, or what `load_table` says of None."""
-    label = _label_of(table, target)
-    if f"{label} (2)" in table.names:
-        raise ValueError(
-            f"{table.source} has several columns {label!r}: which is the label? give each its own "
-            "name"
-        )
-    return label
+def labels_of(table: Table, targets: Sequence[str]) -> tuple[str, ...]:
+    """The names of the label columns: those that are said, or what `load_table` says of None."""
+    labels = tuple(dict.fromkeys(_label_of(table, target) for target in targets or (None,)))
+    for label in labels:
+        if f"{label} (2)" in table.names:
+            raise ValueError(
+                f"{table.source} has several columns {label!r}: which is the label? give each its "
+                "own name"
+            )
+    return labels
 
 
 def _label_of(table: Table, target: str | None) -> str:
@@ -292,38 +342,6 @@ def _may_be_label(column: Column) -> bool:
     return len(column.words) < len(column.values) and not orders_of(column.words)
 
 
-def _classes(
-    table: Table, label: str, known: Sequence[str] | None
-) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
-    """Classes, their names, and the rows that have one."""
-    column = table.column(label)
-    missing = column.missing
-    if missing.all():
-        raise ValueError(f"{table.source}: no example has a label")
-    if missing.any():
-        count = checks.plural(int(missing.sum()), "example")
-        note(f"{table.source}: {count} without a label left out")
-    rows = np.flatnonzero(~missing)
-    called = f"column {label!r}"
-    if column.words is None:
-        check_numbers(table, column)
-    if known is not None:
-        texts = column.texts()
-        with naming_file(table.source):
-            places = places_among(texts.words or (), known, name=called)
-        return places[texts.values[rows]], tuple(known), rows
-    with naming_file(table.source):
-        if column.words is None:
-            y, names = as_classes(column.values[rows], name=called)
-        else:
-            every = np.array(column.words, object)
-            of_words, names = as_classes(every, name=called, examples=len(rows))
-            y = of_words[column.values[rows]]
-    if names == tuple(map(str, range(len(table.class_names)))):
-        names = table.class_names
-    return y, names, rows
-
-
 def _split(
     table: Table,
     y: np.ndarray,
@@ -331,13 +349,14 @@ def _split(
     seed: int,
     group: str | None,
     split_by: str | None,
-    label: str,
+    labels: Sequence[str],
 ) -> tuple[list[np.ndarray], dict[str, str]]:
     """The rows for training, validation and testing, and the columns that said which."""
     if group is not None and split_by is not None:
         raise ValueError("give one of group and split_by: a split has one rule")
-    if label in (group, split_by):
-        raise ValueError(f"{table.source}: the label, {label!r}, is no column to split by")
+    for label in labels:
+        if label in (group, split_by):
+            raise ValueError(f"{table.source}: the label, {label!r}, is no column to split by")
     fractions = check_fractions(*asked)
     if group is not None:
         codes = table.column(group).texts().values.copy()
@@ -408,10 +427,10 @@ def _places(encoding: Encoding, width: int) -> list[str]:
 
     The label may be among them or not.
     """
-    every = [*encoding.columns, *(name for name, _ in encoding.left_out), encoding.label]
+    every = [*encoding.columns, *(name for name, _ in encoding.left_out), *encoding.labels]
     names = sorted({name for name in every if name}, key=int)
-    if width == len(names) - 1:
-        return [name for name in names if name != encoding.label]
+    if width == len(names) - len(encoding.labels):
+        return [name for name in names if name not in encoding.labels]
     if width != len(names):
         raise ValueError(
             f"there are {width} columns, but the network was trained on {len(names)}, the label "

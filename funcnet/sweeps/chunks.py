@@ -9,9 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.datasets import Dataset
+from funcnet.evaluation import is_better, merit, summed
+from funcnet.history import History, as_history, columns, history_of, history_row
+from funcnet.inputs import EVALUATION_BATCH, on_device
 from funcnet.loop import FIRST_CHUNK, Orders, slices
-from funcnet.model import BestModel, Model, filled_pair, is_better, merit
-from funcnet.step import EVALUATION_BATCH, TrainState, on_device
+from funcnet.model import BestModel, Model
+from funcnet.step import TrainState
 from funcnet.sweeps.groups import Group
 from funcnet.sweeps.programs import (
     Part,
@@ -29,7 +32,7 @@ from funcnet.sweeps.programs import (
 )
 from funcnet.sweeps.search import member_key
 from funcnet.sweeps.table import Member, merit_at
-from funcnet.train import COLUMNS, History, as_history, history_row, training_sample
+from funcnet.train import examples_of
 from funcnet.tree import Tree
 
 
@@ -88,13 +91,6 @@ class Chunk(NamedTuple):
     def state(self) -> TrainState:
         """The states of all members."""
         return release_members(self.parts, self.key, self.epoch, sizes=self.sizes)
-
-
-class _Measured(NamedTuple):
-    """What was measured of each member, arrays."""
-
-    loss: np.ndarray
-    accuracy: np.ndarray
 
 
 class Best(NamedTuple):
@@ -272,14 +268,15 @@ def advance(chunk: Chunk, dataset: Dataset) -> Chunk:
 def _look(chunk: Chunk, dataset: Dataset) -> Chunk:
     """The chunk with a row for this epoch, the best models so far, and who ends with it."""
     state, monitor = chunk.state(), chunk.course.monitor
-    train, val, best = _measure(chunk, state, *training_sample(dataset)), None, chunk.best
+    train, val, best = _measure(chunk, state, dataset, "train"), None, chunk.best
     if len(dataset.x_val):
-        val = _measure(chunk, state, dataset.x_val, dataset.y_val)
+        val = _measure(chunk, state, dataset, "val")
     row = history_row(chunk.epoch, train, val)
     if val is not None or not monitor.startswith("val_"):
         params = params_of_members(state, chunk.numbers, plan=chunk.group.plan)
         epoch = np.full(chunk.size, chunk.epoch)
-        measured = row["val_accuracy"], row["val_loss"], merit(row, monitor)
+        accuracy = row.get("val_accuracy", np.full(chunk.size, np.nan))
+        measured = accuracy, row["val_loss"], merit(row, monitor)
         best = _better(best, Best(params, state.state, epoch, *measured))
     chunk = chunk._replace(best=best, rows=(*chunk.rows, row))
     ends = [i for i, place in chunk.places.items() if i not in chunk.ended and _ends(chunk, place)]
@@ -317,21 +314,19 @@ def _better(old: Best | None, new: Best) -> Best:
     return Best(params, state, *numbers)
 
 
-def _measure(chunk: Chunk, state: TrainState, x: np.ndarray, y: np.ndarray) -> _Measured:
-    """The loss and the accuracy of each member, arrays."""
-    total, right = np.zeros(()), np.zeros((), int)
-    loss_fn = chunk.group.programs[next(iter(chunk.places))].loss_fn
-    x, preprocess = on_device(x, chunk.group.preprocess)
-    for b in slices(len(x), EVALUATION_BATCH):
-        losses, counts = sums_of_members(
-            state,
-            chunk.numbers,
-            preprocess,
-            *filled_pair(x[b], y[b], EVALUATION_BATCH, loss_fn),
-            plan=chunk.group.plan,
+def _measure(chunk: Chunk, state: TrainState, dataset: Dataset, split: str) -> dict[str, Any]:
+    """The loss and the measures of each member by name, arrays."""
+    group = chunk.group
+    loss_fn = group.programs[next(iter(chunk.places))].loss_fn
+    examples, _ = examples_of(dataset, split, group.targets)
+    x, preprocess = on_device(examples.x, group.preprocess)
+    every = [
+        sums_of_members(
+            state, chunk.numbers, preprocess, batch, plan=group.plan, targets=group.targets.bare
         )
-        total, right = total + np.asarray(losses, np.float64), right + np.asarray(counts)
-    return _Measured(total / len(x), right / len(x))
+        for batch in examples._replace(x=x).batches(EVALUATION_BATCH, loss_fn)
+    ]
+    return summed(every, examples, group.targets)
 
 
 def with_chunk(members: Sequence[Member], chunk: Chunk) -> tuple[Member, ...]:
@@ -356,11 +351,12 @@ def members_of(chunk: Chunk) -> dict[int, Member]:
 
         history = _extended(own.history, chunk, place)
         net, fitted = group.programs[i].net, group.preprocess
-        model = Model(net, of(params), of(states[1]), fitted)
+        model = Model(net, of(params), of(states[1]), fitted, targets=group.targets)
         best_model = None
         if best is not None:
             measured = int(best.epoch[place]), float(best.accuracy[place]), float(best.loss[place])
-            best_model = BestModel(net, of(best.params), of(best.state), fitted, *measured)
+            parts_of_best = net, of(best.params), of(best.state), fitted, *measured
+            best_model = BestModel(*parts_of_best, targets=group.targets)
         status, train_state = "unfinished", None
         if chunk.epoch == chunk.course.epochs:
             status = "finished"
@@ -386,7 +382,7 @@ def _extended(history: History, chunk: Chunk, place: int) -> History:
         {name: value if name == "epoch" else value[place] for name, value in row.items()}
         for row in chunk.rows
     ]
-    added = as_history([losses[place] for losses in chunk.losses], rows)
-    both = {name: (getattr(history, name), getattr(added, name)) for name in ("loss", *COLUMNS)}
-    columns = {name: np.concatenate(parts) for name, parts in both.items()}
-    return History(**columns, metrics={})
+    added = as_history([losses[place] for losses in chunk.losses], rows, (), history.task)
+    olds, news = ({"loss": each.loss, **each.rows()} for each in (history, added))
+    names = ("loss", *columns(history.task))
+    return history_of({n: np.concatenate([olds[n], news[n]]) for n in names}, history.task)

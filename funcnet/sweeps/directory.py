@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from funcnet import checks
-from funcnet.config import lifted, stored_config
 from funcnet.files import naming, read_json, write_atomically
+from funcnet.history import columns
 from funcnet.plots import plot_sweep
 from funcnet.runs import Record, check_free, facts_of, read_config, write_csv, write_record
-from funcnet.sweeps.table import RESULTS, Member, sweep_table
+from funcnet.stored import lifted, stored_config
+from funcnet.sweeps.table import RESULTS, Member, results_of, sweep_table
+from funcnet.targets import MEASURES
 from funcnet.text import finite
-from funcnet.train import COLUMNS
 from funcnet.versions import lift, version_of
 
 
@@ -79,10 +80,12 @@ def save_sweep(path: Path, record: Record, members: Sequence[Member]) -> None:
         for i, member in enumerate(members)
         for values in zip(*member.history.rows().values(), strict=True)
     )
-    write_csv(path / "histories.csv", ("member", *COLUMNS), lines)
-    if any(row["val_accuracy"] is not None for row in rows):
+    write_csv(path / "histories.csv", ("member", *columns(members[0].history.task)), lines)
+    value = results_of(members[0].history.task)[0]
+    if any(row[value] is not None for row in rows):
         picture = io.BytesIO()
-        plot_sweep(rows, title=record.facts.get("title")).savefig(picture, format="png", dpi=120)
+        figure = plot_sweep(rows, value=value, title=record.facts.get("title"))
+        figure.savefig(picture, format="png", dpi=120)
         write_atomically(path / "sweep.png", picture.getvalue())
     write_record(path, "sweep", record)
 
@@ -124,7 +127,9 @@ def _with_tuples(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_row(row: Mapping[str, Any]) -> bool:
     """Whether a row has the columns of results, with numbers in them."""
-    numbers = (row.get(name, "none") for name in RESULTS if name != "status")
+    named = {name: value for name, value in row.items() if name in RESULTS}
+    task = next((task for task in MEASURES if named.keys() >= {*results_of(task)}), None)
+    numbers = [n for name, n in named.items() if name != "status"] if task else ["none"]
     small = (n is None or (isinstance(n, int | float) and abs(n) < 1e300) for n in numbers)
     return isinstance(row.get("status"), str) and all(small)
 

@@ -12,25 +12,23 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.datasets import Dataset
+from funcnet.inputs import EVALUATION_BATCH, TrainingArrays, fit_preprocess, training_arrays
 from funcnet.layer import Layer
 from funcnet.preprocess import Preprocess
-from funcnet.signature import defaults
-from funcnet.step import (
-    EVALUATION_BATCH,
+from funcnet.program import (
+    Classes,
     Numbers,
     Program,
-    TrainingArrays,
-    TrainState,
     as_numbers,
     as_program,
     check_batch_size,
-    check_step,
-    fit_preprocess,
-    init_train_state,
-    training_arrays,
+    classes_of,
 )
+from funcnet.signature import defaults
+from funcnet.step import TrainState, check_step, init_train_state
 from funcnet.sweeps.search import Settings, describe, identity
 from funcnet.sweeps.table import RESULTS
+from funcnet.targets import Targets, fit_targets
 from funcnet.train import FitOptions
 
 Experiment = Callable[..., tuple[Any, ...]]
@@ -57,6 +55,8 @@ class Plan(NamedTuple):
     experiment: Experiment
     fixed: tuple[tuple[str, str, Any], ...]  # name, type and value of structural settings
     options: tuple[tuple[str, Any], ...]  # those of `sweep`
+    task: str  # of the dataset
+    classes: Classes  # of the dataset
 
 
 class Made(NamedTuple):
@@ -77,6 +77,7 @@ class Group(NamedTuple):
     options: dict[int, Numbers]  # of each member: what the experiment makes of them
     state: TrainState  # its shapes, for each member
     preprocess: Preprocess
+    targets: Targets
     in_shape: tuple[int, ...]
     data: TrainingArrays
     batch_size: int
@@ -93,6 +94,7 @@ def make_groups(
     """The groups, everything in them checked."""
     takes_seed, call = "seed" in inspect.signature(experiment).parameters, Call()
     static = tuple((k, v) for k, v in common.items() if k not in ("preprocess", "batch_size"))
+    task, classes = dataset.task, classes_of(dataset)
     numbers: dict[Plan, dict[int, dict[str, Any]]] = {}  # for each plan those of its members
     known: dict[Any, Made] = {}  # seeds share what was made
     made = []
@@ -100,7 +102,7 @@ def make_groups(
         given = {k: v for k, v in member.items() if k != "seed" or takes_seed}
         traced = {k: v for k, v in given.items() if k == "seed" or isinstance(v, float)}
         fixed = identity({k: v for k, v in given.items() if k not in traced})
-        plan = Plan(call, experiment, fixed, static)
+        plan = Plan(call, experiment, fixed, static, task, classes)
         try:
             if identity(given) not in known:
                 known[identity(given)] = make_program(plan, traced)
@@ -117,8 +119,8 @@ def make_groups(
         return fit_preprocess(fitters[which], dataset.x_train)
 
     @cache
-    def arrays(which: int, augments: bool) -> TrainingArrays:
-        return training_arrays(dataset, fitted(which), augments=augments)
+    def arrays(which: int, targets: Targets, augments: bool) -> TrainingArrays:
+        return training_arrays(dataset, fitted(which), targets, augments=augments)
 
     def group(plan: Plan, own: dict[int, dict[str, Any]]) -> Group:
         members = [made[i] for i in own]
@@ -130,9 +132,10 @@ def make_groups(
         preprocess = fitted(which)  # last: it may take a minute
         in_shape = jax.eval_shape(preprocess, dataset.x_train[:1]).shape[1:]
         program = first.program
+        targets = fit_targets(dataset, program.loss_fn)
         init = partial(init_train_state, program.net, program.optimizer, in_shape)
         state = jax.eval_shape(lambda key: init(key=key), jax.random.key(0))
-        state = check_step(program, first.numbers, preprocess, state, dataset, batch_size)
+        state = check_step(program, first.numbers, preprocess, state, dataset, targets, batch_size)
         return Group(
             plan=plan,
             members=tuple(own),
@@ -141,8 +144,9 @@ def make_groups(
             options={i: made[i].numbers for i in own},
             state=state,
             preprocess=preprocess,
+            targets=targets,
             in_shape=in_shape,
-            data=arrays(which, program.augment is not None),
+            data=arrays(which, targets, program.augment is not None),
             batch_size=batch_size,
             chunk_size=chunk_size or _default_chunk_size(program.net, state, in_shape, batch_size),
         )
@@ -178,7 +182,8 @@ def make_program(plan: Plan, numbers: Mapping[str, Any]) -> Made:
     net, optimizer, own = (*made, {})[:3]
     own = check_options("experiment", own)
     options = {**dict(plan.options), **own}
-    return Made(as_program(net, optimizer, options), as_numbers(options), own)
+    program = as_program(net, optimizer, options, plan.task)
+    return Made(program, as_numbers(options, plan.classes), own)
 
 
 def _alike(a: Any, b: Any) -> bool:

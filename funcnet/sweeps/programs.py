@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcnet.evaluation import sums
+from funcnet.inputs import TrainingArrays
 from funcnet.loop import Epoch, compiled_steps, cores, in_place, make_epoch, over_epoch, run_steps
-from funcnet.model import Model, sums
+from funcnet.model import Model
 from funcnet.preprocess import Preprocess
 from funcnet.step import (
     Given,
     Held,
-    TrainingArrays,
     TrainState,
     held_parts,
     init_train_state,
@@ -27,6 +28,7 @@ from funcnet.step import (
     step_on,
 )
 from funcnet.sweeps.groups import Plan, make_program
+from funcnet.targets import Targets
 from funcnet.tree import Tree
 
 HELD_AXES = Held(0, 0, 0, None)  # type: ignore[arg-type]  # of the members
@@ -159,7 +161,7 @@ def train_members(
         )
         # On the device: the threads would take float64 for float32.
         made = made._replace(losses=jnp.asarray(made.losses))
-        given = Given(part.key, data.x, data.y, data.preprocess, part.numbers)
+        given = Given(part.key, data.x, data.y, data.weight, data.preprocess, part.numbers)
         static: dict[str, Any] = {"plan": plan, "members": size}
         at = part.held, made.losses, made.order, np.int32(0), np.int32(0), given
         steps = _compiled(_STEPS[give_up], at, batch_size=batch_size, shared=shared, **static)
@@ -217,7 +219,7 @@ def _step_on(
     if members == 1:
         return one(held, batch, given)
     of_batch, of_key = (None, None) if given.key.ndim == 0 else (1, 0)
-    axes = Given(of_key, None, None, None, 0)  # type: ignore[arg-type]
+    axes = Given(of_key, None, None, None, None, 0)  # type: ignore[arg-type]
     in_axes, out_axes = (HELD_AXES, of_batch, axes), (HELD_AXES, 0)
     return jax.vmap(one, in_axes=in_axes, out_axes=out_axes)(held, batch, given)
 
@@ -244,25 +246,25 @@ _STEPS = compiled_steps(_steps, static_argnames=("plan", "members", "batch_size"
 _STEP = compiled_steps(_step_on, static_argnames=("plan", "members"))
 
 
-@partial(jax.jit, static_argnames=("plan",))
+@partial(jax.jit, static_argnames=("plan", "targets"))
 def sums_of_members(
     state: TrainState,
     numbers: dict[str, jax.Array],
     preprocess: Preprocess,
-    x: jax.Array,
-    y: jax.Array,
-    rows: Any,
+    batch: tuple[Any, ...],
     *,
     plan: Plan,
-) -> tuple[jax.Array, jax.Array]:
-    """`sums` of each member over a batch."""
+    targets: Targets,
+) -> dict[str, jax.Array]:
+    """`sums` of each member over a batch of `Examples`; the targets are bare."""
 
-    def one(state: TrainState, numbers: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        program = make_program(plan, numbers).program
+    def one(state: TrainState, numbers: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        made = make_program(plan, numbers)
+        program, class_weight = made.program, made.numbers.class_weight
         params = params_in_use(state, program=program)
-        return sums(
-            Model(program.net, params, state.state, preprocess), x, y, rows, program.loss_fn
-        )
+        model = Model(program.net, params, state.state, preprocess, targets=targets)
+        x, y, weight, rows = batch
+        return sums(model, x, y, weight, rows, class_weight, program.loss_fn)
 
     return jax.vmap(one, in_axes=(_axes(state.key), 0))(state, numbers)
 

@@ -35,8 +35,10 @@ from funcnet.checkpoints import (
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import fingerprint
 from funcnet.files import parse_json
+from funcnet.history import columns, history_of
 from funcnet.model import BestModel, Model
-from funcnet.step import Numbers, Program, params_in_use
+from funcnet.program import Numbers, Program
+from funcnet.step import params_in_use
 from funcnet.sweeps.chunks import Course
 from funcnet.sweeps.groups import Group
 from funcnet.sweeps.programs import stack
@@ -44,7 +46,6 @@ from funcnet.sweeps.search import Settings, member_key
 from funcnet.sweeps.table import STATUSES, Member, new_member
 from funcnet.tensors import load_tensors, save_tensors
 from funcnet.text import one_line
-from funcnet.train import COLUMNS, History
 
 _NEW, _OLD = r"members-(\d+)\.safetensors", r"(\d+)\.safetensors"  # an old one has the member i
 
@@ -242,7 +243,8 @@ def _marks(members: Sequence[Member]) -> dict[int, tuple[int, str]]:
 def _leaves(member: Member) -> dict[str, Any]:
     """The arrays of a member by path."""
     numbers = _arrays(epochs=member.epochs, status=STATUSES.index(member.status))
-    trees: dict[str, Any] = {"history": {n: getattr(member.history, n) for n in ("loss", *COLUMNS)}}
+    history = {"loss": member.history.loss, **member.history.rows()}
+    trees: dict[str, Any] = {"history": history}
     best, state, model = member.best, member.state, member.model
     if best is not None:
         measured = _arrays(epoch=best.epoch, accuracy=best.accuracy, loss=best.loss)
@@ -288,20 +290,21 @@ def _loaded(
     for k, i in enumerate(indices):
         net, own_key = group.programs[i].net, jax.random.split(member_key(key, settings[i]))[1]
         numbers = {name: leaves[f"numbers/{name}"][k] for name in ("epochs", "status")}
-        columns = {name: leaves[f"history/{name}"][k] for name in ("loss", *COLUMNS)}
+        names = ("loss", *columns(group.plan.task))
+        history = {name: leaves[f"history/{name}"][k] for name in names}
         best_model = model = None
         if best[k] is not None:
             epoch, accuracy, loss = (
                 leaves[f"best/numbers/{name}"][k].item() for name in ("epoch", "accuracy", "loss")
             )
             parts = *both(best[k]), group.preprocess
-            best_model = BestModel(net, *parts, epoch, accuracy, loss)
+            best_model = BestModel(net, *parts, epoch, accuracy, loss, targets=group.targets)
         state = run[k] and run[k]._replace(key=own_key)
         if state is not None:
             params = params_in_use(state, program=program)
-            model = Model(net, params, state.state, group.preprocess)
+            model = Model(net, params, state.state, group.preprocess, targets=group.targets)
         elif last[k] is not None:
-            model = Model(net, *both(last[k]), group.preprocess)
+            model = Model(net, *both(last[k]), group.preprocess, targets=group.targets)
         made.append(
             Member(
                 settings=dict(settings[i]),
@@ -309,11 +312,11 @@ def _loaded(
                 epochs=int(numbers["epochs"]),
                 model=model,
                 best=best_model,
-                history=History(**columns, metrics={}),
+                history=history_of(history, group.plan.task),
                 state=state,
             )
         )
-        check_history(columns, best_model and best_model.epoch, path)
+        check_history(history, best_model and best_model.epoch, path)
     return made
 
 

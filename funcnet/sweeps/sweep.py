@@ -24,7 +24,14 @@ import numpy as np
 
 from funcnet import checkpoints, checks
 from funcnet.datasets import Dataset, Encoding, check_dataset
-from funcnet.model import BestModel, Evaluation, evaluate, merit
+from funcnet.evaluation import (
+    Evaluation,
+    MultilabelEvaluation,
+    RegressionEvaluation,
+    evaluate,
+    merit,
+)
+from funcnet.model import BestModel
 from funcnet.signature import takes
 from funcnet.sweeps.chunks import (
     Chunk,
@@ -39,7 +46,7 @@ from funcnet.sweeps.groups import Experiment, check_names, check_options, make_g
 from funcnet.sweeps.saved import identity_of_sweep, opened
 from funcnet.sweeps.search import Settings, check_settings, member_key
 from funcnet.sweeps.table import Member, best_member, new_member, sweep_table
-from funcnet.train import MONITOR, FitOptions, check_monitor, is_over
+from funcnet.train import FitOptions, check_monitor, is_over
 
 __all__ = ["SweepResult", "sweep"]
 
@@ -52,15 +59,15 @@ class SweepResult(NamedTuple):
       best: the BestModel of the best member that did not diverge, by validation accuracy (of
         equals, the least validation loss) or what `monitor` says; None where it was not measured.
       best_settings: the settings of that member.
-      test: the Evaluation of `best` on the test set, the only time that it is used; None if the
-        sweep was interrupted, or there is no test set.
+      test: what `evaluate` says of `best` on the test set, the only time that it is used; None if
+        the sweep was interrupted, or there is no test set.
       interrupted: whether Ctrl-C or the callback ended the sweep before its time.
     """
 
     members: tuple[Member, ...]
     best: BestModel | None
     best_settings: Settings | None
-    test: Evaluation | None
+    test: Evaluation | RegressionEvaluation | MultilabelEvaluation | None
     interrupted: bool
 
     def table(self) -> list[dict[str, Any]]:
@@ -81,7 +88,7 @@ def sweep(
     halve_at: Sequence[int] = (),
     chunk_size: int | None = None,
     patience: int | None = None,
-    monitor: str = MONITOR,
+    monitor: str | None = None,
     members: Sequence[Member] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -102,9 +109,10 @@ def sweep(
 
     Args:
       experiment: `experiment(**settings) -> (net, optimizer)`, or `(net, optimizer, options)` with
-        options of `fit` in a dict: reg, loss_fn, preprocess, augment, label_smoothing, mixup_alpha,
-        average_decay, batch_size. It must not look at floats (`if rate > 0`), which are traced;
-        preprocess and batch_size may depend on other settings alone.
+        options of `fit` in a dict: reg, loss_fn, class_weight, preprocess, augment,
+        label_smoothing, mixup_alpha, average_decay, batch_size. It must not look at floats
+        (`if rate > 0`), which are traced; preprocess and batch_size may depend on other settings
+        alone.
         `seed` is given to it only if it has a parameter of this name.
       dataset: the Dataset.
       settings: a list of dicts, such as `grid(...)` and `random_search(...)` give.
@@ -149,7 +157,7 @@ def sweep(
         eval_every = checks.COUNT.check("eval_every", eval_every)
     if chunk_size is not None:
         chunk_size = checks.COUNT.check("chunk_size", chunk_size)
-    check_monitor(monitor, patience, eval_every, dataset)
+    monitor = check_monitor(monitor, patience, eval_every, dataset)
     halve_at = _check_halving(halve_at, epochs, eval_every, dataset, monitor)
     checkpoints.check_options(checkpoint, resume, checkpoint_every)
     if members is not None and checkpoint is not None:
@@ -159,7 +167,7 @@ def sweep(
     member_key(key, checked[0])
     common = check_options("sweep", {**options, "batch_size": batch_size})
     ends = (*halve_at, epochs)
-    current = _first_members(checked, members, ends, patience)
+    current = _first_members(checked, members, ends, patience, dataset.task)
     groups = make_groups(experiment, checked, common, dataset, chunk_size)
     course = Course(epochs, _looks(epochs, eval_every, halve_at), monitor, patience)
     alive, chunk, interrupted = tuple(range(len(checked))), None, False
@@ -184,7 +192,8 @@ def sweep(
             )
             found = kept.load(checked, groups, key)
             groups = kept.resized(groups, chunk_size)
-            current = current if found is None else _first_members(checked, found, ends, patience)
+            if found is not None:
+                current = _first_members(checked, found, ends, patience, dataset.task)
         try:
             for begun, end in itertools.pairwise((0, *ends)):
                 for piece in make_pieces(groups, alive, current, begun):
@@ -211,8 +220,15 @@ def sweep(
         return SweepResult(current, None, None, None, interrupted)
     test = None
     if not interrupted and len(dataset.x_test):
-        loss_fn = next(g.programs[index].loss_fn for g in groups if index in g.programs)
-        test = evaluate(best, dataset.x_test, dataset.y_test, loss_fn=loss_fn)
+        group = next(g for g in groups if index in g.programs)
+        test = evaluate(
+            best,
+            dataset.x_test,
+            dataset.y_test,
+            loss_fn=group.programs[index].loss_fn,
+            sample_weight=dataset.weight_test,
+            class_weight=group.options[index].class_weight,
+        )
     return SweepResult(current, best, current[index].settings, test, interrupted)
 
 
@@ -313,10 +329,11 @@ def _first_members(
     members: Sequence[Member] | None,
     ends: Sequence[int],
     patience: int | None,
+    task: str,
 ) -> tuple[Member, ...]:
     """The members before the sweep: as given, or not begun."""
     if members is None:
-        return tuple(map(new_member, settings))
+        return tuple(new_member(each, task) for each in settings)
     if not all(isinstance(member, Member) for member in members):
         raise TypeError("members must be those of an interrupted sweep, such as result.members")
     if tuple(member.settings for member in members) != tuple(settings):
@@ -337,5 +354,5 @@ def _first_members(
 def _going_on(member: Member) -> Member:
     """A member that goes on where it is; one that has done no epoch begins anew, to the same."""
     if member.epochs == 0:
-        return new_member(member.settings)
+        return new_member(member.settings, member.history.task)
     return member if member.state is None else member._replace(status="unfinished")

@@ -6,23 +6,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from funcnet.model import BestModel, Model, is_better, merit
+from funcnet.evaluation import is_better, merit
+from funcnet.history import History, as_history
+from funcnet.model import BestModel, Model
 from funcnet.step import TrainState
 from funcnet.sweeps.search import Settings, identity
-from funcnet.train import MONITOR, History, as_history
+from funcnet.targets import MEASURES
 
 __all__ = ["Member", "mean_over_seeds", "sweep_table"]
 
 STATUSES = ("unfinished", "finished", "diverged", "stopped")
-RESULTS = (
-    "val_accuracy",
-    "val_loss",
-    "best_epoch",
-    "final_train_accuracy",
-    "final_val_accuracy",
-    "epochs",
-    "status",
-)
+
+
+def results_of(task: str) -> tuple[str, ...]:
+    """The columns of a table of members besides their settings."""
+    first, *others = MEASURES[task]
+    ends = "best_epoch", f"final_train_{first}", f"final_val_{first}", "epochs", "status"
+    return (f"val_{first}", "val_loss", *(f"val_{name}" for name in others), *ends)
+
+
+RESULTS = tuple(dict.fromkeys(name for task in MEASURES for name in results_of(task)))
+
+
+def task_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The task of a table of members, by its columns."""
+    return next(task for task in MEASURES if rows[0].keys() >= {*results_of(task)})
 
 
 class Member(NamedTuple):
@@ -50,9 +58,10 @@ class Member(NamedTuple):
     state: TrainState | None
 
 
-def new_member(settings: Mapping[str, Any]) -> Member:
+def new_member(settings: Mapping[str, Any], task: str = "classification") -> Member:
     """A member that was not begun."""
-    return Member(dict(settings), "unfinished", 0, None, None, as_history((), ()), None)
+    history = as_history((), (), (), task)
+    return Member(dict(settings), "unfinished", 0, None, None, history, None)
 
 
 def sweep_table(members: Sequence[Member]) -> list[dict[str, Any]]:
@@ -60,25 +69,31 @@ def sweep_table(members: Sequence[Member]) -> list[dict[str, Any]]:
 
     Each is a dict of the settings and of val_accuracy and val_loss, those of the best model;
     best_epoch; final_train_accuracy, on the sample of `fit`, and final_val_accuracy, after the
-    last epoch; epochs, those done; and status. What was not measured is None.
+    last epoch; epochs, those done; and status. What was not measured is None. In regression there
+    are val_rmse, val_mae and val_r2 in place of accuracies, and the final ones are of rmse; of
+    several labels there are val_micro_f1 and val_macro_f1, too.
     """
     return [_row(member) for member in members]
 
 
 def _row(member: Member) -> dict[str, Any]:
     history, best = member.history, member.best
-    measured = len(history.epoch) > 0
-    validated = best if best and not math.isnan(best.accuracy) else None
-    values = {
-        "val_accuracy": validated.accuracy if validated else None,
-        "val_loss": validated.loss if validated else None,
-        "best_epoch": best.epoch if best else None,
-        "final_train_accuracy": float(history.train_accuracy[-1]) if measured else None,
-        "final_val_accuracy": float(history.val_accuracy[-1]) if measured and validated else None,
-        "epochs": member.epochs,
-        "status": member.status,
-    }
-    return {**member.settings, **values}
+    rows, first = history.rows(), MEASURES[history.task][0]
+    at = None if best is None else int(np.flatnonzero(history.epoch == best.epoch)[-1])
+    validated = at is not None and not math.isnan(rows[f"val_{first}"][at])
+
+    def shown(name: str) -> Any:
+        if name in ("epochs", "status"):
+            return getattr(member, name)
+        if name == "best_epoch":
+            return None if best is None else best.epoch
+        if name.startswith("final_"):
+            of_val = name.startswith("final_val_")
+            known = len(history.epoch) > 0 and (validated or not of_val)
+            return float(rows[name.removeprefix("final_")][-1]) if known else None
+        return float(rows[name][at]) if validated else None
+
+    return {**member.settings, **{name: shown(name) for name in results_of(history.task)}}
 
 
 def mean_over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -86,9 +101,9 @@ def mean_over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
       Rows with the settings less the seed; of val_accuracy, final_train_accuracy and
-      final_val_accuracy the mean over the seeds that finished, and with the ending _std their
-      standard deviation (N - 1; None of one); seeds, the number of those; and diverged, the
-      number of those that did.
+      final_val_accuracy, or what stands in their place, the mean over the seeds that finished, and
+      with the ending _std their standard deviation (N - 1; None of one); seeds, the number of
+      those; and diverged, the number of those that did.
     """
     alike: dict[Any, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -98,7 +113,8 @@ def mean_over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for same in alike.values():
         mean: dict[str, Any] = {k: v for k, v in same[0].items() if k not in (*RESULTS, "seed")}
         done = [row for row in same if row["status"] == "finished"]
-        for name in ("val_accuracy", "final_train_accuracy", "final_val_accuracy"):
+        measured = [n for n in same[0] if n in RESULTS and n.startswith(("val_", "final_"))]
+        for name in (n for n in measured if n != "val_loss"):
             values = [row[name] for row in done if row[name] is not None]
             mean[name] = float(np.mean(values)) if values else None
             mean[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -115,7 +131,7 @@ def merit_at(member: Member, epoch: int, monitor: str) -> tuple[Any, Any]:
 
 
 def best_member(
-    members: Sequence[Member], monitor: str = MONITOR, **settings: Any
+    members: Sequence[Member], monitor: str, **settings: Any
 ) -> tuple[int, BestModel | None]:
     """The best model of the members with these settings that did not diverge, and whose it is."""
     best, best_merit, index = None, None, -1

@@ -1,0 +1,338 @@
+"""What is predicted: the task, what the scores of a network say of it, and in which units."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet import checks, metrics
+from funcnet.datasets.dataset import TASKS, Dataset
+from funcnet.losses import (
+    LOSSES,
+    absolute_loss,
+    huber_loss,
+    pinball_loss,
+    poisson_loss,
+    sigmoid_loss,
+    softmax_loss,
+    squared_loss,
+    svm_loss,
+)
+from funcnet.tree import LossFn
+
+__all__ = ["Targets"]
+
+# By task: the losses of funcnet that are for it, the usual one first.
+TASK_LOSSES: Mapping[str, tuple[LossFn, ...]] = {
+    "classification": (softmax_loss, svm_loss),
+    "regression": (squared_loss, absolute_loss, huber_loss, pinball_loss, poisson_loss),
+    "multilabel": (sigmoid_loss,),
+}
+# What is measured beside the loss.
+MEASURES: Mapping[str, tuple[str, ...]] = {
+    "classification": ("accuracy",),
+    "regression": ("rmse", "mae", "r2"),
+    "multilabel": ("accuracy", "micro_f1", "macro_f1"),
+}
+LESS = ("loss", "rmse", "mae")  # of these less is better, of others more
+MONITORS = {"classification": "val_accuracy", "regression": "val_loss", "multilabel": "val_loss"}
+LINKS = ("softmax", "margin", "identity", "log", "sigmoid")
+_LINK_OF = {svm_loss: "margin", poisson_loss: "log"}
+_LINKS = {"classification": "softmax", "regression": "identity", "multilabel": "sigmoid"}
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a network predicts, and what its scores say of it: plain data, part of a Model.
+
+    Attributes:
+      task: "classification", "regression" or "multilabel".
+      link: what scores are: "softmax", logits of classes; "margin", those of `svm_loss`, which are
+        no logits; "identity", predictions in units of training; "log", their logarithms, of
+        `poisson_loss`; "sigmoid", a logit of each label.
+      names: what the C classes, the K targets or labels are called; () is not said.
+      mean, scale: K numbers each, of regression: a prediction is mean + scale * what the network
+        gives. () is 0 and 1.
+      quantiles: those that are predicted of each target, of `pinball_loss`; () is one number.
+      flat: whether targets of regression are [N], rather than [N, 1].
+    """
+
+    task: str = "classification"
+    link: str = "softmax"
+    names: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    quantiles: tuple[float, ...] = ()
+    flat: bool = True
+
+    @property
+    def bare(self) -> "Targets":
+        """The same without units and names: what programs are compiled for."""
+        return replace(self, names=(), mean=(), scale=(), flat=True)
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether softmax or sigmoid of the scores are probabilities."""
+        return self.link in ("softmax", "sigmoid")
+
+    def encode(self, y: np.ndarray) -> np.ndarray:
+        """Targets as a loss takes them: of regression [N, K] in units of training.
+
+        Args:
+          y: as in a Dataset.
+        """
+        if self.task == "classification":
+            return y
+        if self.task == "multilabel":
+            return y.astype(jax.dtypes.canonicalize_dtype(float))
+        y = y.astype(np.float64).reshape(len(y), len(self.scale))
+        units = (y - np.array(self.mean)) / np.array(self.scale)
+        return units.astype(jax.dtypes.canonicalize_dtype(float))
+
+    def decode(self, scores: np.ndarray, *, points: bool = False) -> np.ndarray:
+        """Predictions of regression in the person's units: [N] or [N, K]; of Q quantiles [..., Q].
+
+        Args:
+          scores: [N, K * max(Q, 1)].
+          points: of quantiles the middle one alone, [N] or [N, K].
+        """
+        values = np.asarray(scores, np.float64)
+        if self.link == "log":
+            with np.errstate(over="ignore"):
+                values = np.exp(values)
+        values = values.reshape(len(values), len(self.scale), -1)  # [N, K, Q]
+        values = np.array(self.mean)[:, None] + np.array(self.scale)[:, None] * values
+        if points or not self.quantiles:
+            values = values[:, :, self._middle]
+        return values[:, 0] if self.flat else values
+
+    def points(self, scores: Any) -> Any:
+        """One prediction [N, K] of each target in units of training, of quantiles the middle one.
+
+        Args:
+          scores: [N, K * max(Q, 1)], of NumPy or JAX.
+        """
+        if self.quantiles:
+            return scores.reshape(len(scores), -1, len(self.quantiles))[:, :, self._middle]
+        return scores.__array_namespace__().exp(scores) if self.link == "log" else scores
+
+    @property
+    def _middle(self) -> int:
+        """The place of the quantile that is nearest to 0.5; 0 where there is one number."""
+        away = [abs(quantile - 0.5) for quantile in self.quantiles]
+        return away.index(min(away)) if away else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """What JSON can hold of it."""
+        return asdict(self)
+
+
+def from_json(content: Any) -> Targets:
+    """The Targets of what `as_json` gave.
+
+    Raises:
+      ValueError: it is something else.
+    """
+    try:
+        made: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in dict(content).items()
+        }
+        targets = Targets(**made)
+        sound = (
+            targets.task in TASKS
+            and targets.link in LINKS
+            and isinstance(targets.flat, bool)
+            and all(isinstance(name, str) for name in targets.names)
+            and len(targets.mean) == len(targets.scale)
+            and (targets.task == "regression") == (len(targets.mean) > 0)
+            and all(
+                type(value) in (int, float) and math.isfinite(value)
+                for value in (*targets.mean, *targets.scale, *targets.quantiles)
+            )
+        )
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise ValueError(f"no targets of a network: {checks.cut(content)}")
+    return targets
+
+
+def usual_loss(task: str) -> LossFn:
+    """The loss of a task where none is given."""
+    return TASK_LOSSES[task][0]
+
+
+def is_known(loss_fn: LossFn) -> bool:
+    """Whether a loss is one of funcnet's: a mean over examples, whatever else is in the batch."""
+    return _unbound(loss_fn) in LOSSES.values()
+
+
+def check_loss(loss_fn: LossFn, task: str) -> None:
+    """Raise a ValueError if a loss of funcnet is for another task."""
+    known = _unbound(loss_fn)
+    for other, losses in TASK_LOSSES.items():
+        if known in losses and other != task:
+            usual = ", ".join(each.__name__ for each in TASK_LOSSES[task])
+            raise ValueError(
+                f"{known.__name__} is for {other}, and the task is {task}; its losses: {usual}"
+            )
+
+
+def fit_targets(dataset: Dataset, loss_fn: LossFn) -> Targets:
+    """The Targets of a checked Dataset: of regression its units are fitted to the training split.
+
+    Those of `poisson_loss` are divided by their mean, others standardized, with weights where
+    the examples have such; a target that never varies is centred alone.
+
+    Raises:
+      ValueError: the loss is for another task, or `poisson_loss` is given numbers below 0.
+    """
+    task = dataset.task
+    check_loss(loss_fn, task)
+    known = _unbound(loss_fn)
+    if task != "regression":
+        return Targets(task, _LINK_OF.get(known, _LINKS[task]), dataset.class_names)
+    y = dataset.y_train.astype(np.float64)
+    columns = y.reshape(len(y), -1)  # [N, K]
+    weights = dataset.weight_train
+    if weights is None or not weights.any():
+        weights = np.ones(len(y))
+    if known is poisson_loss:
+        for split in ("train", "val", "test"):
+            if (getattr(dataset, f"y_{split}") < 0).any():
+                raise ValueError(
+                    f"poisson_loss is for counts and rates, but y_{split} has some < 0"
+                )
+    mean = np.average(columns, axis=0, weights=weights)
+    spread = np.sqrt(np.average(np.square(columns - mean), axis=0, weights=weights))
+    # A column of one value has a spread of roundings.
+    varies = spread > 1e-12 * np.abs(mean)
+    if known is poisson_loss:
+        mean, scale = np.zeros_like(mean), np.where(mean > 0, mean, 1.0)
+    else:
+        scale = np.where(varies, spread, 1.0)
+    return Targets(
+        task,
+        _LINK_OF.get(known, _LINKS[task]),
+        dataset.target_names,
+        tuple(mean.tolist()),
+        tuple(scale.tolist()),
+        _quantiles(loss_fn),
+        y.ndim == 1,
+    )
+
+
+def outputs_of(dataset: Dataset, loss_fn: LossFn) -> int:
+    """How many scores a network gives to each example: of regression K, or K times Q quantiles."""
+    if dataset.task != "regression":
+        return len(dataset.class_names)
+    return math.prod(dataset.y_train.shape[1:]) * max(1, len(_quantiles(loss_fn)))
+
+
+def combined(scores: jax.Array, targets: Targets) -> jax.Array:
+    """The scores [N, C] of what the members of an ensemble say together, [N, M, C].
+
+    Probabilities and predictions are averaged, not scores: of logits log mean softmax and the logit
+    of the mean sigmoid, of logarithms log mean exp; others are their mean.
+    """
+    if targets.link == "softmax":
+        return _log_mean_exp(jax.nn.log_softmax(scores, axis=-1))
+    if targets.link == "log":
+        return _log_mean_exp(scores)
+    if targets.link == "sigmoid":
+        yes, no = (_log_mean_exp(jax.nn.log_sigmoid(sign * scores)) for sign in (1, -1))
+        return yes - no
+    return scores.mean(axis=1)
+
+
+def _log_mean_exp(values: jax.Array) -> jax.Array:
+    return jax.nn.logsumexp(values, axis=1) - math.log(values.shape[1])
+
+
+def sums_of(
+    scores: jax.Array, y: jax.Array, weight: jax.Array, targets: Targets
+) -> dict[str, jax.Array]:
+    """Sums over examples that the measures of a task are made of, see `measures_of`.
+
+    Args:
+      scores: [N, C].
+      y: encoded targets.
+      weight: [N], how much each example counts; 0 is none.
+      targets: the Targets, bare.
+    """
+    if targets.task == "classification":
+        right = (scores.argmax(axis=1) == y) & ~jnp.isnan(scores).any(axis=1)  # NaN is no answer
+        return {"right": jnp.where(right, weight, 0).sum()}
+    column = weight[:, None]
+    if targets.task == "regression":
+        error = jnp.where(column > 0, targets.points(scores) - y, 0)  # [N, K]
+        return {
+            "squares": (column * jnp.square(error)).sum(axis=0),
+            "absolute": (column * jnp.abs(error)).sum(axis=0),
+        }
+    said, true = scores > 0, y > 0.5  # [N, K]
+    known = ~jnp.isnan(scores)
+    counts = {"found": said & true, "wrong": said & ~true, "missed": known & ~said & true}
+    sums = {name: jnp.where(each, column, 0).sum(axis=0) for name, each in counts.items()}
+    whole = ((said == true) & known).all(axis=1)
+    return {"right": jnp.where(whole, weight, 0).sum(), **sums}
+
+
+def measures_of(
+    sums: Mapping[str, Any], total: float, spread: np.ndarray | None, targets: Targets
+) -> dict[str, Any]:
+    """The measures of a task by name, those in MEASURES.
+
+    Args:
+      sums: from `sums_of`, of all examples; with axes in front, of several runs.
+      total: the sum of the weights.
+      spread: of regression [K], the sum of the weighted squares of y less their mean, in units of
+        training.
+      targets: the Targets.
+    """
+    if targets.task == "classification":
+        return {"accuracy": sums["right"] / total}
+    if targets.task == "regression":
+        assert spread is not None
+        scale = np.array(targets.scale)
+        squares = np.asarray(sums["squares"], np.float64)
+        varies = spread > 0
+        return {
+            "rmse": (scale * np.sqrt(squares / total)).mean(axis=-1),
+            "mae": (scale * np.asarray(sums["absolute"], np.float64) / total).mean(axis=-1),
+            "r2": np.where(varies, 1 - squares / np.where(varies, spread, 1), np.nan).mean(axis=-1),
+        }
+    found, wrong, missed = (np.asarray(sums[k], np.float64) for k in ("found", "wrong", "missed"))
+    each = metrics.f1_of_counts(found, wrong, missed)
+    all_of = (counts.sum(axis=-1) for counts in (found, wrong, missed))
+    return {
+        "accuracy": sums["right"] / total,
+        "micro_f1": metrics.f1_of_counts(*all_of),
+        "macro_f1": each.mean(axis=-1),
+    }
+
+
+def spread_of(y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """The sum of the weighted squares of encoded targets [N, K] less their mean, [K] float64."""
+    y = np.asarray(y, np.float64)
+    w = np.ones(len(y)) if weight is None or not weight.any() else weight
+    centred = y - np.average(y, axis=0, weights=w)
+    return (w[:, None] * np.square(centred)).sum(axis=0)
+
+
+def _quantiles(loss_fn: LossFn) -> tuple[float, ...]:
+    """Those that a loss trains; () where it is one number."""
+    if _unbound(loss_fn) is not pinball_loss:
+        return ()
+    usual = inspect.signature(pinball_loss).parameters["quantiles"].default
+    return tuple(map(float, getattr(loss_fn, "options", {}).get("quantiles", usual)))
+
+
+def _unbound(loss_fn: LossFn) -> LossFn:
+    """The loss whose options are given, or a loss itself."""
+    return getattr(loss_fn, "function", loss_fn)
