@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 import funcnet as fn
@@ -172,8 +173,17 @@ CASES = {
     "huber, 0.3": Case("huber", numbers, {"delta": 0.3}),
     "pinball": Case("pinball", numbers),
     "pinball, three": Case("pinball", numbers, {"quantiles": (0.05, 0.5, 0.999)}),
+    "pinball, two": Case("pinball", numbers, {"quantiles": (0.2, 0.7)}),
     "sigmoid": Case("sigmoid", zeros_and_ones),
     "sigmoid, soft": Case("sigmoid", fractions),
     "poisson": Case("poisson", counts),
 }
 OUTPUTS = {name: case for name, case in CASES.items() if case.loss not in ("softmax", "svm")}
+
+
+def agrees(case, loss_fn, seed=0):
+    """Whether a loss is that of a case, on weighted examples in float64, to 12 digits."""
+    rng = np.random.default_rng(seed)
+    (scores, y), weights = case.draw(rng), np.array([0.7, 0.0, 2.5, 1e-3, 0.0, 1.0, 3.0])
+    found = loss_fn(jnp.asarray(scores), jnp.asarray(y), jnp.asarray(weights))
+    return fn.scaled_error(found, case.reference(scores, y, weights)) <= 1e-12

@@ -34,7 +34,10 @@ ROOT = Path(__file__).parent.parent
 # The tests that concern a module, those that fail first for it first.
 TESTS = {
     "layers": "layers strict net mutations inputs layer gradcheck house",
-    "losses": "losses strict net mutations metrics train house",
+    "batch": "losses regression weights mutations house",
+    "losses": "losses regression weights strict net mutations metrics train house",
+    "regression": "regression weights mutations house",
+    "weights": "weights mutations house",
     "optim": "optim optim_surface strict recipes train loop house",
     "step": "train loop strict_training nonfinite net inputs preprocess checkpoints house",
     "checkpoint": "checkpoint checkpoints versions table_models house",

@@ -19,7 +19,9 @@ FILES = {
 # From the bottom up: none imports one further up. What is not there may stand beside any of them.
 STOREYS = (
     ("funcnet.tree", "funcnet.checks", "funcnet.bind", "funcnet.versions"),
-    ("funcnet.layers", "funcnet.schedules"),
+    ("funcnet.layers", "funcnet.schedules", "funcnet.weights"),
+    ("funcnet.batch",),
+    ("funcnet.regression",),
     (
         "funcnet.losses",
         "funcnet.layer",

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loss_cases import CASES, agrees
 from marks import slow_but
 
 import funcnet as fn
-from funcnet import layers
+from funcnet import batch, layers, weights
 from funcnet import net as nets
 from funcnet.losses import LOSSES
 
@@ -59,11 +60,18 @@ def square(middle, in_shape):
     return net, params, state, x, np.array([0, 3, 1, 1])
 
 
-def check(loss_fn=fn.softmax_loss, in_shape=(2, 2), net="relu", train=True):
-    key = jax.random.key(5)
-    return fn.check_gradients(
-        *square(net, in_shape), reg=REG, loss_fn=loss_fn, key=key, train=train
-    )
+WEIGHTS = np.array([0.5, 2.0, 0.0, 1.5])
+
+
+def check(loss_fn=fn.softmax_loss, in_shape=(2, 2), net="relu", train=True, case=None):
+    """The check of a net; on the targets of a case of losses, and weights, if there is one."""
+    *args, y = square(net, in_shape)
+    options = {"reg": REG, "loss_fn": loss_fn, "key": jax.random.key(5), "train": train}
+    if case is not None:
+        outputs = SIZE // len(CASES[case].options.get("quantiles", "1"))
+        y = CASES[case].targets(np.random.default_rng(3), SIZE, outputs)
+        options["sample_weight"] = WEIGHTS
+    return fn.check_gradients(*args, y, **options)
 
 
 class Mutation(NamedTuple):
@@ -76,6 +84,7 @@ class Mutation(NamedTuple):
     in_shape: tuple = (2, 2)
     net: str = "relu"
     train: bool = True
+    case: str | None = None  # of losses, on weighted examples
 
 
 def affine(change):
@@ -189,6 +198,41 @@ def loss(sound, change):
         return change(value, dscores, scores, y)
 
     return Mutation(None, sound.__name__, mutant, "affine2/b")
+
+
+def weighted(case, change):
+    """A loss with `change(scores, y, share, dscores)` as its gradient; y is [N, C]."""
+    sound = CASES[case].loss_fn
+
+    def mutant(scores, y, sample_weight):
+        value, dscores = sound(scores, y, sample_weight)
+        share = sample_weight / sample_weight.sum() / (1 if y.ndim == 1 else scores.shape[1])
+        return value, change(scores, y, share[:, None], dscores)
+
+    return Mutation(None, f"{CASES[case].loss}_loss", mutant, "affine2/b", case=case)
+
+
+def reduced(change, case):
+    """Every weighted loss with `change(loss, dscores, drows, share)` as its result."""
+    sound = batch.weighted_mean
+
+    def mutant(rows, drows, share, dtype):
+        return change(*sound(rows, drows, share, dtype), drows, share)
+
+    return Mutation(batch, "weighted_mean", mutant, "affine2/b", case=case)
+
+
+def members(change):
+    """The loss of members whose gradient is `change(dscores)`; they are the same one, twice."""
+    sound = nets.loss_of_scores
+
+    def mutant(loss_fn, scores, y, sample_weight=None):
+        both = jnp.stack([scores, 2 * scores], axis=1)
+        value, dscores = sound(loss_fn, both, y, sample_weight)
+        dscores = change(dscores)
+        return value, dscores[:, 0] + 2 * dscores[:, 1]
+
+    return Mutation(nets, "loss_of_scores", mutant, "affine2/b")
 
 
 def penalty(change):
@@ -423,6 +467,51 @@ MUTATIONS = {
     "svm count off by one": loss(fn.svm_loss, lambda v, d, s, y: (v, d - correct(s, y) / len(s))),
     "svm counts a row once": loss(fn.svm_loss, lambda v, d, s, y: (v, jnp.sign(d) / len(s))),
     "svm not divided by N": loss(fn.svm_loss, lambda v, d, s, y: (v, unscaled(d))),
+    # Weights.
+    "softmax not weighted": weighted(
+        "softmax", lambda s, y, w, d: d / jnp.where(w == 0, 1, w) / len(s)
+    ),
+    "softmax weighted twice": weighted("softmax", lambda s, y, w, d: d * w),
+    "svm weighted and divided by N": weighted("svm", lambda s, y, w, d: d / len(s)),
+    "a gradient that is not weighted": reduced(
+        lambda v, d, drows, share: (v, drows / len(drows)), "squared"
+    ),
+    "a gradient divided by N as well": reduced(
+        lambda v, d, drows, share: (v, d / len(d)), "sigmoid"
+    ),
+    "a loss that is not weighted": reduced(lambda v, d, drows, share: (v * len(d), d), "huber"),
+    # Losses of outputs.
+    "squared, of the square without the half": weighted("squared", lambda s, y, w, d: 2 * d),
+    "squared with the wrong sign": weighted("squared", lambda s, y, w, d: -d),
+    "squared not divided by K": weighted("squared", lambda s, y, w, d: d * SIZE),
+    "absolute with the error for its sign": weighted("absolute", lambda s, y, w, d: w * (s - y)),
+    "absolute with the wrong sign": weighted("absolute", lambda s, y, w, d: -d),
+    "huber as the squared loss": weighted("huber, 0.3", lambda s, y, w, d: w * (s - y)),
+    "huber as the absolute loss": weighted("huber", lambda s, y, w, d: w * jnp.sign(s - y)),
+    "huber without delta outside": weighted(
+        "huber, 0.3",
+        lambda s, y, w, d: jnp.where(abs(s - y) > 0.3, w * jnp.sign(s - y), d),
+    ),
+    "pinball with the wrong sign": weighted("pinball, two", lambda s, y, w, d: -d),
+    "pinball with q and 1 - q exchanged": weighted(
+        "pinball, two", lambda s, y, w, d: jnp.sign(d) * (w - abs(d))
+    ),
+    "pinball with quantiles in the wrong order": weighted(
+        "pinball, two", lambda s, y, w, d: d.reshape(SIZE, 2, 2)[..., ::-1].reshape(SIZE, SIZE)
+    ),
+    "sigmoid without the target": weighted("sigmoid", lambda s, y, w, d: d + w * y),
+    "sigmoid times its derivative": weighted(
+        "sigmoid, soft", lambda s, y, w, d: d * jax.nn.sigmoid(s) * (1 - jax.nn.sigmoid(s))
+    ),
+    "sigmoid of a target that is hard": weighted(
+        "sigmoid, soft", lambda s, y, w, d: d + w * (y - jnp.round(y))
+    ),
+    "poisson by the score for the rate": weighted("poisson", lambda s, y, w, d: w * (s - y)),
+    "poisson without the target": weighted("poisson", lambda s, y, w, d: d + w * y),
+    # Members.
+    "the mean over members missing": members(lambda dscores: 2 * dscores),
+    "the gradient of one member": members(lambda dscores: dscores.at[:, 1].set(0)),
+    "members exchanged": members(lambda dscores: dscores[:, ::-1]),
     # Regularisation.
     "reg gradient doubled": penalty(lambda v, g, p, r: (v, jax.tree.map(lambda leaf: 2 * leaf, g))),
     "reg gradient halved": penalty(lambda v, g, p, r: (v, jax.tree.map(lambda leaf: leaf / 2, g))),
@@ -465,14 +554,159 @@ def test_the_sound_net_passes(net, loss_fn, train):
         assert sum(row.kinks for row in report.rows) > 0
 
 
+FITTING = [name for name in CASES if SIZE % len(CASES[name].options.get("quantiles", "1")) == 0]
+
+
+@pytest.mark.parametrize(
+    "name", slow_but(FITTING, "softmax, soft", "huber", "pinball, two", "sigmoid, soft")
+)
+def test_the_sound_losses_pass(name):
+    report = check(CASES[name].loss_fn, case=name)
+    assert report.passed, str(report)
+
+
+def test_sound_members_pass(monkeypatch):
+    sound = members(lambda dscores: dscores)
+    monkeypatch.setattr(nets, "loss_of_scores", sound.mutant)
+    report = check()
+    assert all(row.autodiff <= 1e-12 for row in report.rows if row.name != "input x"), str(report)
+
+
 @pytest.mark.parametrize("name", slow_but(MUTATIONS, *list(MUTATIONS)[::3]))
 def test_a_mistake_is_seen(name, monkeypatch):
     mutation = MUTATIONS[name]
+    case = mutation.case
     if mutation.where is None:
-        report = check(mutation.mutant)
+        report = check(mutation.mutant, case=case)
     else:
         monkeypatch.setattr(mutation.where, mutation.attribute, mutation.mutant, raising=False)
-        report = check(in_shape=mutation.in_shape, net=mutation.net, train=mutation.train)
+        loss_fn = CASES[case].loss_fn if case else fn.softmax_loss
+        options = {"in_shape": mutation.in_shape, "net": mutation.net, "train": mutation.train}
+        report = check(loss_fn, **options, case=case)
     assert not report.passed, str(report)
     assert any(line.startswith(mutation.leaves) for line in report.failures), str(report)
     assert any("autodiff" in line for line in report.failures)
+
+
+# Mistakes of a loss and its gradient alike, which no comparison of the two can see: a slow loop of
+# plain Python does.
+
+
+def by_formula(case, formula, mean=True):
+    """A loss that is the weighted mean of `formula(s, y)`, [N, K], with autodiff's gradient."""
+
+    def mutant(scores, y, sample_weight):
+        share = sample_weight / (sample_weight.sum() if mean else 1)
+
+        def loss(scores):
+            return (share * formula(scores, y).mean(axis=1)).sum()
+
+        return jax.value_and_grad(loss)(scores)
+
+    return case, None, "", mutant
+
+
+def share(change, case="squared"):
+    """Every loss with `change(weights)` as the shares of examples."""
+    return case, batch, "shares", lambda sample_weight, scores: change(sample_weight)
+
+
+def huber(d, outside):
+    return jnp.where(abs(d) <= 0.3, d * d / 2, outside(abs(d)))
+
+
+SOUND_FORMULAS = {
+    "squared": by_formula("squared", lambda s, y: (s - y) ** 2 / 2),
+    "huber": by_formula("huber, 0.3", lambda s, y: huber(s - y, lambda a: 0.3 * (a - 0.15))),
+    "pinball": by_formula("pinball", lambda s, y: jnp.maximum((y - s) / 2, (s - y) / 2)),
+    "poisson": by_formula("poisson", lambda s, y: jnp.exp(s) - y * s),
+    "shares": share(lambda w: w / w.sum()),
+}
+WRONG = {
+    "weights not divided by their sum": share(lambda w: w),
+    "weights divided by N": share(lambda w: w / len(w)),
+    "weights divided by the largest": share(lambda w: w / w.max()),
+    "weights divided by how many are not 0": share(lambda w: w / (w != 0).sum()),
+    "weights squared": share(lambda w: w * w / (w * w).sum()),
+    "inverse weights": share(lambda w: jnp.where(w == 0, 0, 1 / w)),
+    "weights that are shares of the outputs": share(lambda w: w / w.sum() / 3),
+    "softmax, weights divided by N": share(lambda w: w / len(w), "poisson"),
+    "squared without the half": by_formula("squared", lambda s, y: (s - y) ** 2),
+    "squared, the sum over outputs": by_formula("squared", lambda s, y: 3 * (s - y) ** 2 / 2),
+    "huber without - delta / 2": by_formula(
+        "huber, 0.3", lambda s, y: huber(s - y, lambda a: 0.3 * a)
+    ),
+    "huber without delta": by_formula("huber, 0.3", lambda s, y: huber(s - y, lambda a: a - 0.15)),
+    "huber over delta": by_formula(
+        "huber, 0.3", lambda s, y: huber(s - y, lambda a: 0.3 * (a - 0.15)) / 0.3
+    ),
+    "pinball without the half": by_formula("pinball", lambda s, y: abs(s - y)),
+    "sigmoid of the wrong label": by_formula(
+        "sigmoid", lambda s, y: jax.nn.softplus(s) - (1 - y) * s
+    ),
+    "poisson of rates": by_formula("poisson", lambda s, y: jnp.exp(s) - y * jnp.exp(s)),
+    "poisson with log y!": by_formula(
+        "poisson", lambda s, y: jnp.exp(s) - y * s + jax.scipy.special.gammaln(y + 1.0)
+    ),
+    "pinball, 1 - q for q": (
+        *("pinball, two", None, ""),
+        lambda s, y, w: fn.pinball_loss(s, y, w, quantiles=(0.8, 0.3)),
+    ),
+    "pinball, the quantiles of all targets in turn": (
+        *("pinball, two", None, ""),
+        lambda s, y, w: fn.pinball_loss(
+            s.reshape(len(s), 2, -1).swapaxes(1, 2).reshape(s.shape), y, w, quantiles=(0.2, 0.7)
+        ),
+    ),
+    "members summed": (
+        *("squared", None, ""),
+        lambda s, y, w: jax.tree.map(lambda a: 2 * a, fn.squared_loss(s, y, w)),
+    ),
+}
+
+
+def found(mutation, monkeypatch):
+    case, where, attribute, mutant = mutation
+    loss_fn = CASES[case].loss_fn if where else mutant
+    if where:
+        monkeypatch.setattr(where, attribute, mutant)
+    return agrees(CASES[case], loss_fn)
+
+
+@pytest.mark.parametrize("name", SOUND_FORMULAS)
+def test_a_sound_formula_agrees_with_a_slow_loop(name, monkeypatch, x64):
+    assert found(SOUND_FORMULAS[name], monkeypatch)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_value_is_seen(name, monkeypatch, x64):
+    assert not found(WRONG[name], monkeypatch)
+
+
+def balanced(y):
+    """Whether all classes that occur count alike, and an example 1 on average."""
+    totals = np.bincount(y, fn.class_weights(y, "balanced")[y])
+    occurs = np.bincount(y) > 0
+    return np.allclose(totals[occurs], len(y) / occurs.sum(), rtol=1e-12)
+
+
+COUNTS = {
+    "sound": lambda y, c: np.where(count(y, c), len(y) / 3 / np.maximum(count(y, c), 1), 0),
+    "inverse": lambda y, c: 3 * count(y, c) / len(y),
+    "frequencies": lambda y, c: count(y, c) / len(y),
+    "all classes counted": lambda y, c: len(y) / c / np.maximum(count(y, c), 1),
+    "not divided by C": lambda y, c: len(y) / np.maximum(count(y, c), 1),
+    "roots": lambda y, c: np.sqrt(len(y) / 3 / np.maximum(count(y, c), 1)),
+}
+
+
+def count(y, num_classes):
+    return np.bincount(y, minlength=num_classes)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_weights_of_classes_that_do_not_balance_are_seen(name, monkeypatch):
+    y = np.array([0, 0, 0, 3, 3, 0, 3, 0, 1, 0])
+    assert balanced(y)
+    monkeypatch.setattr(weights, "_balanced", lambda y, c, sample_weight: COUNTS[name](y, c))
+    assert balanced(y) == (name == "sound")

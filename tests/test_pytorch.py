@@ -194,6 +194,84 @@ def test_losses(name, rng):
     same(dscores, scores.grad, atol=1e-12)
 
 
+def torch_pinball(scores, y):
+    """PyTorch has none: by its definition, with autodiff's gradient."""
+    d = y[:, :, None] - scores.reshape(BATCH, -1, 2)
+    quantiles = torch.tensor([0.1, 0.7], dtype=torch.float64)
+    return torch.maximum(quantiles * d, (quantiles - 1) * d)
+
+
+# Losses of outputs and theirs, of each element; the targets; how many scores for each.
+OF_OUTPUTS = {
+    # PyTorch has no half.
+    "squared": (
+        fn.squared_loss,
+        lambda scores, y: torch.nn.MSELoss(reduction="none")(scores, y) / 2,
+        lambda rng: rng.normal(size=(BATCH, 3)),
+        1,
+    ),
+    "absolute": (
+        fn.absolute_loss,
+        torch.nn.L1Loss(reduction="none"),
+        lambda rng: rng.normal(size=(BATCH, 3)),
+        1,
+    ),
+    "huber": (
+        partial(fn.huber_loss, delta=0.7),
+        torch.nn.HuberLoss(reduction="none", delta=0.7),
+        lambda rng: rng.normal(size=(BATCH, 3)),
+        1,
+    ),
+    "pinball": (
+        partial(fn.pinball_loss, quantiles=(0.1, 0.7)),
+        torch_pinball,
+        lambda rng: rng.normal(size=(BATCH, 3)),
+        2,
+    ),
+    "sigmoid": (
+        fn.sigmoid_loss,
+        torch.nn.BCEWithLogitsLoss(reduction="none"),
+        lambda rng: rng.integers(2, size=(BATCH, 3)).astype(float),
+        1,
+    ),
+    "poisson": (
+        fn.poisson_loss,
+        torch.nn.PoissonNLLLoss(reduction="none"),
+        lambda rng: rng.poisson(3, size=(BATCH, 3)).astype(float),
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", OF_OUTPUTS)
+def test_losses_of_outputs(name, weighted, rng):
+    loss_fn, torch_loss_fn, targets, of_each = OF_OUTPUTS[name]
+    y = targets(rng)
+    scores = tensor(2 * rng.normal(size=(BATCH, 3 * of_each))).requires_grad_()
+    rows = torch_loss_fn(scores, tensor(y)).reshape(BATCH, -1).mean(axis=1)
+    weights = rng.integers(4, size=BATCH) / 2 if weighted else None
+    torch_loss = rows.mean() if weights is None else (tensor(weights) * rows).sum() / weights.sum()
+    torch_loss.backward()
+
+    loss, dscores = loss_fn(jnp.asarray(scores.detach().numpy()), y, weights)
+    same(loss, torch_loss.item(), atol=1e-12)
+    same(dscores, scores.grad, atol=1e-12)
+
+
+def test_classes_with_weights(rng):
+    """PyTorch divides by the sum of the weights, too."""
+    y = rng.integers(CLASSES, size=BATCH)
+    weights = fn.class_weights(y, "balanced", num_classes=CLASSES)
+    scores = tensor(3 * rng.normal(size=(BATCH, CLASSES))).requires_grad_()
+    torch_loss = torch.nn.CrossEntropyLoss(weight=tensor(weights))(scores, tensor(y))
+    torch_loss.backward()
+
+    loss, dscores = fn.softmax_loss(jnp.asarray(scores.detach().numpy()), y, weights[y])
+    same(loss, torch_loss.item(), atol=1e-12)
+    same(dscores, scores.grad, atol=1e-12)
+
+
 OPTIMIZERS = {
     "sgd": (fn.sgd(0.03), partial(torch.optim.SGD, lr=0.03)),
     "sgd_momentum": (
