@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
+    from funcnet.activations import *
     from funcnet.augment import *
     from funcnet.checkpoint import *
     from funcnet.config import *
@@ -52,6 +53,13 @@ __version__ = "0.2.0"
 # The public names of each module, its __all__: a module, and JAX with it, is imported when one of
 # them is first used.
 _NAMES = {
+    "activations": """
+        affine_relu_backward affine_relu_forward gelu gelu_backward gelu_forward gelu_tanh_backward
+        gelu_tanh_forward leaky_relu leaky_relu_backward leaky_relu_forward mish mish_backward
+        mish_forward parametric parametric_backward parametric_forward prelu prelu_backward
+        prelu_forward relu relu_backward relu_forward selu selu_backward selu_forward tanh
+        tanh_backward tanh_forward
+    """,
     "augment": "cutout flips_and_shifts mixup random_flip random_resized_crop random_shift",
     "checkpoint": "load_model load_state save_model save_state",
     "nonfinite": "NonFiniteError Trouble",
@@ -64,11 +72,8 @@ _NAMES = {
     "gradcheck": "GradientCheck check_gradients numerical_gradient relative_error scaled_error",
     "layer": "Layer make_layer make_stateful_layer",
     "layers": """
-        affine_backward affine_forward affine_relu_backward affine_relu_forward batchnorm_backward
-        batchnorm_forward dropout_backward dropout_forward gelu_backward gelu_forward
-        gelu_tanh_backward gelu_tanh_forward layernorm_backward layernorm_forward
-        leaky_relu_backward leaky_relu_forward relu_backward relu_forward tanh_backward tanh_forward
-        with_custom_vjp
+        affine_backward affine_forward batchnorm_backward batchnorm_forward dropout_backward
+        dropout_forward layernorm_backward layernorm_forward with_custom_vjp
     """,
     "evaluation": "Evaluation MultilabelEvaluation RegressionEvaluation evaluate",
     "history": "History",
@@ -79,10 +84,7 @@ _NAMES = {
         accuracy balanced_accuracy confusion_matrix log_loss macro_f1 mae micro_f1 r2 recall rmse
     """,
     "model": "BestModel Model predict predict_proba predict_scores",
-    "net": """
-        affine batchnorm dropout gelu layernorm leaky_relu loss loss_and_grads mlp relu residual
-        serial tanh
-    """,
+    "net": "affine batchnorm dropout layernorm loss loss_and_grads mlp residual serial",
     "optim": """
         adagrad adam adamw averaged_params clip_by_global_norm global_norm lion muon nesterov
         rmsprop sgd sgd_momentum with_average

@@ -1,10 +1,13 @@
 """What a layer is, a triple of pure functions, and how one is made of a pair of array functions."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from funcnet import checks
 from funcnet.bind import bind
@@ -15,6 +18,8 @@ __all__ = ["Layer", "make_layer", "make_stateful_layer"]
 Shape = tuple[int, ...]
 Initial = tuple[Tree, Tree, Shape]  # params, state, out_shape
 Result = tuple[jax.Array, Any, Tree]  # out, cache, state
+Children = tuple[tuple[str, "Layer"], ...]  # of a layer made of layers: a name and a layer each
+Constructor = TypeVar("Constructor", bound=Callable[..., "Layer"])
 
 
 class Layer(NamedTuple):
@@ -170,3 +175,124 @@ def as_shape(in_shape: Sequence[int]) -> Shape:
     if not isinstance(in_shape, Iterable):
         raise TypeError(f"in_shape must be a shape, such as ({in_shape},), got {in_shape!r}")
     return tuple(checks.COUNT.check("every size in in_shape", size) for size in in_shape)
+
+
+def with_rates(layer: Layer, **rates: Any) -> Layer:
+    """A layer some of whose parameters learn faster or slower than the others under Adam.
+
+    A parameter p of rate r is held as q, with p = r q and at the start q = p / r. Adam moves q by
+    as much as it would move p, and p by r times that: so this is the layer with a learning rate r
+    times as large for p, exactly but for Adam's epsilon, and for weight decay, which shrinks q and
+    so p by the same share as without. What is stored, and what L2 regularisation sees, is q.
+
+    Args:
+      layer: the layer.
+      rates: for parameters of its own by name, numbers above 0, which may be traced; of a rate
+        of 1 the parameter is held as it is.
+    """
+    for name, rate in rates.items():
+        checks.POSITIVE.check(f"the rate of {name}", rate)
+    others = tuple((n, r) for n, r in rates.items() if not checks.concrete(r) or r != 1)
+    if not others:
+        return layer
+    functions = (_rated_init, _rated_forward, _rated_backward)
+    return Layer(layer.kind, *(bind(f, layer=layer, rates=others) for f in functions))
+
+
+def _rated_init(key: Any, in_shape: Sequence[int], *, layer: Layer, rates: Any) -> Initial:
+    params, state, out_shape = layer.init(key, in_shape)
+    held = {name: params[name] / jnp.asarray(rate, params[name].dtype) for name, rate in rates}
+    return params | held, state, out_shape
+
+
+def _rated_forward(
+    params: Tree,
+    state: Tree,
+    x: Any,
+    *,
+    key: Any = None,
+    train: bool = True,
+    layer: Layer,
+    rates: Any,
+) -> Result:
+    held = {name: jnp.asarray(params[name]) for name, _ in rates if name in params}
+    factors = {name: jnp.asarray(r, held[name].dtype) for name, r in rates if name in held}
+    inner = {**params, **{name: factors[name] * q for name, q in held.items()}}
+    out, cache, state = layer.forward(inner, state, x, key=key, train=train)
+    return out, Cache((cache, factors), structure_of(params)), state
+
+
+def _rated_backward(dout: Any, cache: Cache, *, layer: Layer, rates: Any) -> tuple[jax.Array, Tree]:
+    inner, factors = cache.arrays
+    dx, grads = layer.backward(dout, inner)
+    scaled = {name: factor * grads[name] for name, factor in factors.items()}
+    return dx, restructure(cache.structure, {**grads, **scaled})
+
+
+# Layers made of layers, and by name.
+
+
+def named_children(whose: str, children: Sequence[Layer]) -> Children:
+    """The layers by their kind and number from 1: affine1, relu1, affine2."""
+    counts: Counter[str] = Counter()
+    named = []
+    for child in children:
+        if not isinstance(child, Layer):
+            raise TypeError(f"{whose} takes layers, such as affine(100), got {child!r}")
+        counts[child.kind] += 1
+        named.append((f"{child.kind}{counts[child.kind]}", child))
+    return tuple(named)
+
+
+def split(key: Any, count: int) -> Any:
+    """A key for each of `count` layers, or None for each if there is none."""
+    return [None] * count if key is None else jax.random.split(key, count)
+
+
+def check_names(what: str, tree: Tree, children: Children) -> None:
+    """Raise unless the entries of params or of a state are all of layers that there are."""
+    for name in tree:
+        if name not in dict(children):
+            raise ValueError(checks.unknown(f"layer in {what}", name, dict(children)))
+
+
+def child_of(tree: Tree, name: str) -> Tree:
+    """The parameters or the state of a layer in those of all; none is an empty one."""
+    return tree[name] if name in tree else FrozenDict()
+
+
+def without_empty(children: Mapping[str, Tree]) -> FrozenDict:
+    """The parameters or states of the layers that have any."""
+    return FrozenDict({name: child for name, child in children.items() if child})
+
+
+@contextmanager
+def inside(name: str) -> Iterator[None]:
+    """Errors within it say in which layer they were raised."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        error.add_note(f"in layer {name}")
+        raise
+
+
+def enter(registry: dict[str, Callable[[], Layer]]) -> Callable[[Constructor], Constructor]:
+    """A decorator that enters a constructor in a registry by its name."""
+
+    def entered(constructor: Constructor) -> Constructor:
+        registry[constructor.__name__] = constructor
+        return constructor
+
+    return entered
+
+
+def as_layer(argument: str, value: Any, registry: Mapping[str, Callable[[], Layer]]) -> Layer:
+    """A layer, or the one of a name in a registry."""
+    if isinstance(value, Layer):
+        return value
+    if isinstance(value, str) and value in registry:
+        return registry[value]()
+    if value is None or isinstance(value, str):
+        raise ValueError(checks.unknown(argument, value, registry))
+    some = next(iter(registry))
+    raise TypeError(f"{argument} must be a layer, such as {some}(), or its name, got {value!r}")

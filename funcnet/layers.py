@@ -21,24 +21,12 @@ from funcnet.tree import Array, Backward, Forward, Tree, restructure, structure_
 __all__ = [
     "affine_backward",
     "affine_forward",
-    "affine_relu_backward",
-    "affine_relu_forward",
     "batchnorm_backward",
     "batchnorm_forward",
     "dropout_backward",
     "dropout_forward",
-    "gelu_backward",
-    "gelu_forward",
-    "gelu_tanh_backward",
-    "gelu_tanh_forward",
     "layernorm_backward",
     "layernorm_forward",
-    "leaky_relu_backward",
-    "leaky_relu_forward",
-    "relu_backward",
-    "relu_forward",
-    "tanh_backward",
-    "tanh_forward",
     "with_custom_vjp",
 ]
 
@@ -71,19 +59,7 @@ def affine_forward(
     Raises:
       ValueError: shapes do not fit. TypeError: dtypes do not.
     """
-    x, w, b = checks.array(x), jnp.asarray(w), jnp.asarray(b)
-    if x.ndim < 2:
-        raise ValueError(f"affine: x must be [N, ...], a batch of examples, got {list(x.shape)}")
-    if w.ndim != 2 or math.prod(x.shape[1:]) != w.shape[0]:
-        features = math.prod(x.shape[1:])
-        raise ValueError(
-            f"affine: w must be [D, M] with D = {features}, the size of one example of "
-            f"x {list(x.shape)}, got {list(w.shape)}"
-        )
-    if b.shape != w.shape[1:]:
-        raise ValueError(f"affine: b must be [M] = {list(w.shape[1:])}, got {list(b.shape)}")
-    x = _cast_integers(x, w.dtype)
-    _same_dtype("affine", x=x, w=w, b=b)
+    x, w, b = check_affine("affine", x, w, b)
     rows = x.reshape(x.shape[0], w.shape[0])  # [N, D]
     return matmul(rows, w, matmul_dtype) + b[None], (x, w, Static(matmul_dtype))
 
@@ -100,180 +76,10 @@ def affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, jax.
       dx [N, d1, ..., dk], dw [D, M], db [M].
     """
     x, w, matmul_dtype = cache
-    dout = _like_output("affine", dout, (x.shape[0], w.shape[1]), w.dtype)
+    dout = like_output("affine", dout, (x.shape[0], w.shape[1]), w.dtype)
     rows = x.reshape(x.shape[0], w.shape[0])  # [N, D]
     dx = matmul(dout, w.T, matmul_dtype.value).reshape(x.shape)
     return dx, matmul(rows.T, dout, matmul_dtype.value), dout.sum(axis=0)
-
-
-def relu_forward(x: Array) -> tuple[jax.Array, Any]:
-    """Rectified linear unit, `out = max(x, 0)` element by element; a NaN stays a NaN.
-
-    Args:
-      x: any shape.
-    Returns:
-      out, of the shape and dtype of x, and the cache for `relu_backward`.
-    """
-    x = checks.array(x)
-    # jnp.maximum would give autodiff a gradient of 0.5 at 0, where(x > 0, x, 0) swallow a NaN.
-    return jnp.where(x <= 0, jnp.zeros_like(x), x), x
-
-
-def relu_backward(dout: Array, cache: Any) -> jax.Array:
-    """Gradient of `relu_forward`: dout where x > 0, and 0 where x <= 0.
-
-    Args:
-      dout: the shape of x, the gradient of the loss with respect to `out`.
-      cache: what `relu_forward` returned.
-    Returns:
-      dx, of the shape of x.
-    """
-    x = cache
-    dout = _like_output("relu", dout, x.shape, x.dtype)
-    return jnp.where(x <= 0, jnp.zeros_like(dout), dout)
-
-
-def leaky_relu_forward(x: Array, negative_slope: Any = 0.01) -> tuple[jax.Array, Any]:
-    """Leaky rectified linear unit (Maas et al. 2013): x where x > 0, else `negative_slope * x`.
-
-    Args:
-      x: any shape, floating point.
-      negative_slope: a number, usually between 0 and 1; may be traced.
-    Returns:
-      out, of the shape and dtype of x, and the cache for `leaky_relu_backward`.
-    """
-    x = _floating("leaky_relu", x)
-    slope = jnp.asarray(negative_slope, x.dtype)
-    return jnp.where(x <= 0, slope * x, x), (x, slope)
-
-
-def leaky_relu_backward(dout: Array, cache: Any) -> jax.Array:
-    """Gradient of `leaky_relu_forward`: dout where x > 0, `negative_slope * dout` where x <= 0.
-
-    Args:
-      dout: the shape of x, the gradient of the loss with respect to `out`.
-      cache: what `leaky_relu_forward` returned.
-    Returns:
-      dx, of the shape of x.
-    """
-    x, slope = cache
-    dout = _like_output("leaky_relu", dout, x.shape, x.dtype)
-    return jnp.where(x <= 0, slope * dout, dout)
-
-
-def gelu_forward(x: Array) -> tuple[jax.Array, Any]:
-    """Gaussian error linear unit, exact (Hendrycks and Gimpel 2016, arXiv 1606.08415):
-
-        out = x Phi(x),   Phi(x) = (1 + erf(x / sqrt(2))) / 2
-
-    Args:
-      x: any shape, floating point.
-    Returns:
-      out, of the shape and dtype of x, and the cache for `gelu_backward`.
-    """
-    x = _floating("gelu", x)
-    wide = accumulator(x)
-    return (wide * _normal_cdf(wide)).astype(x.dtype), x
-
-
-def gelu_backward(dout: Array, cache: Any) -> jax.Array:
-    """Gradient of `gelu_forward`.
-
-        dx = dout (Phi(x) + x phi(x)),   phi(x) = exp(-x^2 / 2) / sqrt(2 pi)
-
-    Args:
-      dout: the shape of x, the gradient of the loss with respect to `out`.
-      cache: what `gelu_forward` returned.
-    Returns:
-      dx, of the shape of x.
-    """
-    x = cache
-    dout = _like_output("gelu", dout, x.shape, x.dtype)
-    wide = accumulator(x)
-    density = jnp.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
-    return (accumulator(dout) * (_normal_cdf(wide) + wide * density)).astype(x.dtype)
-
-
-def gelu_tanh_forward(x: Array) -> tuple[jax.Array, Any]:
-    """The approximation of GELU by tanh (Hendrycks and Gimpel 2016, section 2):
-
-        out = x (1 + tanh(u)) / 2,   u = sqrt(2 / pi) (x + 0.044715 x^3)
-
-    It is within 5e-4 of the exact one, and faster.
-
-    Args:
-      x: any shape, floating point.
-    Returns:
-      out, of the shape and dtype of x, and the cache for `gelu_tanh_backward`.
-    """
-    x = _floating("gelu_tanh", x)
-    wide = accumulator(x)
-    t = jnp.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3))
-    return (0.5 * wide * (1 + t)).astype(x.dtype), (x, t)
-
-
-def gelu_tanh_backward(dout: Array, cache: Any) -> jax.Array:
-    """Gradient of `gelu_tanh_forward`.
-
-        dx = dout ((1 + t) + x (1 - t^2) du) / 2,   t = tanh(u),
-        du = sqrt(2 / pi) (1 + 3 * 0.044715 x^2)
-
-    Args:
-      dout: the shape of x, the gradient of the loss with respect to `out`.
-      cache: what `gelu_tanh_forward` returned.
-    Returns:
-      dx, of the shape of x.
-    """
-    x, t = cache
-    dout = _like_output("gelu_tanh", dout, x.shape, x.dtype)
-    wide = accumulator(x)
-    du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * wide * wide)
-    slope = (1 - t * t) * wide
-    bend = jnp.where(slope == 0, 0, slope * du)  # du is infinite where |x| is huge and slope 0
-    return (accumulator(dout * 0.5) * ((1 + t) + bend)).astype(x.dtype)
-
-
-def tanh_forward(x: Array) -> tuple[jax.Array, Any]:
-    """Hyperbolic tangent, element by element.
-
-    Args:
-      x: any shape, floating point.
-    Returns:
-      out, of the shape and dtype of x, and the cache for `tanh_backward`.
-    """
-    out = jnp.tanh(_floating("tanh", x))
-    return out, out
-
-
-def tanh_backward(dout: Array, cache: Any) -> jax.Array:
-    """Gradient of `tanh_forward`: `dx = dout (1 - out^2)`.
-
-    Args:
-      dout: the shape of x, the gradient of the loss with respect to `out`.
-      cache: what `tanh_forward` returned.
-    Returns:
-      dx, of the shape of x.
-    """
-    out = cache
-    dout = _like_output("tanh", dout, out.shape, out.dtype)
-    return dout * (1 - out) * (1 + out)
-
-
-def affine_relu_forward(x: Array, w: Array, b: Array) -> tuple[jax.Array, Any]:
-    """`affine_forward`, then `relu_forward`: the same arguments and errors.
-
-    Returns:
-      out [N, M], and the cache for `affine_relu_backward`.
-    """
-    out, affine_cache = affine_forward(x, w, b)
-    out, relu_cache = relu_forward(out)
-    return out, (affine_cache, relu_cache)
-
-
-def affine_relu_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gradients of `affine_relu_forward`: dx, dw, db as `affine_backward` gives them."""
-    affine_cache, relu_cache = cache
-    return affine_backward(relu_backward(dout, relu_cache), affine_cache)
 
 
 def batchnorm_forward(
@@ -308,7 +114,7 @@ def batchnorm_forward(
       ValueError: shapes do not fit, or a batch of one example in training, whose variance is 0.
       TypeError: dtypes do not fit.
     """
-    x, gamma, beta = _check_norm("batchnorm", x, gamma, beta)
+    x, gamma, beta = check_features("batchnorm", x, gamma=gamma, beta=beta)
     _check_running(x, running, train)
     wide = accumulator(x)  # [N, D], float32 at least
     if train:
@@ -337,7 +143,7 @@ def batchnorm_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, j
       dx [N, d1, ..., dk], dgamma [d1, ..., dk], dbeta [d1, ..., dk].
     """
     xhat, std, gamma, train = cache
-    dout = accumulator(_like_output("batchnorm", dout, xhat.shape, gamma.dtype))
+    dout = accumulator(like_output("batchnorm", dout, xhat.shape, gamma.dtype))
     dxhat = dout * accumulator(gamma)[None]  # [N, D]
     if train.value:
         dxhat = dxhat - dxhat.mean(axis=0)[None] - xhat * (dxhat * xhat).mean(axis=0)[None]
@@ -364,7 +170,7 @@ def layernorm_forward(
     Raises:
       ValueError: shapes do not fit. TypeError: dtypes do not.
     """
-    x, gamma, beta = _check_norm("layernorm", x, gamma, beta)
+    x, gamma, beta = check_features("layernorm", x, gamma=gamma, beta=beta)
     wide, features = accumulator(x), tuple(range(1, x.ndim))  # [N, D], float32 at least
     mean = wide.mean(axis=features, keepdims=True)  # [N, 1]
     var = jnp.square(wide - mean).mean(axis=features, keepdims=True)  # [N, 1]
@@ -387,7 +193,7 @@ def layernorm_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, j
       dx [N, d1, ..., dk], dgamma [d1, ..., dk], dbeta [d1, ..., dk].
     """
     xhat, std, gamma = cache
-    dout = accumulator(_like_output("layernorm", dout, xhat.shape, gamma.dtype))
+    dout = accumulator(like_output("layernorm", dout, xhat.shape, gamma.dtype))
     features = tuple(range(1, xhat.ndim))
     dxhat = dout * accumulator(gamma)[None]  # [N, D]
     centred = dxhat - dxhat.mean(axis=features, keepdims=True)
@@ -413,7 +219,7 @@ def dropout_forward(x: Array, key: Any, keep_prob: Any, *, train: bool) -> tuple
     Raises:
       ValueError: keep_prob is out of range, or there is no key in training.
     """
-    x = _floating("dropout", x)
+    x = floating("dropout", x)
     KEEP_PROB.check("keep_prob", keep_prob)
     if not train:
         return x, (jnp.ones((), x.dtype), Static(x.shape))
@@ -438,7 +244,7 @@ def dropout_backward(dout: Array, cache: Any) -> jax.Array:
       dx, of the shape of x.
     """
     mask, shape = cache
-    dout = _like_output("dropout", dout, shape.value, mask.dtype)
+    dout = like_output("dropout", dout, shape.value, mask.dtype)
     return dout * mask
 
 
@@ -499,8 +305,24 @@ def matmul(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=a.dtype)
 
 
-def _normal_cdf(x: jax.Array) -> jax.Array:
-    return 0.5 * jax.lax.erfc(x * -math.sqrt(0.5))  # 1 + erf would cancel where x << 0
+def check_affine(
+    layer: str, x: Array, w: Array, b: Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """x [N, ...] as floating point, w [D, M] and b [M], if their shapes and dtypes fit."""
+    x, w, b = checks.array(x), jnp.asarray(w), jnp.asarray(b)
+    if x.ndim < 2:
+        raise ValueError(f"{layer}: x must be [N, ...], a batch of examples, got {list(x.shape)}")
+    if w.ndim != 2 or math.prod(x.shape[1:]) != w.shape[0]:
+        features = math.prod(x.shape[1:])
+        raise ValueError(
+            f"{layer}: w must be [D, M] with D = {features}, the size of one example of "
+            f"x {list(x.shape)}, got {list(w.shape)}"
+        )
+    if b.shape != w.shape[1:]:
+        raise ValueError(f"{layer}: b must be [M] = {list(w.shape[1:])}, got {list(b.shape)}")
+    x = cast_integers(x, w.dtype)
+    same_dtype(layer, x=x, w=w, b=b)
+    return x, w, b
 
 
 def _follow(running: Tree, batch: dict[str, jax.Array], momentum: Any) -> Tree:
@@ -515,21 +337,21 @@ def _follow(running: Tree, batch: dict[str, jax.Array], momentum: Any) -> Tree:
     return restructure(structure_of(running), moments)
 
 
-def _floating(layer: str, x: Array) -> jax.Array:
+def floating(layer: str, x: Array) -> jax.Array:
+    """x as a JAX array, if it is floating point."""
     x = jnp.asarray(x)
-    _same_dtype(layer, x=x)
+    same_dtype(layer, x=x)
     return x
 
 
-def _check_norm(
-    layer: str, x: Array, gamma: Array, beta: Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, gamma, beta = jnp.asarray(x), jnp.asarray(gamma), jnp.asarray(beta)
+def check_features(layer: str, x: Array, **params: Array) -> tuple[jax.Array, ...]:
+    """x [N, ...] and parameters of the shape of one example, if shapes and dtypes fit."""
+    x, named = jnp.asarray(x), {name: jnp.asarray(param) for name, param in params.items()}
     if x.ndim < 2:
         raise ValueError(f"{layer}: x must be [N, ...], a batch of examples, got {list(x.shape)}")
-    _same_dtype(layer, x=x, gamma=gamma, beta=beta)
-    _check_shapes(layer, x, gamma=gamma, beta=beta)
-    return x, gamma, beta
+    same_dtype(layer, x=x, **named)
+    _check_shapes(layer, x, **named)
+    return x, *named.values()
 
 
 def _check_running(x: jax.Array, running: Tree, train: bool) -> None:
@@ -552,13 +374,23 @@ def _check_shapes(layer: str, x: jax.Array, **arrays: jax.Array) -> None:
             )
 
 
-def _cast_integers(x: jax.Array, dtype: Any) -> jax.Array:
+def check_shape(layer: str, name: str, array: jax.Array, letters: str, shape: Any) -> None:
+    """Raise unless an array has a shape, which is called `letters`: "[D, M]"."""
+    if array.shape != tuple(shape):
+        raise ValueError(
+            f"{layer}: {name} must be {letters} = {list(shape)}, got {list(array.shape)}"
+        )
+
+
+def cast_integers(x: jax.Array, dtype: Any) -> jax.Array:
+    """x in a dtype if it holds integers, else as it is."""
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_:
         return x.astype(dtype)
     return x
 
 
-def _same_dtype(layer: str, **arrays: jax.Array) -> None:
+def same_dtype(layer: str, **arrays: jax.Array) -> None:
+    """Raise unless the arrays have one floating point dtype."""
     dtypes = {name: array.dtype for name, array in arrays.items()}
     if len(set(dtypes.values())) > 1 or not all(
         jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes.values()
@@ -567,7 +399,8 @@ def _same_dtype(layer: str, **arrays: jax.Array) -> None:
         raise TypeError(f"{layer}: arrays must have one floating point dtype, got {found}")
 
 
-def _like_output(layer: str, dout: Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+def like_output(layer: str, dout: Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """dout as a JAX array, if it has the shape and the dtype of the output."""
     dout = jnp.asarray(dout)
     if dout.shape != shape:
         raise ValueError(

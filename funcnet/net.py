@@ -5,45 +5,49 @@ pass of a network is a loop over its layers in reverse.
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from funcnet import checks, layers, transposed
+from funcnet.activations import ACTIVATIONS
 from funcnet.bind import bind
 from funcnet.layer import (
     Cache,
+    Children,
     Initial,
     Layer,
     Result,
     Shape,
+    as_layer,
     as_shape,
+    check_names,
+    child_of,
+    enter,
+    inside,
     make_layer,
     make_stateful_layer,
+    named_children,
+    split,
+    without_empty,
 )
 from funcnet.layers import add, common_dtype
 from funcnet.losses import is_zero, l2_penalty, softmax_loss, takes_weights
 from funcnet.transposed import Path, Transposed
-from funcnet.tree import FrozenDict, LossFn, Tree, restructure, structure_of
+from funcnet.tree import LossFn, Tree, restructure, structure_of
 
 __all__ = [
     "affine",
     "batchnorm",
     "dropout",
-    "gelu",
     "layernorm",
-    "leaky_relu",
     "loss",
     "loss_and_grads",
     "mlp",
-    "relu",
     "residual",
     "serial",
-    "tanh",
 ]
 
 SCALES = {  # of the initial weights, by name
@@ -54,21 +58,8 @@ DIM = checks.Count(at_most=2**31 - 1)  # of a layer
 WEIGHT_SCALE = checks.NON_NEGATIVE
 
 
-Children = tuple[tuple[str, Layer], ...]  # of a serial: a name and a layer each
-
-
-# Layers by name, for `mlp` and the command line: a constructor is entered where it is defined.
-ACTIVATIONS: dict[str, Callable[[], Layer]] = {}
+# Normalizations by name, for `mlp` and the command line, as `ACTIVATIONS` are.
 NORMALIZATIONS: dict[str, Callable[[], Layer]] = {}
-Constructor = TypeVar("Constructor", bound=Callable[..., Layer])
-
-
-def _enter(registry: dict[str, Callable[[], Layer]]) -> Callable[[Constructor], Constructor]:
-    def enter(constructor: Constructor) -> Constructor:
-        registry[constructor.__name__] = constructor
-        return constructor
-
-    return enter
 
 
 def affine(dim: int, *, weight_scale: Any = None, matmul_dtype: Any = None) -> Layer:
@@ -84,7 +75,7 @@ def affine(dim: int, *, weight_scale: Any = None, matmul_dtype: Any = None) -> L
         as for `affine_forward`; None is that of the parameters.
     """
     dim = DIM.check("dim", dim)
-    _check_scale(weight_scale)
+    check_scale(weight_scale)
     if matmul_dtype is not None:
         matmul_dtype = jnp.dtype(matmul_dtype)
         if not jnp.issubdtype(matmul_dtype, jnp.floating):
@@ -100,11 +91,24 @@ def affine(dim: int, *, weight_scale: Any = None, matmul_dtype: Any = None) -> L
 
 def _init_affine(key: Any, in_shape: Shape, *, dim: int, weight_scale: Any) -> Initial:
     checks.key(key)
-    fan_in = math.prod(in_shape)
+    w = initial_weights(key, (math.prod(in_shape), dim), weight_scale)
+    return {"w": w, "b": jnp.zeros(dim, w.dtype)}, {}, (dim,)
+
+
+def initial_weights(key: Any, shape: Shape, weight_scale: Any) -> jax.Array:
+    """Normal weights [..., D, M] of a standard deviation, or of that of a name in `SCALES`."""
     if isinstance(weight_scale, str) or weight_scale is None:
-        weight_scale = SCALES[weight_scale or "he"](fan_in, dim)
-    w = jax.random.normal(key, (fan_in, dim))
-    return {"w": jnp.asarray(weight_scale, w.dtype) * w, "b": jnp.zeros(dim, w.dtype)}, {}, (dim,)
+        weight_scale = SCALES[weight_scale or "he"](*shape[-2:])
+    w = jax.random.normal(key, shape)
+    return jnp.asarray(weight_scale, w.dtype) * w
+
+
+def check_scale(weight_scale: Any) -> None:
+    """Raise unless it is a standard deviation, the name of one, or None."""
+    if isinstance(weight_scale, str):
+        checks.choose("weight_scale", weight_scale, SCALES)
+    elif weight_scale is not None:
+        WEIGHT_SCALE.check("weight_scale", weight_scale)
 
 
 def _affine(x: Any, w: Any, b: Any, *, dim: int, matmul_dtype: Any) -> tuple[jax.Array, Any]:
@@ -122,41 +126,7 @@ def _affine_backward(dout: Any, cache: Any) -> tuple[jax.Array, Any, jax.Array]:
     return (transposed if is_transposed else layers).affine_backward(dout, cache)
 
 
-@_enter(ACTIVATIONS)
-def relu() -> Layer:
-    """Rectified linear unit, `out = max(x, 0)`, without parameters."""
-    return make_layer("relu", layers.relu_forward, layers.relu_backward)
-
-
-@_enter(ACTIVATIONS)
-def leaky_relu(negative_slope: Any = 0.01) -> Layer:
-    """Leaky rectified linear unit: `out = negative_slope * x` where x <= 0, else x."""
-    checks.FINITE.check("negative_slope", negative_slope)
-    forward = bind(layers.leaky_relu_forward, negative_slope=negative_slope)
-    return make_layer("leaky_relu", forward, layers.leaky_relu_backward)
-
-
-@_enter(ACTIVATIONS)
-def gelu(*, approximate: bool = False) -> Layer:
-    """Gaussian error linear unit, `out = x Phi(x)`; approximate is the formula with tanh."""
-    if approximate:
-        return make_layer("gelu", layers.gelu_tanh_forward, layers.gelu_tanh_backward)
-    return make_layer("gelu", layers.gelu_forward, layers.gelu_backward)
-
-
-@_enter(ACTIVATIONS)
-def gelu_tanh() -> Layer:
-    """`gelu(approximate=True)`, under a name of its own."""
-    return gelu(approximate=True)
-
-
-@_enter(ACTIVATIONS)
-def tanh() -> Layer:
-    """Hyperbolic tangent, without parameters."""
-    return make_layer("tanh", layers.tanh_forward, layers.tanh_backward)
-
-
-@_enter(NORMALIZATIONS)
+@enter(NORMALIZATIONS)
 def batchnorm(*, momentum: Any = 0.9, eps: Any = 1e-5) -> Layer:
     """Batch normalization, with parameters gamma and beta and state mean and var.
 
@@ -189,7 +159,7 @@ def _batchnorm(
     return layers.batchnorm_forward(x, gamma, beta, state, train=train, momentum=momentum, eps=eps)
 
 
-@_enter(NORMALIZATIONS)
+@enter(NORMALIZATIONS)
 def layernorm(*, eps: Any = 1e-5) -> Layer:
     """Layer normalization, with parameters gamma and beta; see `layernorm_forward`.
 
@@ -233,35 +203,28 @@ def serial(*children: Layer) -> Layer:
     `params` and `state` hold those of the children under their kind and number
     from 1, as in `params["affine2"]["w"]`; children without any are left out.
     """
-    counts: Counter[str] = Counter()
-    named = []
-    for child in children:
-        if not isinstance(child, Layer):
-            raise TypeError(f"serial takes layers, such as affine(100), got {child!r}")
-        counts[child.kind] += 1
-        named.append((f"{child.kind}{counts[child.kind]}", child))
+    pairs = named_children("serial", children)
     functions = (_serial_init, _serial_forward, _serial_backward)
-    pairs = tuple(named)
     return Layer("serial", *(bind(function, children=pairs) for function in functions))
 
 
 def _serial_init(key: Any, in_shape: Sequence[int], *, children: Children) -> Initial:
     checks.key(key)
     params, state, shape = {}, {}, as_shape(in_shape)
-    for (name, child), child_key in zip(children, _split(key, len(children)), strict=True):
+    for (name, child), child_key in zip(children, split(key, len(children)), strict=True):
         params[name], state[name], shape = child.init(child_key, shape)
-    return _without_empty(params), _without_empty(state), shape
+    return without_empty(params), without_empty(state), shape
 
 
 def _serial_forward(
     params: Tree, state: Tree, x: Any, *, key: Any = None, train: bool = True, children: Children
 ) -> Result:
-    _check_names("params", params, children)
-    _check_names("state", state, children)
+    check_names("params", params, children)
+    check_names("state", state, children)
     out, caches, new_state = x, [], {}
-    for (name, child), child_key in zip(children, _split(key, len(children)), strict=True):
-        child_params, child_state = _child(params, name), _child(state, name)
-        with _inside(name):
+    for (name, child), child_key in zip(children, split(key, len(children)), strict=True):
+        child_params, child_state = child_of(params, name), child_of(state, name)
+        with inside(name):
             out, cache, new_state[name] = child.forward(
                 child_params, child_state, out, key=child_key, train=train
             )
@@ -273,19 +236,9 @@ def _serial_forward(
 def _serial_backward(dout: Any, cache: Cache, *, children: Children) -> tuple[jax.Array, Tree]:
     grads = {}
     for (name, child), child_cache in zip(reversed(children), reversed(cache.arrays), strict=True):
-        with _inside(name):
+        with inside(name):
             dout, grads[name] = child.backward(dout, child_cache)
     return dout, restructure(cache.structure, grads)
-
-
-def _split(key: Any, count: int) -> Any:
-    return [None] * count if key is None else jax.random.split(key, count)
-
-
-def _check_names(what: str, tree: Tree, children: Children) -> None:
-    for name in tree:
-        if name not in dict(children):
-            raise ValueError(checks.unknown(f"layer in {what}", name, dict(children)))
 
 
 def residual(*children: Layer) -> Layer:
@@ -362,8 +315,8 @@ def mlp(
     options = {"weight_scale": weight_scale, "matmul_dtype": matmul_dtype}
     between = []
     if normalization is not None:
-        between += [_as_layer("normalization", normalization, NORMALIZATIONS)]
-    between += [_as_layer("activation", activation, ACTIVATIONS)]
+        between += [as_layer("normalization", normalization, NORMALIZATIONS)]
+    between += [as_layer("activation", activation, ACTIVATIONS)]
     if keep_prob is not None:
         between += [dropout(keep_prob)]
     children = []
@@ -375,17 +328,6 @@ def mlp(
         children += [affine(dim, **options), *between]
     num_classes = checks.COUNT.check("num_classes", num_classes)
     return serial(*children, affine(num_classes, **options))
-
-
-def _as_layer(argument: str, value: Any, registry: Mapping[str, Callable[[], Layer]]) -> Layer:
-    if isinstance(value, Layer):
-        return value
-    if isinstance(value, str) and value in registry:
-        return registry[value]()
-    if value is None or isinstance(value, str):
-        raise ValueError(checks.unknown(argument, value, registry))
-    some = next(iter(registry))
-    raise TypeError(f"{argument} must be a layer, such as {some}(), or its name, got {value!r}")
 
 
 def matrices(net: Layer) -> frozenset[Path]:
@@ -503,27 +445,3 @@ def as_input(x: Any, params: Tree) -> jax.Array:
     dtypes = {jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
     floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
     return jnp.asarray(x, common_dtype(*floating)) if floating else checks.array(x)
-
-
-def _check_scale(weight_scale: Any) -> None:
-    if isinstance(weight_scale, str):
-        checks.choose("weight_scale", weight_scale, SCALES)
-    elif weight_scale is not None:
-        WEIGHT_SCALE.check("weight_scale", weight_scale)
-
-
-def _child(tree: Tree, name: str) -> Tree:
-    return tree[name] if name in tree else FrozenDict()
-
-
-def _without_empty(children: dict[str, Tree]) -> FrozenDict:
-    return FrozenDict({name: child for name, child in children.items() if child})
-
-
-@contextmanager
-def _inside(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        error.add_note(f"in layer {name}")
-        raise

@@ -34,6 +34,7 @@ ROOT = Path(__file__).parent.parent
 # The tests that concern a module, those that fail first for it first.
 TESTS = {
     "layers": "layers strict net mutations inputs layer gradcheck house",
+    "activations": "layers strict net mutations layer gradcheck house",
     "batch": "losses regression weights mutations house",
     "losses": "losses regression weights strict net mutations metrics train house",
     "regression": "regression weights mutations house",

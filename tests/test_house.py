@@ -29,7 +29,7 @@ STOREYS = (
         "funcnet.metrics",
         "funcnet.own_metrics",
     ),
-    ("funcnet.transposed", "funcnet.loop"),
+    ("funcnet.activations", "funcnet.transposed", "funcnet.loop"),
     ("funcnet.net", "funcnet.optim"),
     ("funcnet.step",),
     ("funcnet.model", "funcnet.nonfinite", "funcnet.tensors"),

@@ -62,6 +62,11 @@ LAYERS = {
     "leaky_relu, other slope": lambda: fn.leaky_relu(0.2),
     "leaky_relu, slope of 1": lambda: fn.leaky_relu(1),
     "leaky_relu, slope of 1.0": lambda: fn.leaky_relu(1.0),
+    "prelu, other start": lambda: fn.prelu(0.5),
+    "parametric": lambda: fn.parametric("selu"),
+    "parametric, other activation": lambda: fn.parametric("mish"),
+    "parametric, an activation with parameters": lambda: fn.parametric(fn.prelu()),
+    "parametric, other rate": lambda: fn.parametric("selu", rate=0.1),
     "batchnorm, other eps": lambda: fn.batchnorm(eps=1e-3),
     "batchnorm, other momentum": lambda: fn.batchnorm(momentum=0.5),
     "layernorm, other eps": lambda: fn.layernorm(eps=1e-3),
@@ -109,6 +114,7 @@ def test_ways_to_write_the_same_arguments():
         (fn.affine(3, matmul_dtype=jnp.bfloat16), fn.affine(dim=3, matmul_dtype="bfloat16")),
         (fn.gelu(approximate=True), nets.ACTIVATIONS["gelu_tanh"]()),
         (fn.gelu(), fn.gelu(approximate=False)),
+        (fn.parametric("mish"), fn.parametric(fn.mish(), rate=1)),
     ]
     for a, b in same:
         assert a == b
@@ -188,6 +194,8 @@ ARRAYS = {
     "batchnorm": lambda v: fn.batchnorm(momentum=v),
     "layernorm": lambda v: fn.layernorm(eps=v),
     "dropout": lambda v: fn.dropout(v),
+    "prelu": lambda v: fn.prelu(v),
+    "parametric": lambda v: fn.parametric("selu", rate=v),
     "serial": lambda v: fn.serial(fn.relu(), fn.dropout(v)),
     "residual": lambda v: fn.residual(fn.dropout(v)),
     "mlp": lambda v: fn.mlp([4], 3, keep_prob=v),

@@ -14,7 +14,8 @@ from loss_cases import CASES, agrees
 from marks import slow_but
 
 import funcnet as fn
-from funcnet import batch, layers, weights
+from funcnet import activations, batch, layers, weights
+from funcnet import layer as layer_module
 from funcnet import net as nets
 from funcnet.losses import LOSSES
 
@@ -24,6 +25,7 @@ SIZE = 4  # N = D = H = C
 REG = 0.3
 KEEP_PROB = 0.6
 SLOPE = 0.3
+MODULES = [activations, layers]  # in which the passes of layers are
 
 # What stands between two affine layers.
 NETS = {
@@ -32,6 +34,10 @@ NETS = {
     "gelu": fn.gelu,
     "gelu_tanh": lambda: fn.gelu(approximate=True),
     "tanh": fn.tanh,
+    "selu": fn.selu,
+    "mish": fn.mish,
+    "prelu": fn.prelu,
+    "parametric": lambda: fn.parametric("tanh", rate=0.5),
     "batchnorm": fn.batchnorm,
     "layernorm": fn.layernorm,
     "dropout": lambda: fn.dropout(KEEP_PROB),
@@ -100,7 +106,9 @@ def affine(change):
 
 def backward(name, mutant, leaves="affine1/b", train=True):
     """The mutant in place of a layer's backward pass."""
-    return Mutation(layers, f"{name}_backward", mutant, leaves, net=name, train=train)
+    attribute = f"{name}_backward"
+    where = next(module for module in MODULES if hasattr(module, attribute))
+    return Mutation(where, attribute, mutant, leaves, net=name, train=train)
 
 
 def relu(mutant):
@@ -121,6 +129,32 @@ def gelu_tanh(derivative):
 
 def tanh(derivative):
     return backward("tanh", lambda dout, out: dout * derivative(out))
+
+
+def selu(slope):
+    """`slope(x)` in place of the derivative, the scale apart."""
+    scale = activations.SELU_SCALE
+    return backward("selu", lambda dout, x: scale * dout * slope(x, activations.SELU_ALPHA))
+
+
+def mish(derivative):
+    return backward("mish", lambda dout, x: dout * derivative(x, jnp.tanh(jnp.logaddexp(x, 0))))
+
+
+def prelu(change, leaves="prelu1/slope"):
+    """`change(dout, (x, slope), dx, dslope)`."""
+    return changed(activations, "prelu", change, leaves)
+
+
+def parametric(change, leaves="parametric1/a"):
+    """`change(dout, (x, y, a), dx, dy, da)`."""
+    return changed(activations, "parametric", change, leaves)
+
+
+def changed(module, name, change, leaves):
+    """A backward pass with `change(dout, cache, *its result)` as result."""
+    sound = getattr(module, f"{name}_backward")
+    return backward(name, lambda dout, cache: change(dout, cache, *sound(dout, cache)), leaves)
 
 
 def norm(name, change, leaves="affine1/w", train=True):
@@ -355,6 +389,34 @@ MUTATIONS = {
     "tanh: 1 - out": tanh(lambda out: 1 - out),
     "tanh: of out once more": tanh(lambda out: 1 - jnp.tanh(out) ** 2),
     "tanh: the sigmoid's derivative": tanh(lambda out: out * (1 - out)),
+    # SELU, Mish.
+    "selu without alpha": selu(lambda x, alpha: jnp.where(x <= 0, jnp.exp(x), 1)),
+    "selu: the output for its derivative": selu(
+        lambda x, alpha: jnp.where(x <= 0, alpha * jnp.expm1(x), 1)
+    ),
+    "selu: the slope of the right at exactly 0": selu(
+        lambda x, alpha: jnp.where(x < 0, alpha * jnp.exp(x), 1)
+    ),
+    "mish without x (1 - t^2) sigmoid": mish(lambda x, t: t),
+    "mish without the sigmoid": mish(lambda x, t: t + x * (1 - t * t)),
+    # PReLU and the parametric activation.
+    "prelu: slope on the wrong side": prelu(
+        lambda dout, c, dx, da: (jnp.where(c[0] <= 0, dout, c[1] * dout), da), FIRST
+    ),
+    "prelu: dslope over both sides": prelu(lambda dout, c, dx, da: (dx, (dout * c[0]).sum(axis=0))),
+    "prelu: dslope a mean": prelu(lambda dout, c, dx, da: (dx, da / len(dout))),
+    "parametric: da of y": parametric(
+        lambda dout, c, dx, dy, da: (dx, dy, (dout * c[1]).sum(axis=0))
+    ),
+    "parametric: dx as if a were 0": parametric(lambda dout, c, dx, dy, da: (dout, dy, da), FIRST),
+    "parametric: dy without a": parametric(lambda dout, c, dx, dy, da: (dx, dout, da), FIRST),
+    "a rate that is not in the gradient": Mutation(
+        layer_module,
+        "_rated_backward",
+        lambda dout, cache, *, layer, rates: layer.backward(dout, cache.arrays[0]),
+        "parametric1/a",
+        net="parametric",
+    ),
     # Batch normalization.
     "batchnorm without the mean term": batchnorm_dx(
         lambda d, xhat, std: (d - xhat * over_batch(d * xhat)) / std
@@ -550,7 +612,7 @@ def test_the_sound_net_passes(net, loss_fn, train):
     report = check(loss_fn, net=net, train=train)
     assert report.passed, str(report)
     # The exact zeros are there, or the mutants at 0 could not be seen.
-    if net in ("relu", "leaky_relu"):
+    if net in ("relu", "leaky_relu", "prelu"):
         assert sum(row.kinks for row in report.rows) > 0
 
 

@@ -443,6 +443,8 @@ def test_grads_have_the_tree_structure_of_params(kind, reg, rng, x64):
 ALONE = [
     fn.affine(3),
     *(make() for make in (*ACTIVATIONS.values(), *NORMALIZATIONS.values())),
+    fn.parametric("prelu"),
+    fn.parametric("selu", rate=0.1),
     fn.dropout(0.5),
     fn.serial(),
     fn.residual(fn.affine(3)),
@@ -756,7 +758,12 @@ def test_random_mlps_by_hand_and_by_autodiff(seed, x64):
         check_both(both(params, state, x, y, reg), params, (1e-12, 1e-5), where)
 
 
-BETWEEN = [*ACTIVATIONS.values(), partial(fn.leaky_relu, 0.4)]
+BETWEEN = [
+    *ACTIVATIONS.values(),
+    partial(fn.leaky_relu, 0.4),
+    partial(fn.parametric, "mish", rate=0.3),
+    partial(fn.parametric, "prelu"),
+]
 
 
 def random_layers(rng, shape, length, eps, levels=2):
@@ -934,7 +941,7 @@ BAD_NETS = {
         lambda: fn.mlp([5], 2, activation="leakyrelu"),
         ValueError,
         "unknown activation 'leakyrelu': did you mean 'leaky_relu'? "
-        "known: gelu, gelu_tanh, leaky_relu, relu, tanh",
+        "known: gelu, gelu_tanh, leaky_relu, mish, prelu, relu, selu, tanh",
     ),
     "activation None": (lambda: fn.mlp([5], 2, activation=None), ValueError, "activation None"),
     "keep 0": (lambda: fn.mlp([5], 2, keep_prob=0), ValueError, "keep_prob must be > 0 and <= 1"),
@@ -950,6 +957,17 @@ BAD_NETS = {
     "momentum": (lambda: fn.batchnorm(momentum=-0.1), ValueError, "momentum must be >= 0"),
     "batchnorm eps": (lambda: fn.batchnorm(eps=-1e-5), ValueError, "eps must be >= 0"),
     "layernorm eps": (lambda: fn.layernorm(eps="1e-5"), TypeError, "eps must be a number"),
+    "prelu": (lambda: fn.prelu("a"), TypeError, "initial must be a number"),
+    "parametric": (
+        lambda: fn.parametric("selo"),
+        ValueError,
+        "unknown activation 'selo': did you mean 'selu'?",
+    ),
+    "parametric rate": (
+        lambda: fn.parametric("selu", rate=0),
+        ValueError,
+        "the rate of a must be > 0, got 0",
+    ),
     "slope": (lambda: fn.leaky_relu(np.inf), ValueError, "negative_slope must be finite"),
     "integer products": (
         lambda: fn.affine(5, matmul_dtype="int8"),

@@ -13,7 +13,7 @@ import pytest
 from marks import slow_but
 
 import funcnet as fn
-from funcnet import gradcheck, layers, losses, net, tree
+from funcnet import activations, gradcheck, layers, losses, net, tree
 
 pytestmark = pytest.mark.usefixtures("strict", "x64", "unoptimized")
 
@@ -104,6 +104,11 @@ CALLS = {
     "gelu_tanh": (images, by_pair("gelu_tanh")),
     "gelu_tanh, judged": (images, judged("gelu_tanh")),
     "tanh": (images, by_pair("tanh")),
+    "selu": (images, by_pair("selu")),
+    "mish": (images, by_pair("mish")),
+    "mish, judged": (images, judged("mish")),
+    "prelu": (lambda dtype: norm(dtype)[:2], by_pair("prelu")),
+    "parametric": (lambda d: (*images(d), *images(d), draw((2, 3), d)), by_pair("parametric")),
     "batchnorm": (running_norm, by_pair("batchnorm", train=True, momentum=0.5)),
     "batchnorm evaluated": (running_norm, by_pair("batchnorm", train=False, eps=1e-3)),
     "layernorm": (norm, by_pair("layernorm")),
@@ -150,6 +155,7 @@ NETS = {
     **net.ACTIVATIONS,
     **net.NORMALIZATIONS,
     "leaky_relu": lambda: fn.leaky_relu(np.float64(0.2)),
+    "parametric": lambda: fn.parametric("prelu", rate=np.float64(0.1)),
     "batchnorm": lambda: fn.batchnorm(momentum=np.float64(0.9), eps=np.float64(1e-3)),
     "dropout": lambda: fn.dropout(0.7),
     "affine": lambda: fn.affine(6, weight_scale=np.float64(0.1)),
@@ -260,7 +266,7 @@ def test_numerical_gradients():
 
 
 def test_every_public_function_is_run():
-    core = {module.__name__ for module in (gradcheck, layers, losses, net, tree)}
+    core = {module.__name__ for module in (activations, gradcheck, layers, losses, net, tree)}
     public = [getattr(fn, name) for name in fn.__all__]
     names = {f.__name__ for f in public if inspect.isfunction(f) and f.__module__ in core}
     names = {name.removesuffix("_forward").removesuffix("_backward") for name in names}
