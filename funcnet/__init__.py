@@ -21,6 +21,7 @@ if _TYPE_CHECKING:
     from funcnet.config import *
     from funcnet.datasets import *
     from funcnet.defaults import *
+    from funcnet.embeddings import *
     from funcnet.evaluation import *
     from funcnet.gradcheck import *
     from funcnet.history import *
@@ -43,6 +44,7 @@ if _TYPE_CHECKING:
     from funcnet.sweeps.search import *
     from funcnet.sweeps.sweep import *
     from funcnet.sweeps.table import *
+    from funcnet.tabular import *
     from funcnet.targets import *
     from funcnet.train import *
     from funcnet.tree import *
@@ -69,6 +71,11 @@ _NAMES = {
         load_cifar10 load_dataset load_digits load_images load_table read_inputs
     """,
     "defaults": "complete_config",
+    "embeddings": """
+        column_affine column_affine_backward column_affine_forward pbld pbld_backward pbld_forward
+        periodic periodic_backward periodic_forward piecewise_linear piecewise_linear_backward
+        piecewise_linear_forward quantile_edges
+    """,
     "gradcheck": "GradientCheck check_gradients numerical_gradient relative_error scaled_error",
     "layer": "Layer make_layer make_stateful_layer",
     "layers": """
@@ -103,6 +110,11 @@ _NAMES = {
     "sweeps.search": "grid integers log_uniform member_key random_search uniform",
     "sweeps.sweep": "SweepResult sweep",
     "sweeps.table": "Member mean_over_seeds sweep_table",
+    "tabular": """
+        column_scale column_scale_backward column_scale_forward embed_categories
+        embed_categories_backward embed_categories_forward ntk_affine ntk_affine_backward
+        ntk_affine_forward on_columns
+    """,
     "targets": "Targets",
     "train": "FitResult fit",
     "tree": "FrozenDict freeze unfreeze",

@@ -35,6 +35,8 @@ ROOT = Path(__file__).parent.parent
 TESTS = {
     "layers": "layers strict net mutations inputs layer gradcheck house",
     "activations": "layers strict net mutations layer gradcheck house",
+    "embeddings": "layers tabular strict mutations layer house",
+    "tabular": "layers tabular strict mutations layer house",
     "batch": "losses regression weights mutations house",
     "losses": "losses regression weights strict net mutations metrics train house",
     "regression": "regression weights mutations house",

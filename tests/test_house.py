@@ -31,7 +31,7 @@ STOREYS = (
     ),
     ("funcnet.activations", "funcnet.transposed", "funcnet.loop"),
     ("funcnet.net", "funcnet.optim"),
-    ("funcnet.step",),
+    ("funcnet.step", "funcnet.embeddings", "funcnet.tabular"),
     ("funcnet.model", "funcnet.nonfinite", "funcnet.tensors"),
     ("funcnet.checkpoint",),
     ("funcnet.checkpoints",),

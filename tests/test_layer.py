@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 import funcnet as fn
 from funcnet import net as nets
@@ -48,6 +49,8 @@ def sine():
     return make_layer("sine", sine_forward, sine_backward)
 
 
+EDGES = np.array([[0, 1, 2], [-1, 0, 3], [0, 0, 1]])
+
 # Each is another layer than all the others, and is built anew at each call.
 LAYERS = {
     "affine": lambda: fn.affine(3),
@@ -67,6 +70,32 @@ LAYERS = {
     "parametric, other activation": lambda: fn.parametric("mish"),
     "parametric, an activation with parameters": lambda: fn.parametric(fn.prelu()),
     "parametric, other rate": lambda: fn.parametric("selu", rate=0.1),
+    "column_scale": fn.column_scale,
+    "column_scale, other rate": lambda: fn.column_scale(rate=6),
+    "ntk_affine": lambda: fn.ntk_affine(3),
+    "ntk_affine, other weights": lambda: fn.ntk_affine(3, weight_scale=0.5),
+    "ntk_affine, other biases": lambda: fn.ntk_affine(3, bias_scale=1.0),
+    "ntk_affine, other rate": lambda: fn.ntk_affine(3, bias_rate=0.1),
+    "column_affine": lambda: fn.column_affine(2, columns=3),
+    "column_affine, other columns": lambda: fn.column_affine(2, columns=1),
+    "periodic": lambda: fn.periodic(2, k=3),
+    "periodic, other frequencies": lambda: fn.periodic(2, k=3, sigma=1.0),
+    "periodic, without relu": lambda: fn.periodic(2, k=3, relu=False),
+    "periodic, other rate": lambda: fn.periodic(2, k=3, rate=0.1),
+    "pbld": lambda: fn.pbld(2, k=3),
+    "pbld, other size": lambda: fn.pbld(2, k=2),
+    "pbld, other rate": lambda: fn.pbld(2, k=3, rate=0.1),
+    "piecewise_linear": lambda: fn.piecewise_linear(EDGES),
+    "piecewise_linear, other edges": lambda: fn.piecewise_linear(EDGES + 1),
+    "piecewise_linear, edges of another shape": lambda: fn.piecewise_linear(EDGES[:, :2]),
+    "piecewise_linear, then affine": lambda: fn.piecewise_linear(EDGES, 2),
+    "embed_categories": lambda: fn.embed_categories([2, 1], 3),
+    "embed_categories, other groups": lambda: fn.embed_categories([1, 2], 3),
+    "on_columns": lambda: fn.on_columns([0, 2], fn.affine(3)),
+    "on_columns, other layer": lambda: fn.on_columns([0, 2], fn.relu()),
+    "on_columns, other order": lambda: fn.on_columns([2, 0], fn.affine(3)),
+    "on_columns, a slice": lambda: fn.on_columns(slice(1, None), fn.affine(3)),
+    "on_columns, another slice": lambda: fn.on_columns(slice(-1), fn.affine(3)),
     "batchnorm, other eps": lambda: fn.batchnorm(eps=1e-3),
     "batchnorm, other momentum": lambda: fn.batchnorm(momentum=0.5),
     "layernorm, other eps": lambda: fn.layernorm(eps=1e-3),
@@ -115,12 +144,15 @@ def test_ways_to_write_the_same_arguments():
         (fn.gelu(approximate=True), nets.ACTIVATIONS["gelu_tanh"]()),
         (fn.gelu(), fn.gelu(approximate=False)),
         (fn.parametric("mish"), fn.parametric(fn.mish(), rate=1)),
+        (fn.piecewise_linear(EDGES, 2), fn.piecewise_linear(EDGES.tolist(), dim=np.int8(2))),
+        (fn.embed_categories([2, 1], 3), fn.embed_categories((np.int64(2), 1), dim=3)),
+        (fn.on_columns([0, 2], fn.relu()), fn.on_columns(np.array([0, 2]), fn.relu())),
     ]
     for a, b in same:
         assert a == b
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", slow_but(LAYERS, *(name for name in LAYERS if "," not in name)))
 @pytest.mark.parametrize("copied", [lambda v: pickle.loads(pickle.dumps(v)), copy.deepcopy])
 def test_copies_are_equal_and_compute_the_same(name, copied, rng):
     layer = LAYERS[name]()
@@ -195,6 +227,13 @@ ARRAYS = {
     "layernorm": lambda v: fn.layernorm(eps=v),
     "dropout": lambda v: fn.dropout(v),
     "prelu": lambda v: fn.prelu(v),
+    "column_scale": lambda v: fn.column_scale(rate=v),
+    "ntk_affine": lambda v: fn.ntk_affine(3, bias_rate=v),
+    "ntk_affine, biases": lambda v: fn.ntk_affine(3, bias_scale=v),
+    "periodic": lambda v: fn.periodic(2, sigma=v),
+    "pbld": lambda v: fn.pbld(2, rate=v),
+    "embed_categories": lambda v: fn.embed_categories([3], 2, weight_scale=v),
+    "on_columns": lambda v: fn.on_columns([0], fn.dropout(v)),
     "parametric": lambda v: fn.parametric("selu", rate=v),
     "serial": lambda v: fn.serial(fn.relu(), fn.dropout(v)),
     "residual": lambda v: fn.residual(fn.dropout(v)),

@@ -47,6 +47,49 @@ def mish(x):
     return x * np.tanh(np.log1p(np.exp(x)))
 
 
+def np_columns(x, w, b):
+    return flat(np.einsum("ndb,dbm->ndm", x.reshape(len(x), *w.shape[:2]), w) + b)
+
+
+def np_periodic(x, c, w, b):
+    v = 2 * np.pi * (x[..., None] * c)
+    return np_columns(np.concatenate([np.cos(v), np.sin(v)], axis=-1), w, b)
+
+
+def np_pbld(x, c, phase, w, b):
+    waves = np_columns(np.cos(2 * np.pi * (x[..., None] * c) + phase), w, b)
+    mapped = waves.reshape(*x.shape, w.shape[2])
+    return flat(np.concatenate([x[..., None], mapped], axis=-1))
+
+
+def bin_edges(columns):
+    """Columns of several kinds: two edges are equal, at the start, in the middle, or at the end."""
+    kinds = [[-1, 0, 1.5, 2], [0, 0, 1, 2], [0, 0.7, 0.7, 2], [-1, 0, 3, 3], [0.1, 0.1, 0.1, 0.1]]
+    return np.array([kinds[i % len(kinds)] for i in range(columns)])
+
+
+def piecewise_linear(x):
+    return fn.piecewise_linear_forward(x, bin_edges(x.shape[1]))
+
+
+def np_piecewise_linear(x):
+    """Number by number."""
+    out = np.zeros((*x.shape, 3))
+    for (n, d), value in np.ndenumerate(x):
+        edges = bin_edges(x.shape[1])[d]
+        real = [t for t in range(3) if edges[t + 1] > edges[t]]
+        for t in real:
+            share = (value - edges[t]) / (edges[t + 1] - edges[t])
+            share = share if t == real[0] else max(share, 0)
+            out[n, d, t] = share if t == real[-1] else min(share, 1)
+    return flat(out)
+
+
+def np_embed_categories(x, w):
+    groups = zip(np.split(x, [2, 5], axis=1), np.split(w, [2, 5]), strict=True)
+    return np.concatenate([part @ matrix for part, matrix in groups], axis=1)
+
+
 def statistics(shape, dtype="float32"):
     """Running statistics of some training: other means than 0, other variances than 1."""
     size = math.prod(shape)
@@ -152,6 +195,45 @@ LAYERS = {
         fn.parametric_backward,
         lambda x, y, a: x + a * (y - x),
         (((4, 5), (4, 5), (5,)), ((3, 2, 4), (3, 2, 4), (2, 4))),
+    ),
+    "column_scale": Row(
+        fn.column_scale_forward,
+        fn.column_scale_backward,
+        lambda x, s: x * s,
+        (((4, 5), (5,)), ((3, 2, 4), (2, 4))),
+    ),
+    "ntk_affine": Row(
+        fn.ntk_affine_forward,
+        fn.ntk_affine_backward,
+        lambda x, w, b: flat(x) @ w / np.sqrt(len(w)) + b,
+        AFFINE_SHAPES[:2],
+    ),
+    "column_affine": Row(
+        fn.column_affine_forward,
+        fn.column_affine_backward,
+        np_columns,
+        (((4, 6), (3, 2, 5), (3, 5)), ((3, 4), (2, 2, 1), (2, 1))),
+    ),
+    "periodic": Row(
+        fn.periodic_forward,
+        fn.periodic_backward,
+        np_periodic,
+        (((4, 3), (3, 2), (3, 4, 5), (3, 5)), ((3, 2), (2, 1), (2, 2, 3), (2, 3))),
+    ),
+    "pbld": Row(
+        fn.pbld_forward,
+        fn.pbld_backward,
+        np_pbld,
+        (((4, 3), (3, 2), (3, 2), (3, 2, 5), (3, 5)), ((3, 2), (2, 3), (2, 3), (2, 3, 1), (2, 1))),
+    ),
+    "piecewise_linear": Row(
+        piecewise_linear, fn.piecewise_linear_backward, np_piecewise_linear, (((9, 5),), ((4, 3),))
+    ),
+    "embed_categories": Row(
+        partial(fn.embed_categories_forward, sizes=(2, 3, 1)),
+        fn.embed_categories_backward,
+        np_embed_categories,
+        (((4, 6), (6, 5)), ((3, 6), (6, 2))),
     ),
     "batchnorm": Row(
         partial(batchnorm, train=True), fn.batchnorm_backward, np_batchnorm, NORM_SHAPES

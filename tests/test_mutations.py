@@ -14,18 +14,20 @@ from loss_cases import CASES, agrees
 from marks import slow_but
 
 import funcnet as fn
-from funcnet import activations, batch, layers, weights
+from funcnet import activations, batch, embeddings, layers, tabular, weights
 from funcnet import layer as layer_module
 from funcnet import net as nets
 from funcnet.losses import LOSSES
 
 pytestmark = pytest.mark.usefixtures("eager")
 
+FIRST = "affine1/b"
 SIZE = 4  # N = D = H = C
 REG = 0.3
 KEEP_PROB = 0.6
 SLOPE = 0.3
-MODULES = [activations, layers]  # in which the passes of layers are
+EDGES = np.array([[-1, 0.1, 1], [-2, 0.5, 1], [0, 0, 1], [-0.3, -0.2, 1]])
+MODULES = [activations, embeddings, layers, tabular]  # in which the passes of layers are
 
 # What stands between two affine layers.
 NETS = {
@@ -38,6 +40,14 @@ NETS = {
     "mish": fn.mish,
     "prelu": fn.prelu,
     "parametric": lambda: fn.parametric("tanh", rate=0.5),
+    "column_scale": fn.column_scale,
+    "ntk_affine": lambda: fn.ntk_affine(SIZE, bias_rate=0.5),
+    "column_affine": lambda: fn.column_affine(2, columns=2),
+    "periodic": lambda: fn.periodic(2, k=1, rate=0.5),
+    "pbld": lambda: fn.pbld(3, k=2),
+    "piecewise_linear": lambda: fn.piecewise_linear(EDGES),
+    "embed_categories": lambda: fn.embed_categories([2, 2], 2),
+    "on_columns": lambda: fn.on_columns([2, 0], fn.affine(2)),
     "batchnorm": fn.batchnorm,
     "layernorm": fn.layernorm,
     "dropout": lambda: fn.dropout(KEEP_PROB),
@@ -154,7 +164,12 @@ def parametric(change, leaves="parametric1/a"):
 def changed(module, name, change, leaves):
     """A backward pass with `change(dout, cache, *its result)` as result."""
     sound = getattr(module, f"{name}_backward")
-    return backward(name, lambda dout, cache: change(dout, cache, *sound(dout, cache)), leaves)
+
+    def mutant(dout, cache):
+        grads = sound(dout, cache)
+        return change(dout, cache, *(grads if isinstance(grads, tuple) else (grads,)))
+
+    return backward(name, mutant, leaves)
 
 
 def norm(name, change, leaves="affine1/w", train=True):
@@ -208,6 +223,27 @@ def layernorm_dx(dx):
 
 def dropout(change, train=True):
     return backward("dropout", lambda dout, cache: change(dout, cache[0]), train=train)
+
+
+def minus_outer():
+    sound = embeddings._outer_backward
+    return lambda dv, x, c: sound(-dv, x, c)
+
+
+def pbld_swapped():
+    sound = embeddings.pbld_backward
+    return backward("pbld", lambda dout, c: sound(dout, (*c[:3], c[4], c[3])), "pbld1/w")
+
+
+def on_columns(change):
+    """`change(dx)` in place of dx."""
+    sound = tabular._on_columns_backward
+
+    def mutant(dout, cache, **options):
+        dx, grads = sound(dout, cache, **options)
+        return change(dx), grads
+
+    return Mutation(tabular, "_on_columns_backward", mutant, FIRST, net="on_columns")
 
 
 def residual(change):
@@ -327,7 +363,6 @@ def other_mask(dout):
     return dout * jax.random.bernoulli(jax.random.key(6), KEEP_PROB, dout.shape) / KEEP_PROB
 
 
-FIRST = "affine1/b"
 ROOT = np.sqrt(2 / np.pi)
 MUTATIONS = {
     # Affine.
@@ -416,6 +451,81 @@ MUTATIONS = {
         lambda dout, cache, *, layer, rates: layer.backward(dout, cache.arrays[0]),
         "parametric1/a",
         net="parametric",
+    ),
+    # What nets for tables have.
+    "column_scale: ds a mean": changed(
+        tabular, "column_scale", lambda dout, c, dx, ds: (dx, ds / len(dout)), "column_scale1/s"
+    ),
+    "column_scale: dx without s": changed(
+        tabular, "column_scale", lambda dout, c, dx, ds: (dout, ds), FIRST
+    ),
+    "ntk_affine: dw as of an affine layer": changed(
+        tabular, "ntk_affine", lambda dout, c, dx, dw, db: (dx, 2 * dw, db), "ntk_affine1/w"
+    ),
+    "ntk_affine: db divided, too": changed(
+        tabular, "ntk_affine", lambda dout, c, dx, dw, db: (dx, dw, db / 2), "ntk_affine1/b"
+    ),
+    "column_affine: the columns of dx swapped": changed(
+        embeddings, "column_affine", lambda dout, c, dx, dw, db: (dx[:, ::-1], dw, db), FIRST
+    ),
+    "column_affine: dw transposed": changed(
+        embeddings,
+        "column_affine",
+        lambda dout, c, dx, dw, db: (dx, dw.swapaxes(1, 2), db),
+        "column_affine1/w",
+    ),
+    "periodic: 2 pi missing in dc": changed(
+        embeddings,
+        "periodic",
+        lambda dout, c, dx, dc, dw, db: (dx, dc / (2 * np.pi), dw, db),
+        "periodic1/c",
+    ),
+    "periodic: the sign of the waves' derivative": Mutation(
+        embeddings, "_outer_backward", minus_outer(), "periodic1/c", net="periodic"
+    ),
+    "periodic: the relu left out": Mutation(
+        embeddings,
+        "_plr_backward",
+        lambda dout, cache: embeddings.periodic_backward(dout, cache[0]),
+        "periodic1/w",
+        net="periodic",
+    ),
+    "pbld: dx without that of the number itself": changed(
+        embeddings,
+        "pbld",
+        lambda dout, c, dx, *grads: (dx - dout.reshape(*dx.shape, -1)[..., 0], *grads),
+        FIRST,
+    ),
+    "pbld: 2 pi in the gradient of the phase": changed(
+        embeddings,
+        "pbld",
+        lambda dout, c, dx, dc, dphase, dw, db: (dx, dc, 2 * np.pi * dphase, dw, db),
+        "pbld1/phase",
+    ),
+    "pbld: sine and cosine swapped": pbld_swapped(),
+    "piecewise_linear: the slope of all bins": backward(
+        "piecewise_linear",
+        lambda dout, c: (dout.reshape(SIZE, SIZE, 2) * embeddings._in_bins(*c)[1]).sum(axis=-1),
+        FIRST,
+    ),
+    "piecewise_linear: the ends closed": changed(
+        embeddings,
+        "piecewise_linear",
+        lambda dout, c, dx: jnp.where((c[0] < c[1][:, 0]) | (c[0] > c[1][:, -1]), 0, dx),
+        FIRST,
+    ),
+    "embed_categories: the groups of dw swapped": changed(
+        tabular,
+        "embed_categories",
+        lambda dout, c, dx, dw: (dx, jnp.roll(dw, 2, axis=0)),
+        "embed_categories1/w",
+    ),
+    "embed_categories: dx of the other group": changed(
+        tabular, "embed_categories", lambda dout, c, dx, dw: (jnp.roll(dx, 2, axis=1), dw), FIRST
+    ),
+    "on_columns: dx in the order of the output": on_columns(lambda dx: dx[:, [2, 0, 1, 3]]),
+    "on_columns: the other columns left out": on_columns(
+        lambda dx: dx.at[:, jnp.array([1, 3])].set(0)
     ),
     # Batch normalization.
     "batchnorm without the mean term": batchnorm_dx(

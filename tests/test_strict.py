@@ -13,11 +13,12 @@ import pytest
 from marks import slow_but
 
 import funcnet as fn
-from funcnet import activations, gradcheck, layers, losses, net, tree
+from funcnet import activations, embeddings, gradcheck, layers, losses, net, tabular, tree
 
 pytestmark = pytest.mark.usefixtures("strict", "x64", "unoptimized")
 
 key = jax.random.key(231)
+MODULES = activations, embeddings, gradcheck, layers, losses, net, tabular, tree
 DTYPES = ["bfloat16", "float32", "float64"]
 
 
@@ -71,6 +72,14 @@ def running_norm(dtype):
     return *norm(dtype), fn.freeze(moments)
 
 
+def inputs(*shapes):
+    """Arrays of these shapes, a function of the dtype."""
+    return lambda dtype: tuple(draw(shape, dtype) for shape in shapes)
+
+
+EDGES = np.array([[-1, 0, 1.5, 2], [0, 0, 1, 2], [0, 0.7, 0.7, 2]])
+
+
 def scores(dtype):
     return (draw((4, 3), dtype),)
 
@@ -109,6 +118,19 @@ CALLS = {
     "mish, judged": (images, judged("mish")),
     "prelu": (lambda dtype: norm(dtype)[:2], by_pair("prelu")),
     "parametric": (lambda d: (*images(d), *images(d), draw((2, 3), d)), by_pair("parametric")),
+    "column_scale": (lambda dtype: norm(dtype)[:2], by_pair("column_scale")),
+    "ntk_affine": (affine, by_pair("ntk_affine")),
+    "column_affine": (inputs((4, 6), (3, 2, 5), (3, 5)), by_pair("column_affine")),
+    "periodic": (inputs((4, 3), (3, 2), (3, 4, 5), (3, 5)), by_pair("periodic")),
+    "periodic, judged": (inputs((4, 3), (3, 2), (3, 4, 5), (3, 5)), judged("periodic")),
+    "pbld": (inputs((4, 3), (3, 2), (3, 2), (3, 2, 5), (3, 5)), by_pair("pbld")),
+    "piecewise_linear": (inputs((4, 3)), by_pair("piecewise_linear", EDGES)),
+    "piecewise_linear, traced": (
+        lambda dtype: (*inputs((4, 3))(dtype), EDGES.astype("f")),
+        by_pair("piecewise_linear"),
+    ),
+    "embed_categories": (inputs((4, 6), (6, 5)), by_pair("embed_categories", sizes=(2, 3, 1))),
+    "quantile_edges": (lambda dtype: (), lambda: jnp.asarray(fn.quantile_edges(EDGES, 2))),
     "batchnorm": (running_norm, by_pair("batchnorm", train=True, momentum=0.5)),
     "batchnorm evaluated": (running_norm, by_pair("batchnorm", train=False, eps=1e-3)),
     "layernorm": (norm, by_pair("layernorm")),
@@ -156,6 +178,14 @@ NETS = {
     **net.NORMALIZATIONS,
     "leaky_relu": lambda: fn.leaky_relu(np.float64(0.2)),
     "parametric": lambda: fn.parametric("prelu", rate=np.float64(0.1)),
+    "column_scale": lambda: fn.column_scale(rate=np.float64(6)),
+    "ntk_affine": lambda: fn.ntk_affine(6, bias_scale=np.float64(0.1), bias_rate=np.float64(0.1)),
+    "column_affine": lambda: fn.column_affine(2, columns=3),
+    "periodic": lambda: fn.periodic(2, k=3, sigma=np.float64(0.1)),
+    "pbld": lambda: fn.pbld(2, k=3, sigma=np.float64(0.1), rate=np.float64(0.1)),
+    "piecewise_linear": lambda: fn.piecewise_linear(np.tile(EDGES, (2, 1)), 2),
+    "embed_categories": lambda: fn.embed_categories([2, 4], 2, weight_scale=np.float64(0.1)),
+    "on_columns": lambda: fn.on_columns([4, 1], fn.serial(fn.affine(3), fn.batchnorm())),
     "batchnorm": lambda: fn.batchnorm(momentum=np.float64(0.9), eps=np.float64(1e-3)),
     "dropout": lambda: fn.dropout(0.7),
     "affine": lambda: fn.affine(6, weight_scale=np.float64(0.1)),
@@ -266,7 +296,7 @@ def test_numerical_gradients():
 
 
 def test_every_public_function_is_run():
-    core = {module.__name__ for module in (activations, gradcheck, layers, losses, net, tree)}
+    core = {module.__name__ for module in MODULES}
     public = [getattr(fn, name) for name in fn.__all__]
     names = {f.__name__ for f in public if inspect.isfunction(f) and f.__module__ in core}
     names = {name.removesuffix("_forward").removesuffix("_backward") for name in names}

@@ -1,0 +1,532 @@
+"""Embeddings of the numbers in a table: what a layer makes of each column by itself.
+
+They take [N, D], D columns, and give [N, D * dim], dim features of each. Each layer has its passes,
+as functions of arrays, beside it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet import checks, layers
+from funcnet.activations import relu_backward, relu_forward
+from funcnet.bind import bind
+from funcnet.layer import Initial, Layer, Shape, make_layer, with_rates
+from funcnet.net import DIM
+from funcnet.tree import Array
+
+__all__ = [
+    "column_affine",
+    "column_affine_backward",
+    "column_affine_forward",
+    "pbld",
+    "pbld_backward",
+    "pbld_forward",
+    "periodic",
+    "periodic_backward",
+    "periodic_forward",
+    "piecewise_linear",
+    "piecewise_linear_backward",
+    "piecewise_linear_forward",
+    "quantile_edges",
+]
+
+
+def column_affine_forward(x: Array, w: Array, b: Array) -> tuple[jax.Array, Any]:
+    """An affine map for each column, of its part of the features: `out_d = x_d w_d + b_d`.
+
+    Args:
+      x: [N, D * B] floating point: B features of the first column, B of the second, ...
+      w: [D, B, M], the dtype of x.
+      b: [D, M], the dtype of x.
+    Returns:
+      out [N, D * M], and the cache for `column_affine_backward`.
+    Raises:
+      ValueError: shapes do not fit. TypeError: dtypes do not.
+    """
+    x, w, b = jnp.asarray(x), jnp.asarray(w), jnp.asarray(b)
+    _check_columns("column_affine", w, b)
+    columns, size, _ = w.shape
+    if x.ndim != 2 or x.shape[1] != columns * size:
+        raise ValueError(
+            f"column_affine: x must be [N, {columns} * {size}], for w {list(w.shape)}, "
+            f"got {list(x.shape)}"
+        )
+    layers.same_dtype("column_affine", x=x, w=w, b=b)
+    features = x.reshape(-1, columns, size)  # [N, D, B]
+    return _flat(_by_column(features, w) + b[None]), (features, w)
+
+
+def column_affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gradients of `column_affine_forward`, column by column those of an affine map:
+
+        dx_d = dout_d w_d^T,   dw_d = x_d^T dout_d,   db_d = sum of dout_d over the batch
+
+    Args:
+      dout: [N, D * M], the gradient of the loss with respect to `out`.
+      cache: what `column_affine_forward` returned.
+    Returns:
+      dx [N, D * B], dw [D, B, M], db [D, M].
+    """
+    features, w = cache
+    columns = _columns_of("column_affine", dout, features.shape[0], w, w.dtype)  # [N, D, M]
+    dfeatures, dw, db = _by_column_backward(columns, features, w)
+    return _flat(dfeatures), dw, db
+
+
+def column_affine(dim: int, *, columns: int) -> Layer:
+    """An affine map for each column, [N, D * B] to [N, D * dim], with parameters w [D, B, dim]
+    and b [D, dim]; see `column_affine_forward`.
+
+    Weights and biases start uniform between -1 / sqrt(B) and 1 / sqrt(B), as in the
+    implementation of the embeddings that end in it (Gorishniy et al. 2022, arXiv 2203.05556).
+
+    Args:
+      dim: the number of outputs of each column.
+      columns: D, the number of columns.
+    """
+    dim, columns = DIM.check("dim", dim), checks.COUNT.check("columns", columns)
+    return make_layer(
+        "column_affine",
+        column_affine_forward,
+        column_affine_backward,
+        bind(_init_column_affine, dim=dim, columns=columns),
+        names=("w", "b"),
+    )
+
+
+def _init_column_affine(key: Any, in_shape: Shape, *, dim: int, columns: int) -> Initial:
+    if len(in_shape) != 1 or in_shape[0] % columns:
+        raise ValueError(
+            f"column_affine: in_shape must be (D * B,) with D = {columns} columns, "
+            f"got {list(in_shape)}"
+        )
+    params = _uniform_columns(key, columns, in_shape[0] // columns, dim)
+    return params, {}, (columns * dim,)
+
+
+def _uniform_columns(key: Any, columns: int, size: int, dim: int) -> dict[str, jax.Array]:
+    """Initial w [D, B, M] and b [D, M], uniform between -1 / sqrt(B) and 1 / sqrt(B)."""
+    w_key, b_key = jax.random.split(checks.key(key))
+    bound = 1 / math.sqrt(size)
+    w = jax.random.uniform(w_key, (columns, size, dim), minval=-bound, maxval=bound)
+    return {"w": w, "b": jax.random.uniform(b_key, (columns, dim), minval=-bound, maxval=bound)}
+
+
+def _by_column(features: jax.Array, w: jax.Array) -> jax.Array:
+    """[N, D, B] times [D, B, M] for each column: [N, D, M]."""
+    return jnp.einsum("ndb,dbm->ndm", features, w)
+
+
+def _by_column_backward(
+    dout: jax.Array, features: jax.Array, w: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gradients of the features [N, D, B], of w [D, B, M], and of a bias [D, M]."""
+    dw = jnp.einsum("ndb,ndm->dbm", features, dout)
+    return jnp.einsum("ndm,dbm->ndb", dout, w), dw, dout.sum(axis=0)
+
+
+def _columns_of(layer: str, dout: Array, rows: int, w: jax.Array, dtype: Any) -> jax.Array:
+    """dout [N, D * M] as [N, D, M]."""
+    columns, _, dim = w.shape
+    dout = layers.like_output(layer, dout, (rows, columns * dim), dtype)
+    return dout.reshape(rows, columns, dim)
+
+
+def _flat(columns: jax.Array) -> jax.Array:
+    """[N, D, M] as [N, D * M]."""
+    return columns.reshape(columns.shape[0], -1)
+
+
+def _check_columns(layer: str, w: jax.Array, b: jax.Array) -> None:
+    if w.ndim != 3:
+        raise ValueError(f"{layer}: w must be [D, B, M], got {list(w.shape)}")
+    layers.check_shape(layer, "b", b, "[D, M]", (w.shape[0], w.shape[2]))
+
+
+def periodic_forward(x: Array, c: Array, w: Array, b: Array) -> tuple[jax.Array, Any]:
+    """Periodic embeddings of numbers (Gorishniy et al. 2022, arXiv 2203.05556, section 3.3), a
+    linear map of waves of learned frequencies c for each column:
+
+        out_d = [cos(v), sin(v)] w_d + b_d,   v = 2 pi c_d x_d
+
+    Args:
+      x: [N, D] floating point.
+      c: [D, k], the dtype of x.
+      w: [D, 2 k, M], the dtype of x.
+      b: [D, M], the dtype of x.
+    Returns:
+      out [N, D * M], and the cache for `periodic_backward`.
+    Raises:
+      ValueError: shapes do not fit. TypeError: dtypes do not.
+    """
+    x, c, w, b = _check_waves("periodic", x, c, w, b, features=2)
+    v = 2 * math.pi * _outer(x, c)  # [N, D, k], float32 at least
+    waves = jnp.concatenate([jnp.cos(v), jnp.sin(v)], axis=-1)  # [N, D, 2 k]
+    wide_w, wide_b = layers.accumulator(w), layers.accumulator(b)
+    out = _flat(_by_column(waves, wide_w) + wide_b[None])
+    return out.astype(x.dtype), (x, c, w, waves)
+
+
+def periodic_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
+    """Gradients of `periodic_forward`.
+
+    With dwaves = dout_d w_d^T = [dcos, dsin] and dv = dsin cos(v) - dcos sin(v):
+        dx_d = 2 pi sum of c_d dv over the frequencies,   dc_d = 2 pi sum of x_d dv over the batch
+
+    Args:
+      dout: [N, D * M], the gradient of the loss with respect to `out`.
+      cache: what `periodic_forward` returned.
+    Returns:
+      dx [N, D], dc [D, k], dw [D, 2 k, M], db [D, M].
+    """
+    x, c, w, waves = cache
+    columns = layers.accumulator(_columns_of("periodic", dout, x.shape[0], w, x.dtype))
+    dwaves, dw, db = _by_column_backward(columns, waves, layers.accumulator(w))
+    (cos, sin), (dcos, dsin) = jnp.split(waves, 2, axis=-1), jnp.split(dwaves, 2, axis=-1)
+    dx, dc = _outer_backward(2 * math.pi * (dsin * cos - dcos * sin), x, c)
+    return tuple(gradient.astype(x.dtype) for gradient in (dx, dc, dw, db))
+
+
+def periodic(
+    dim: int = 24, *, k: int = 48, sigma: Any = 0.01, relu: bool = True, rate: Any = 1.0
+) -> Layer:
+    """Periodic embeddings of the columns, [N, D] to [N, D * dim], with parameters c [D, k],
+    w [D, 2 k, dim] and b [D, dim]; see `periodic_forward`.
+
+    With ReLU they are called PLR in the paper, without PL. The frequencies start normal with a
+    standard deviation of sigma, which matters most; w and b as in `column_affine`.
+
+    Args:
+      dim: the number of outputs of each column.
+      k: the number of frequencies of each column.
+      sigma: of the initial frequencies, for columns of a spread of about 1; a number, which may
+        be traced.
+      relu: whether a ReLU follows.
+      rate: how many times as fast as other parameters all of these learn under Adam; a number,
+        which may be traced. They are held divided by it, see `with_rates`.
+    """
+    dim, k = DIM.check("dim", dim), checks.COUNT.check("k", k)
+    checks.POSITIVE.check("sigma", sigma)
+    pair = (_plr_forward, _plr_backward) if relu else (periodic_forward, periodic_backward)
+    init = bind(_init_periodic, dim=dim, k=k, sigma=sigma)
+    layer = make_layer("periodic", *pair, init, names=("c", "w", "b"))
+    return with_rates(layer, c=rate, w=rate, b=rate)
+
+
+def _init_periodic(key: Any, in_shape: Shape, *, dim: int, k: int, sigma: Any) -> Initial:
+    columns = _count_columns("periodic", in_shape)
+    c_key, key = jax.random.split(checks.key(key))
+    c = jax.random.normal(c_key, (columns, k))
+    params = _uniform_columns(key, columns, 2 * k, dim)
+    return {"c": jnp.asarray(sigma, c.dtype) * c, **params}, {}, (columns * dim,)
+
+
+def _plr_forward(x: Array, c: Array, w: Array, b: Array) -> tuple[jax.Array, Any]:
+    out, cache = periodic_forward(x, c, w, b)
+    out, relu_cache = relu_forward(out)
+    return out, (cache, relu_cache)
+
+
+def _plr_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
+    cache, relu_cache = cache
+    return periodic_backward(relu_backward(dout, relu_cache), cache)
+
+
+def pbld_forward(x: Array, c: Array, phase: Array, w: Array, b: Array) -> tuple[jax.Array, Any]:
+    """The periodic embeddings of RealMLP (Holzmueller et al. 2024, arXiv 2407.04491, "PBLD":
+    periodic, bias, linear, dense), waves with a learned phase, and the number itself:
+
+        out_d = [x_d, cos(2 pi c_d x_d + phase_d) w_d + b_d]
+
+    Args:
+      x: [N, D] floating point.
+      c, phase: [D, k], the dtype of x.
+      w: [D, k, M - 1], the dtype of x.
+      b: [D, M - 1], the dtype of x.
+    Returns:
+      out [N, D * M], and the cache for `pbld_backward`.
+    Raises:
+      ValueError: shapes do not fit. TypeError: dtypes do not.
+    """
+    x, c, w, b = _check_waves("pbld", x, c, w, b, features=1)
+    phase = jnp.asarray(phase)
+    layers.check_shape("pbld", "phase", phase, "[D, k]", c.shape)
+    layers.same_dtype("pbld", x=x, phase=phase)
+    v = 2 * math.pi * _outer(x, c) + layers.accumulator(phase)[None]  # [N, D, k]
+    cos = jnp.cos(v)
+    mapped = _by_column(cos, layers.accumulator(w)) + layers.accumulator(b)[None]  # [N, D, M - 1]
+    out = jnp.concatenate([x[..., None], mapped.astype(x.dtype)], axis=-1)
+    return _flat(out), (x, c, w, cos, jnp.sin(v))
+
+
+def pbld_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
+    """Gradients of `pbld_forward`.
+
+    With dout_d = [dnumber, dmapped] and dv = -sin(v) dmapped w_d^T:
+        dx_d = dnumber + 2 pi sum of c_d dv over the frequencies,
+        dc_d = 2 pi sum of x_d dv,   dphase_d = sum of dv over the batch
+
+    Args:
+      dout: [N, D * M], the gradient of the loss with respect to `out`.
+      cache: what `pbld_forward` returned.
+    Returns:
+      dx [N, D], dc [D, k], dphase [D, k], dw [D, k, M - 1], db [D, M - 1].
+    """
+    x, c, w, cos, sin = cache
+    (rows, columns), dim = x.shape, w.shape[2] + 1
+    dout = layers.like_output("pbld", dout, (rows, columns * dim), x.dtype)
+    dout = layers.accumulator(dout).reshape(rows, columns, dim)
+    dcos, dw, db = _by_column_backward(dout[..., 1:], cos, layers.accumulator(w))
+    dv = -sin * dcos
+    dx, dc = _outer_backward(2 * math.pi * dv, x, c)
+    grads = (dout[..., 0] + dx, dc, dv.sum(axis=0), dw, db)
+    return tuple(gradient.astype(x.dtype) for gradient in grads)
+
+
+def pbld(dim: int = 4, *, k: int = 16, sigma: Any = 0.1, rate: Any = 1.0) -> Layer:
+    """The embeddings of RealMLP, [N, D] to [N, D * dim], with parameters c, phase [D, k],
+    w [D, k, dim - 1] and b [D, dim - 1]; see `pbld_forward`. The defaults are the paper's.
+
+    The frequencies start normal with a standard deviation of sigma, the phases uniform between
+    -pi and pi; w and b as in `column_affine`.
+
+    Args:
+      dim: the number of outputs of each column, 2 or more: the first one is the number itself.
+      k: the number of frequencies of each column.
+      sigma: of the initial frequencies; a number, which may be traced.
+      rate: how many times as fast as other parameters all of these learn under Adam (RealMLP has
+        0.1); a number, which may be traced. They are held divided by it, see `with_rates`.
+    """
+    dim, k = checks.Count(at_least=2).check("dim", dim), checks.COUNT.check("k", k)
+    checks.POSITIVE.check("sigma", sigma)
+    layer = make_layer(
+        "pbld",
+        pbld_forward,
+        pbld_backward,
+        bind(_init_pbld, dim=dim, k=k, sigma=sigma),
+        names=("c", "phase", "w", "b"),
+    )
+    return with_rates(layer, c=rate, phase=rate, w=rate, b=rate)
+
+
+def _init_pbld(key: Any, in_shape: Shape, *, dim: int, k: int, sigma: Any) -> Initial:
+    columns = _count_columns("pbld", in_shape)
+    c_key, phase_key, key = jax.random.split(checks.key(key), 3)
+    c = jax.random.normal(c_key, (columns, k))
+    phase = jax.random.uniform(phase_key, (columns, k), minval=-math.pi, maxval=math.pi)
+    params = _uniform_columns(key, columns, k, dim - 1)
+    waves = {"c": jnp.asarray(sigma, c.dtype) * c, "phase": phase}
+    return {**waves, **params}, {}, (columns * dim,)
+
+
+def _outer(x: jax.Array, c: jax.Array) -> jax.Array:
+    """[N, D] times [D, k] for each column: [N, D, k], float32 at least."""
+    return layers.accumulator(x)[..., None] * layers.accumulator(c)[None]
+
+
+def _outer_backward(dv: jax.Array, x: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Gradients of x [N, D] and of c [D, k]."""
+    dx = (dv * layers.accumulator(c)[None]).sum(axis=-1)
+    return dx, (dv * layers.accumulator(x)[..., None]).sum(axis=0)
+
+
+def _check_waves(
+    layer: str, x: Array, c: Array, w: Array, b: Array, *, features: int
+) -> tuple[jax.Array, ...]:
+    x, c, w, b = (jnp.asarray(array) for array in (x, c, w, b))
+    _check_columns(layer, w, b)
+    if x.ndim != 2:
+        raise ValueError(f"{layer}: x must be [N, D], got {list(x.shape)}")
+    if c.ndim != 2 or c.shape[0] != x.shape[1]:
+        columns = x.shape[1]
+        raise ValueError(f"{layer}: c must be [D, k] with D = {columns}, got {list(c.shape)}")
+    shape = (c.shape[0], features * c.shape[1], w.shape[2])
+    layers.check_shape(layer, "w", w, "[D, 2 k, M]" if features == 2 else "[D, k, M - 1]", shape)
+    layers.same_dtype(layer, x=x, c=c, w=w, b=b)
+    return x, c, w, b
+
+
+def _count_columns(layer: str, in_shape: Shape) -> int:
+    if len(in_shape) != 1:
+        raise ValueError(f"{layer}: in_shape must be (D,), D columns, got {list(in_shape)}")
+    return in_shape[0]
+
+
+def piecewise_linear_forward(x: Array, edges: Array) -> tuple[jax.Array, Any]:
+    """Piecewise-linear encoding of numbers (Gorishniy et al. 2022, arXiv 2203.05556, equation 1).
+
+    For each bin of a column, from one edge to the next, how far x is through it:
+
+        out_t = (x - edges_t) / (edges_t+1 - edges_t), at least 0 and at most 1
+
+    but below 0 in the first bin, where x is below it, and above 1 in the last one, where it is
+    above. A bin without width, between equal edges, gives 0; first and last are those that have
+    one.
+
+    Args:
+      x: [N, D] floating point.
+      edges: [D, B + 1], not decreasing along a row; cast to the dtype of x, or float32 if it is
+        narrower. They may be traced.
+    Returns:
+      out [N, D * B], and the cache for `piecewise_linear_backward`.
+    Raises:
+      ValueError: shapes do not fit. TypeError: x is not floating point.
+    """
+    x, edges = layers.floating("piecewise_linear", x), jnp.asarray(edges)
+    if x.ndim != 2:
+        raise ValueError(f"piecewise_linear: x must be [N, D], got {list(x.shape)}")
+    if edges.ndim != 2 or edges.shape[0] != x.shape[1] or edges.shape[1] < 2:
+        raise ValueError(
+            f"piecewise_linear: edges must be [D, B + 1] with D = {x.shape[1]} and B >= 1, "
+            f"got {list(edges.shape)}"
+        )
+    share, _, below, above = _in_bins(x, edges)
+    share = jnp.where(below, 0, jnp.where(above, 1, share))
+    return _flat(share).astype(x.dtype), (x, edges)
+
+
+def piecewise_linear_backward(dout: Array, cache: Any) -> jax.Array:
+    """Gradient of `piecewise_linear_forward`: the edges are constants.
+
+        dx = sum of dout_t / (edges_t+1 - edges_t) over the bin that x is in
+
+    An x on an edge is in the bin to its right.
+
+    Args:
+      dout: [N, D * B], the gradient of the loss with respect to `out`.
+      cache: what `piecewise_linear_forward` returned.
+    Returns:
+      dx [N, D].
+    """
+    x, edges = cache
+    (rows, columns), bins = x.shape, edges.shape[1] - 1
+    dout = layers.like_output("piecewise_linear", dout, (rows, columns * bins), x.dtype)
+    _, slope, below, above = _in_bins(x, edges)
+    inside = jnp.where(below | above, 0, slope[None])  # [N, D, B]
+    dx = (layers.accumulator(dout).reshape(rows, columns, bins) * inside).sum(axis=-1)
+    return dx.astype(x.dtype)
+
+
+def _in_bins(x: jax.Array, edges: jax.Array) -> tuple[jax.Array, ...]:
+    """How far x is through each bin, [N, D, B], the slopes [D, B], and where it stops at 0 or 1."""
+    wide = layers.accumulator(x)[..., None]  # [N, D, 1]
+    edges = edges.astype(wide.dtype)
+    width = edges[:, 1:] - edges[:, :-1]  # [D, B]
+    real = width > 0
+    first = real & (jnp.cumsum(real, axis=1) == 1)
+    last = real & (jnp.cumsum(real[:, ::-1], axis=1)[:, ::-1] == 1)
+    slope = jnp.where(real, 1 / jnp.where(real, width, 1), 0)
+    share = jnp.where(real[None], (wide - edges[None, :, :-1]) * slope[None], 0)  # [N, D, B]
+    below = (share < 0) & ~first[None]
+    return share, slope, below, (share >= 1) & ~last[None]
+
+
+def piecewise_linear(edges: Any, dim: int | None = None) -> Layer:
+    """Piecewise-linear encoding of the columns, [N, D] to [N, D * B]; with `dim` an affine map of
+    each column follows, to [N, D * dim]. See `piecewise_linear_forward` and `column_affine`.
+
+    Args:
+      edges: [D, B + 1], not decreasing along a row, such as `quantile_edges` of training data. They
+        are part of the layer, not parameters: layers of equal edges are equal. They may be traced.
+      dim: the number of outputs of each column, of parameters w [D, B, dim] and b [D, dim]; None
+        is the encoding alone, which has none.
+    Raises:
+      ValueError: edges that decrease, or are not finite.
+    """
+    edges = _Edges.of(edges) if checks.concrete(edges) else edges
+    if dim is None:
+        forward = bind(_encode, edges=edges)
+        init = bind(_init_encode, edges=edges)
+        return make_layer("piecewise_linear", forward, piecewise_linear_backward, init)
+    return make_layer(
+        "piecewise_linear",
+        bind(_embed, edges=edges),
+        _embed_backward,
+        bind(_init_embed, edges=edges, dim=DIM.check("dim", dim)),
+        names=("w", "b"),
+    )
+
+
+@dataclass(frozen=True)
+class _Edges:
+    """An array of edges that is equal to others of the same values."""
+
+    shape: Shape
+    values: bytes
+
+    @classmethod
+    def of(cls, edges: Any) -> "_Edges":
+        edges = np.array(edges, np.float64, order="C") + 0.0  # of zeros there is one
+        if edges.ndim != 2 or edges.shape[1] < 2:
+            raise ValueError(f"edges must be [D, B + 1] with B >= 1, got {list(edges.shape)}")
+        bad = np.argwhere(~np.isfinite(edges))
+        if len(bad):
+            raise ValueError(f"edges must be finite, but those of column {bad[0][0]} are not")
+        bad = np.argwhere(np.diff(edges) < 0)
+        if len(bad):
+            raise ValueError(f"edges must not decrease, but those of column {bad[0][0]} do")
+        return cls(edges.shape, edges.tobytes())
+
+    def array(self) -> np.ndarray:
+        return np.frombuffer(self.values).reshape(self.shape)
+
+
+def _array(edges: Any) -> Any:
+    return edges.array() if isinstance(edges, _Edges) else edges
+
+
+def _encode(x: Any, *, edges: Any) -> tuple[jax.Array, Any]:
+    dtype = layers.common_dtype(jnp.float32, checks.array(x).dtype)
+    return piecewise_linear_forward(x, jnp.asarray(_array(edges), dtype))
+
+
+def _init_encode(key: Any, in_shape: Shape, *, edges: Any) -> Initial:
+    columns, count = edges.shape
+    if in_shape != (columns,):
+        raise ValueError(
+            f"piecewise_linear: in_shape must be ({columns},), the number of rows of edges, "
+            f"got {list(in_shape)}"
+        )
+    return {}, {}, (columns * (count - 1),)
+
+
+def _embed(x: Any, w: Any, b: Any, *, edges: Any) -> tuple[jax.Array, Any]:
+    encoded, cache = _encode(x, edges=edges)
+    out, affine_cache = column_affine_forward(encoded, w, b)
+    return out, (cache, affine_cache)
+
+
+def _embed_backward(dout: Any, cache: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    cache, affine_cache = cache
+    dencoded, dw, db = column_affine_backward(dout, affine_cache)
+    return piecewise_linear_backward(dencoded, cache), dw, db
+
+
+def _init_embed(key: Any, in_shape: Shape, *, edges: Any, dim: int) -> Initial:
+    _, _, out_shape = _init_encode(key, in_shape, edges=edges)
+    columns = edges.shape[0]
+    params = _uniform_columns(key, columns, out_shape[0] // columns, dim)
+    return params, {}, (columns * dim,)
+
+
+def quantile_edges(x: Any, bins: int) -> np.ndarray:
+    """Edges for `piecewise_linear` at the quantiles of the columns of training data, from the
+    least value to the largest (Gorishniy et al. 2022, arXiv 2203.05556, section 3.2.1).
+
+    Args:
+      x: [N, D] numbers, finite.
+      bins: the number of bins; between distinct values that are fewer, edges are repeated.
+    Returns:
+      edges [D, bins + 1], a NumPy array of float64.
+    """
+    x = np.asarray(checks.inputs(x), np.float64)
+    if x.ndim != 2:
+        raise ValueError(f"x must be [N, D], got {list(x.shape)}")
+    bins = checks.COUNT.check("bins", bins)
+    edges = np.quantile(x, np.linspace(0, 1, bins + 1), axis=0).T
+    return np.ascontiguousarray(np.maximum.accumulate(edges, axis=1))  # rounding may swap two
