@@ -54,7 +54,10 @@ def equal(a, b):
 
 def close(a, b, atol=0.0, rtol=1e-7):
     def check(a, b):
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+        if isinstance(a, str):
+            assert a == b
+        else:
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
     jax.tree.map(check, a, b)
 

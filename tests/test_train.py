@@ -901,7 +901,7 @@ def test_models_pickle(which):
 
 def test_the_options_are_in_the_signatures():
     """Those that several functions take stand in each, with their defaults."""
-    expected = {"reg": 0.0, "loss_fn": fn.softmax_loss, "augment": None}
+    expected = {"reg": 0.0, "loss_fn": None, "augment": None, "class_weight": None}
     expected |= {"label_smoothing": 0.0, "mixup_alpha": 0.0}
     more = {"preprocess": fn.subtract_mean, "average_decay": None}
     for function, defaults in (
