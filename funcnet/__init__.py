@@ -41,6 +41,7 @@ if _TYPE_CHECKING:
     from funcnet.runs import *
     from funcnet.schedules import *
     from funcnet.step import *
+    from funcnet.sweeps.cross import *
     from funcnet.sweeps.search import *
     from funcnet.sweeps.sweep import *
     from funcnet.sweeps.table import *
@@ -107,6 +108,7 @@ _NAMES = {
     "runs": "load_run",
     "schedules": "constant cosine_decay exponential_decay one_cycle step_decay warmup",
     "step": "TrainState init_train_state make_train_step",
+    "sweeps.cross": "CrossValidation Fold cross_validate",
     "sweeps.search": "grid integers log_uniform member_key random_search uniform",
     "sweeps.sweep": "SweepResult sweep",
     "sweeps.table": "Member mean_over_seeds sweep_table",

@@ -135,6 +135,7 @@ def standardize_numbers(x: Any) -> Preprocess:
     """Standardize each feature, but leave those as they are that only hold 0 and 1.
 
     It is for tables: divided by its deviation a category that is rare would be a large number.
+    Features that never vary give 0, as those of a category that no training example is of.
 
     Args:
       x: [N, ...] training inputs.
@@ -143,7 +144,7 @@ def standardize_numbers(x: Any) -> Preprocess:
       A Preprocess with the stats of `standardize`, mean 0 and scale 1 for what is left.
     """
     stats, x = standardize(x).stats, np.asarray(x)
-    left = ((x == 0) | (x == 1)).all(axis=0)
+    left = ((x == 0) | (x == 1)).all(axis=0) & (x != x[:1]).any(axis=0)
     mean, scale = np.where(left, 0, stats["mean"]), np.where(left, 1, stats["scale"])
     return Preprocess("standardize_numbers", _stats(mean=mean, scale=scale))
 

@@ -27,7 +27,7 @@ from funcnet.optim import (
 from funcnet.preprocess import Preprocess
 from funcnet.targets import check_loss, is_known, usual_loss
 from funcnet.tree import LossFn, Tree
-from funcnet.weights import class_weights
+from funcnet.weights import balanced, class_weights
 
 MIXUP_ALPHA = checks.NON_NEGATIVE  # 0 is no mixup
 
@@ -82,20 +82,20 @@ class Classes(NamedTuple):
 
     Attributes:
       names: what they are called.
-      counts: how many examples to train each has, by their weights.
+      counts: [C], how many examples to train each has, by their weights; may be traced.
     """
 
     names: tuple[str, ...]
-    counts: tuple[float, ...]
+    counts: Any
 
 
 def classes_of(dataset: Dataset) -> Classes:
     """The Classes of a checked Dataset; of other tasks none."""
     if dataset.task != "classification":
-        return Classes((), ())
+        return Classes((), np.zeros(0))
     names, y = dataset.class_names, dataset.y_train
     counts = np.bincount(y, weights=dataset.weight_train, minlength=len(names))
-    return Classes(names, tuple(map(float, counts)))
+    return Classes(names, counts.astype(np.float64))
 
 
 def task_of(loss_fn: LossFn) -> str:
@@ -150,9 +150,10 @@ def as_numbers(options: Mapping[str, Any], classes: Classes | None = None) -> Nu
         return None if is_zero(options[name]) else jnp.asarray(options[name], float)
 
     weight = options["class_weight"]
-    if weight is not None and classes is not None:
-        places = np.arange(len(classes.names))
-        weight = class_weights(places, weight, classes.names, sample_weight=classes.counts)
+    if classes is not None and isinstance(weight, str) and weight == "balanced":
+        weight = balanced(classes.counts)
+    elif classes is not None and weight is not None:
+        weight = class_weights(np.arange(len(classes.names)), weight, classes.names)
     of_classes = None if weight is None else jnp.asarray(weight, float)
     return Numbers(
         number("reg"), number("label_smoothing"), number("mixup_alpha"), class_weight=of_classes

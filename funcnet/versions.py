@@ -18,7 +18,7 @@ FACTS: dict[str, Any] = {
     **dict.fromkeys(("versions", "machine", "results"), dict),
     **dict.fromkeys(("class_names", "target_names", "settings", "halve_at"), list),
     "outputs": int,
-    "chunk_size": int | None,
+    **dict.fromkeys(("chunk_size", "folds"), int | None),
 }
 
 

@@ -76,11 +76,13 @@ def _num_classes(y: np.ndarray, class_names: Sequence[str] | None, given: int | 
 def _balanced(y: np.ndarray, num_classes: int, sample_weight: Any) -> np.ndarray:
     if sample_weight is not None:
         sample_weight = checks.weights(sample_weight, num_examples=len(y))
-    counts = np.bincount(y, sample_weight, num_classes).astype(np.float64)  # [C]
-    occurs = counts > 0
-    weights = np.zeros(num_classes)
-    weights[occurs] = counts.sum() / (occurs.sum() * counts[occurs])
-    return weights
+    return balanced(np.bincount(y, sample_weight, num_classes).astype(np.float64))
+
+
+def balanced(counts: Any) -> Any:
+    """The weights of classes that make all alike that occur, of their counts [C], NumPy or JAX."""
+    xp, occurs = counts.__array_namespace__(), counts > 0
+    return xp.where(occurs, counts.sum() / (occurs.sum() * xp.where(occurs, counts, 1)), 0)
 
 
 def _by_class(

@@ -15,7 +15,7 @@ import numpy as np
 import funcnet as fn
 from funcnet.cli.measures import LABELS, shown
 from funcnet.config import Config
-from funcnet.sweeps.table import RESULTS, results_of, task_of
+from funcnet.sweeps.table import OVER, RESULTS, results_of, task_of
 from funcnet.targets import LESS, MEASURES
 from funcnet.text import aligned
 
@@ -111,24 +111,25 @@ def print_sweep(
 
     They are ranked by what is monitored, where it is in the table, else by the first measure.
     """
-    task = task_of(rows)
-    value, *_ = results_of(task)
-    ranks = monitor if monitor in rows[0] else value
+    first = results_of(task_of(rows))[0].removeprefix("val_")
+    value = f"final_val_{first}" if "fold" in rows[0] else f"val_{first}"
+    ranks = monitor if monitor in rows[0] and "fold" not in rows[0] else value
     varying = [
         name
         for name in rows[0]
         if name not in RESULTS and len({str(row[name]) for row in rows}) > 1
     ]
-    if "seed" in varying:
+    if "seed" in varying or "fold" in varying:
+        count_name = "members" if "fold" in rows[0] else "seeds"
         rows = fn.mean_over_seeds(rows)
-        named = [n for n in varying if n != "seed"]
+        named = [n for n in varying if n not in OVER]
         ranks = ranks if ranks in rows[0] else value  # of losses there are no means
-        columns = [*named, value, f"final_train_{value[4:]}", "seeds", "diverged"]
+        columns = [*named, value, f"final_train_{first}", count_name, "diverged"]
     else:
-        columns = [*varying, value, "best_epoch", f"final_train_{value[4:]}", "status"]
+        columns = [*varying, value, "best_epoch", f"final_train_{first}", "status"]
     if ranks not in columns:
         columns.insert(columns.index(value) + 1, ranks)
-    sign = -1 if ranks.removeprefix("val_") in LESS else 1
+    sign = -1 if ranks.removeprefix("final_").removeprefix("val_") in LESS else 1
     ranked = sorted(
         rows, key=lambda row: -math.inf if row[ranks] is None else sign * row[ranks], reverse=True
     )

@@ -25,7 +25,7 @@ from funcnet.cli.console import (
     say,
     validated,
 )
-from funcnet.cli.measures import LABELS, first_measure
+from funcnet.cli.measures import LABELS, first_measure, shown
 from funcnet.cli.options import (
     add_config_options,
     add_recipe_option,
@@ -43,6 +43,7 @@ from funcnet.inputs import fit_preprocess
 from funcnet.option import option
 from funcnet.runs import Record
 from funcnet.sweeps import directory
+from funcnet.sweeps.folds import FOLDS
 from funcnet.sweeps.table import STATUSES, best_member
 from funcnet.targets import MEASURES, MONITORS
 
@@ -52,6 +53,7 @@ OWN: dict[str, Any] = {
     "out": None,
     "seeds": 1,
     "samples": None,
+    "folds": None,
     "halve_at": [],
     "chunk_size": None,
 }
@@ -86,6 +88,7 @@ def add(commands: Any, base: Config) -> Any:
             "sweep --learning-rate 1e-3 2e-3 3e-4 --weight-scale 2e-2 5e-2 6e-2 --seeds 3",
             "sweep --learning-rate log:1e-4..1e-2 --keep-prob 0.5..1 --samples 50 --halve-at 5 10",
             "sweep --hidden-dims 100 --hidden-dims 100 100 --optimizer adam sgd_momentum",
+            "sweep --dataset table.csv --learning-rate 1e-3 1e-2 --folds 5",
             "sweep show runs/sweep-digits",
         ),
         arguments="[ACTION RUN]",
@@ -111,6 +114,13 @@ def add(commands: Any, base: Config) -> Any:
         type=int,
         metavar="N",
         help="draw N settings at random, in place of every combination",
+    )
+    group.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="cross-validate: train each member N times, each time without another Nth of the "
+        "examples to train and to validate, which it is measured on",
     )
     group.add_argument(
         "--halve-at",
@@ -179,6 +189,7 @@ def _new(args: argparse.Namespace) -> Sweep:
         title=f"{run_name(config, args.recipe)}: {swept}",
         halve_at=args.halve_at,
         chunk_size=args.chunk_size,
+        folds=args.folds,
         settings=settings,
     )
     whole = load_data(config)
@@ -232,22 +243,27 @@ def _run(args: argparse.Namespace, swept: Sweep, path: Path, heard: Interrupts) 
         bar.total, bar.n = total, done
         bar.refresh()
 
+    options = {
+        "epochs": config.epochs,
+        "eval_every": config.eval_every or None,
+        "chunk_size": facts["chunk_size"],
+        "patience": config.patience,
+        "monitor": config.monitor,
+        "checkpoint": path / runs.MEMBERS,
+        "resume": swept.resumes,
+        "callback": report,
+        "preprocess": swept.preprocess,
+    }
+    result: fn.SweepResult | fn.CrossValidation
+    experiment, folds = partial(_experiment, config, dataset), facts.get("folds")
     with bar, noted():
-        result = fn.sweep(
-            partial(_experiment, config, dataset),
-            dataset,
-            facts["settings"],
-            epochs=config.epochs,
-            eval_every=config.eval_every or None,
-            halve_at=facts["halve_at"],
-            chunk_size=facts["chunk_size"],
-            patience=config.patience,
-            monitor=config.monitor,
-            checkpoint=path / runs.MEMBERS,
-            resume=swept.resumes,
-            callback=report,
-            preprocess=swept.preprocess,
-        )
+        if folds is None:
+            halve_at = facts["halve_at"]
+            result = fn.sweep(experiment, dataset, facts["settings"], halve_at=halve_at, **options)
+        else:
+            result = fn.cross_validate(
+                experiment, dataset, facts["settings"], folds=folds, **options
+            )
     if result.interrupted and not started and not swept.resumes:
         print("funcnet sweep: interrupted before the first epoch", file=sys.stderr)
         return heard.code
@@ -259,14 +275,18 @@ def _run(args: argparse.Namespace, swept: Sweep, path: Path, heard: Interrupts) 
             file=sys.stderr,
         )
         return heard.code
-    lines, results = _summary(result, dataset, config)
+    if isinstance(result, fn.SweepResult):
+        lines, results = _summary(result, dataset, config)
+    else:
+        lines, results = _summary_of_folds(result)
     record = record.having(status="finished", results=results)
     try:
-        _save_best(path / "best", record, result)
+        if isinstance(result, fn.SweepResult):
+            _save_best(path / "best", record, result)
         directory.save_sweep(path, record, result.members)
         lines.append(f"saved in {path}")
     finally:
-        print_sweep(result.table(), monitor=config.monitor)
+        print_sweep(fn.sweep_table(result.members), monitor=config.monitor)
         for line in lines:
             say(line)
     return 0
@@ -285,6 +305,10 @@ def _options(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _settings(args: argparse.Namespace) -> tuple[Config, list[dict[str, Any]], str]:
     """The Config of the first member, the settings of each, and what varies, in words."""
     checks.COUNT.check("--seeds", args.seeds)
+    if args.folds is not None:
+        FOLDS.check("--folds", args.folds)
+        if args.halve_at:
+            raise ValueError("--halve-at is not for --folds: all members of a fold are needed")
     if args.samples is not None:
         checks.COUNT.check("--samples", args.samples)
     axes, given = _axes(given_options(args))
@@ -295,10 +319,10 @@ def _settings(args: argparse.Namespace) -> tuple[Config, list[dict[str, Any]], s
         )
     if args.samples is not None and not axes:
         raise ValueError("--samples needs options with ranges or several values to draw from")
-    if not axes and args.seeds == 1:
+    if not axes and args.seeds == 1 and args.folds is None:
         raise ValueError(
             "there is nothing to sweep: give an option several values, such as "
-            "--learning-rate 1e-3 1e-2, or --seeds"
+            "--learning-rate 1e-3 1e-2, or --seeds, or --folds"
         )
     seed = checks.SEED.check("--seed", given.get("seed", args.base.seed))
     if args.samples is not None:
@@ -380,6 +404,33 @@ def _summary(
                 f"best member of each seed, {label} {LABELS[first]}: {mean}{spread}{unit} "
                 f"(mean of {len(values)}; {low} to {high})"
             )
+    return lines, results
+
+
+def _summary_of_folds(result: fn.CrossValidation) -> tuple[list[str], dict[str, Any]]:
+    """What to print at the end of a cross-validation, and what to keep of it."""
+    statuses = [member.status for member in result.members]
+    counts = [f"{statuses.count(s):,} {s}" for s in STATUSES if s in statuses]
+    lines = [f"{checks.plural(len(statuses), 'member')}: {', '.join(counts)}"]
+    if any(result.trimmed):
+        lines.append(
+            f"{sum(result.trimmed)} of {len(result.folds)} folds leave one example out, so that "
+            "all train on equally many"
+        )
+    best = result.best_settings
+    results: dict[str, Any] = {"best_settings": best}
+    if best is not None:
+        row = next(r for r in result.table() if best.items() <= r.items())
+        first = MEASURES[result.members[0].history.task][0]
+        mean, spread = row[f"val_{first}"], row[f"val_{first}_std"]
+        said = shown(first, mean)
+        if spread is not None:
+            said += f" ± {shown(first, spread)}"
+        lines.append(
+            f"held-out {LABELS[first]} {said} (mean and spread of {row['members']} trainings), the "
+            f"best by {result.monitor}" + (f", with {describe(best)}" if best else "")
+        )
+        results |= {f"val_{first}": mean, f"val_{first}_std": spread}
     return lines, results
 
 

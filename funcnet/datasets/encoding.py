@@ -5,7 +5,7 @@ whatever order, what the model was trained on.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -154,6 +154,29 @@ class Encoding:
                 _write(feature, values[rows], empty, x[:, start:end])
                 start = end
         return xs
+
+    def refitted(self, x: np.ndarray, rows: np.ndarray) -> tuple["Encoding", np.ndarray]:
+        """The same with what stands for missing numbers and dates learned from some examples.
+
+        Args:
+          x: [N, D], what the encoding has made of a table.
+          rows: the examples to learn from, indices.
+        Returns:
+          the Encoding, and x as it would have made it; x itself if nothing in it is missing.
+        """
+        x, features, start = x.copy(), [], 0
+        for feature in self.features:
+            end = start + len(feature.names)
+            if feature.missing and feature.kind != "category":
+                empty = x[:, end - 1] == 1
+                known = x[rows[~empty[rows]], start].astype(np.float64)
+                feature = replace(feature, median=_median(known))
+                some, values = np.zeros((int(empty.sum()), end - start), x.dtype), feature.median
+                _write(feature, np.full(len(some), values), np.ones(len(some)), some)
+                x[empty, start:end] = some
+            features.append(feature)
+            start = end
+        return replace(self, features=tuple(features)), x
 
     def as_json(self) -> dict[str, Any]:
         """What JSON can hold of it."""

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.datasets import Dataset
 from funcnet.evaluation import is_better, merit, summed
 from funcnet.history import History, as_history, columns, history_of, history_row
 from funcnet.inputs import EVALUATION_BATCH, on_device
@@ -179,7 +178,6 @@ def begin(
     going: tuple[int, ...],
     members: Sequence[Member],
     key: jax.Array | None,
-    dataset: Dataset,
     course: Course,
     end: int,
 ) -> Chunk:
@@ -220,7 +218,7 @@ def begin(
         epoch=first[0].epochs,
         ended={},
     )
-    return _look(chunk, dataset) if chunk.epoch == 0 and 0 in course.looks else chunk
+    return _look(chunk) if chunk.epoch == 0 and 0 in course.looks else chunk
 
 
 def _best_of(member: Member, monitor: str) -> Best:
@@ -244,7 +242,7 @@ def _first_state(
     return TrainState(params, state, opt_state, run_key, states[0].step, states[0].epoch)
 
 
-def advance(chunk: Chunk, dataset: Dataset) -> Chunk:
+def advance(chunk: Chunk) -> Chunk:
     """The chunk after another epoch."""
     group, epoch = chunk.group, chunk.epoch + 1
     parts, losses, steps = train_members(
@@ -262,15 +260,15 @@ def advance(chunk: Chunk, dataset: Dataset) -> Chunk:
         losses=(*chunk.losses, losses.T),
         epoch=epoch,
     )
-    return _look(chunk, dataset) if chunk.epoch in chunk.course.looks else chunk
+    return _look(chunk) if chunk.epoch in chunk.course.looks else chunk
 
 
-def _look(chunk: Chunk, dataset: Dataset) -> Chunk:
+def _look(chunk: Chunk) -> Chunk:
     """The chunk with a row for this epoch, the best models so far, and who ends with it."""
     state, monitor = chunk.state(), chunk.course.monitor
-    train, val, best = _measure(chunk, state, dataset, "train"), None, chunk.best
-    if len(dataset.x_val):
-        val = _measure(chunk, state, dataset, "val")
+    train, val, best = _measure(chunk, state, "train"), None, chunk.best
+    if len(chunk.group.dataset.x_val):
+        val = _measure(chunk, state, "val")
     row = history_row(chunk.epoch, train, val)
     if val is not None or not monitor.startswith("val_"):
         params = params_of_members(state, chunk.numbers, plan=chunk.group.plan)
@@ -314,11 +312,11 @@ def _better(old: Best | None, new: Best) -> Best:
     return Best(params, state, *numbers)
 
 
-def _measure(chunk: Chunk, state: TrainState, dataset: Dataset, split: str) -> dict[str, Any]:
+def _measure(chunk: Chunk, state: TrainState, split: str) -> dict[str, Any]:
     """The loss and the measures of each member by name, arrays."""
     group = chunk.group
     loss_fn = group.programs[next(iter(chunk.places))].loss_fn
-    examples, _ = examples_of(dataset, split, group.targets)
+    examples, _ = examples_of(group.dataset, split, group.targets)
     x, preprocess = on_device(examples.x, group.preprocess)
     every = [
         sums_of_members(
@@ -351,12 +349,13 @@ def members_of(chunk: Chunk) -> dict[int, Member]:
 
         history = _extended(own.history, chunk, place)
         net, fitted = group.programs[i].net, group.preprocess
-        model = Model(net, of(params), of(states[1]), fitted, targets=group.targets)
+        about: dict[str, Any] = {"encoding": group.dataset.encoding, "targets": group.targets}
+        model = Model(net, of(params), of(states[1]), fitted, **about)
         best_model = None
         if best is not None:
             measured = int(best.epoch[place]), float(best.accuracy[place]), float(best.loss[place])
             parts_of_best = net, of(best.params), of(best.state), fitted, *measured
-            best_model = BestModel(*parts_of_best, targets=group.targets)
+            best_model = BestModel(*parts_of_best, **about)
         status, train_state = "unfinished", None
         if chunk.epoch == chunk.course.epochs:
             status = "finished"

@@ -62,6 +62,9 @@ def _record(file: Path, content: Mapping[str, Any]) -> Record:
     if not isinstance(settings, list) or not settings or not all(map(_is_dict, settings)):
         raise ValueError(f"{file} is damaged: it has no settings")
     halve_at, size = content.get("halve_at"), content.get("chunk_size")
+    folds = content.get("folds")
+    if folds is not None and not (_is_count(folds) and folds > 1):
+        raise ValueError(f"{file} is damaged: folds is {checks.cut(folds)}")
     if not isinstance(halve_at, list) or not all(map(_is_count, halve_at)):
         raise ValueError(f"{file} is damaged: halve_at is {checks.cut(halve_at)}")
     if size is not None and not _is_count(size):

@@ -33,6 +33,7 @@ from funcnet.train import FitOptions
 
 Experiment = Callable[..., tuple[Any, ...]]
 CPU_CACHE = 64 * 2**20  # bytes; on the CPU, members whose state is more are no faster together
+COUNTS = "number of examples of each class"  # beside the settings of members that are numbers
 # What `sweep` and the experiment may give, with defaults.
 OPTIONS: dict[str, Any] = {**defaults(FitOptions), "batch_size": None}
 
@@ -56,7 +57,7 @@ class Plan(NamedTuple):
     fixed: tuple[tuple[str, str, Any], ...]  # name, type and value of structural settings
     options: tuple[tuple[str, Any], ...]  # those of `sweep`
     task: str  # of the dataset
-    classes: Classes  # of the dataset
+    class_names: tuple[str, ...]  # of the dataset
 
 
 class Made(NamedTuple):
@@ -68,9 +69,14 @@ class Made(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Members that one program trains, and what they share."""
+    """Members that one program trains, and what they share.
+
+    The members of each fold of a cross-validation are a group of their own, with the plan of the
+    others: of equal shapes, they are trained by the same compiled program.
+    """
 
     plan: Plan
+    dataset: Dataset
     members: tuple[int, ...]
     programs: dict[int, Program]  # of each member
     numbers: dict[int, dict[str, Any]]  # of each member: its traced settings
@@ -88,48 +94,60 @@ def make_groups(
     experiment: Experiment,
     settings: Sequence[Settings],
     common: dict[str, Any],
-    dataset: Dataset,
+    datasets: Sequence[Dataset],
     chunk_size: int | None,
 ) -> list[Group]:
-    """The groups, everything in them checked."""
+    """The groups, everything in them checked.
+
+    Args:
+      experiment, settings: as for `sweep`.
+      common: the options of `sweep`.
+      datasets: the data, checked; of several, a setting called fold says which.
+      chunk_size: as for `sweep`.
+    """
     takes_seed, call = "seed" in inspect.signature(experiment).parameters, Call()
     static = tuple((k, v) for k, v in common.items() if k not in ("preprocess", "batch_size"))
-    task, classes = dataset.task, classes_of(dataset)
-    numbers: dict[Plan, dict[int, dict[str, Any]]] = {}  # for each plan those of its members
+    task, names = datasets[0].task, datasets[0].class_names
+    counts = [classes_of(dataset).counts for dataset in datasets]
+    # For each plan and dataset the numbers of its members.
+    numbers: dict[tuple[Plan, int], dict[int, dict[str, Any]]] = {}
     known: dict[Any, Made] = {}  # seeds share what was made
     made = []
     for i, member in enumerate(settings):
         given = {k: v for k, v in member.items() if k != "seed" or takes_seed}
+        fold = given.pop("fold") if len(datasets) > 1 else 0
         traced = {k: v for k, v in given.items() if k == "seed" or isinstance(v, float)}
         fixed = identity({k: v for k, v in given.items() if k not in traced})
-        plan = Plan(call, experiment, fixed, static, task, classes)
+        plan = Plan(call, experiment, fixed, static, task, names)
+        own, key = {**traced, COUNTS: counts[fold]}, (fold, identity(given))
         try:
-            if identity(given) not in known:
-                known[identity(given)] = make_program(plan, traced)
+            if key not in known:
+                known[key] = make_program(plan, own)
         except (TypeError, ValueError) as error:
             where = f" (settings[{i}]: {describe(member)})" if len(settings) > 1 else ""
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{error}{where}") from None
-        made.append(known[identity(given)])
-        numbers.setdefault(plan, {})[i] = traced
+        made.append(known[key])
+        numbers.setdefault((plan, fold), {})[i] = own
     fitters = {id(f): f for each in made for f in [{**common, **each.own}["preprocess"]]}
 
     @cache
-    def fitted(which: int) -> Preprocess:
-        return fit_preprocess(fitters[which], dataset.x_train)
+    def fitted(which: int, fold: int) -> Preprocess:
+        return fit_preprocess(fitters[which], datasets[fold].x_train)
 
     @cache
-    def arrays(which: int, targets: Targets, augments: bool) -> TrainingArrays:
-        return training_arrays(dataset, fitted(which), targets, augments=augments)
+    def arrays(which: int, fold: int, targets: Targets, augments: bool) -> TrainingArrays:
+        return training_arrays(datasets[fold], fitted(which, fold), targets, augments=augments)
 
-    def group(plan: Plan, own: dict[int, dict[str, Any]]) -> Group:
+    def group(plan: Plan, fold: int, own: dict[int, dict[str, Any]]) -> Group:
+        dataset = datasets[fold]
         members = [made[i] for i in own]
         first = members[0]
         options = {**common, **first.own}
         _check_traceable(plan, next(iter(own.values())))
         batch_size = _common_batch_size(members, options, dataset)
         which = id(options["preprocess"])
-        preprocess = fitted(which)  # last: it may take a minute
+        preprocess = fitted(which, fold)  # last: it may take a minute
         in_shape = jax.eval_shape(preprocess, dataset.x_train[:1]).shape[1:]
         program = first.program
         targets = fit_targets(dataset, program.loss_fn)
@@ -138,6 +156,7 @@ def make_groups(
         state = check_step(program, first.numbers, preprocess, state, dataset, targets, batch_size)
         return Group(
             plan=plan,
+            dataset=dataset,
             members=tuple(own),
             programs={i: made[i].program for i in own},
             numbers=own,
@@ -146,12 +165,12 @@ def make_groups(
             preprocess=preprocess,
             targets=targets,
             in_shape=in_shape,
-            data=arrays(which, targets, program.augment is not None),
+            data=arrays(which, fold, targets, program.augment is not None),
             batch_size=batch_size,
             chunk_size=chunk_size or _default_chunk_size(program.net, state, in_shape, batch_size),
         )
 
-    return [group(plan, own) for plan, own in numbers.items()]
+    return [group(plan, fold, own) for (plan, fold), own in numbers.items()]
 
 
 def _common_batch_size(
@@ -172,7 +191,9 @@ def _common_batch_size(
 
 def make_program(plan: Plan, numbers: Mapping[str, Any]) -> Made:
     """What the experiment makes of the settings of a member, whose numbers may be traced."""
+    classes = Classes(plan.class_names, numbers[COUNTS])
     settings = {**{name: value for name, _, value in plan.fixed}, **numbers}
+    del settings[COUNTS]
     made = plan.experiment(**settings)
     if not isinstance(made, tuple) or len(made) not in (2, 3):
         raise TypeError(
@@ -182,8 +203,11 @@ def make_program(plan: Plan, numbers: Mapping[str, Any]) -> Made:
     net, optimizer, own = (*made, {})[:3]
     own = check_options("experiment", own)
     options = {**dict(plan.options), **own}
+    weight = options["class_weight"]
+    if isinstance(weight, tuple) and weight and isinstance(weight[0], tuple):
+        options["class_weight"] = dict(weight)
     program = as_program(net, optimizer, options, plan.task)
-    return Made(program, as_numbers(options, plan.classes), own)
+    return Made(program, as_numbers(options, classes), own)
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -302,4 +326,9 @@ def check_options(whose: str, options: Any) -> dict[str, Any]:
                 options[name] = value.item()
     if isinstance(options.get("augment"), list):
         options["augment"] = tuple(options["augment"])
+    weight = options.get("class_weight")
+    if whose == "sweep" and isinstance(weight, Mapping):
+        options["class_weight"] = tuple(weight.items())
+    elif whose == "sweep" and weight is not None and not isinstance(weight, str):
+        options["class_weight"] = tuple(np.asarray(weight).tolist())
     return {**OPTIONS, **options} if whose == "sweep" else options

@@ -32,7 +32,6 @@ from funcnet.checkpoints import (
     made_by,
     preprocess_text,
 )
-from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import fingerprint
 from funcnet.files import parse_json
 from funcnet.history import columns, history_of
@@ -78,7 +77,8 @@ class SavedMembers:
         Raises:
           ValueError: a file is damaged, or of another sweep: what differs is named.
         """
-        members, files = [new_member(each) for each in settings], _member_files(self._directory)
+        task, files = groups[0].plan.task, _member_files(self._directory)
+        members = [new_member(each, task) for each in settings]
         group_of = {i: group for group in groups for i in group.members}
         makers = set()
         for path in files:
@@ -191,7 +191,6 @@ def identity_of_sweep(
     groups: Sequence[Group],
     settings: Sequence[Settings],
     key: jax.Array | None,
-    dataset: Dataset,
     course: Course,
     halve_at: Sequence[int],
 ) -> dict[str, str]:
@@ -200,12 +199,15 @@ def identity_of_sweep(
 
     def text(program: Program, numbers: Numbers) -> str:
         if id(program) not in known:
-            known[id(program)] = f"{described(tuple(program))} {described(tuple(numbers))}"
+            parts = tuple(program[:6]), tuple(numbers[:3])  # what later ones have besides follows
+            more = [] if numbers.class_weight is None else [described(numbers.class_weight)]
+            known[id(program)] = " ".join([*map(described, parts), *more])
         return known[id(program)]
 
+    datasets = {id(group.dataset): group.dataset for group in groups}.values()
     made = {i: text(g.programs[i], g.options[i]) for g in groups for i in g.members}
     return {
-        "data": fingerprint(dataset),
+        "data": _only_or_all([fingerprint(each) for each in datasets]),
         "key": "of the seeds" if key is None else key_text(key),
         "settings": _digest(map(repr, settings)),
         "nets and optimizers": _digest(made[i] for i in sorted(made)),
@@ -217,6 +219,10 @@ def identity_of_sweep(
         "patience": str(course.patience),
         "monitor": course.monitor,
     }
+
+
+def _only_or_all(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else _digest(texts)
 
 
 def _digest(texts: Iterable[str]) -> str:
@@ -286,6 +292,7 @@ def _loaded(
     model_like = {"params": in_use, "state": group.state.state}
     best, last = trees("best", model_like), trees("last", model_like)
     run = trees("run", group.state._replace(key=None))  # type: ignore[arg-type]
+    about: dict[str, Any] = {"encoding": group.dataset.encoding, "targets": group.targets}
     made = []
     for k, i in enumerate(indices):
         net, own_key = group.programs[i].net, jax.random.split(member_key(key, settings[i]))[1]
@@ -298,13 +305,13 @@ def _loaded(
                 leaves[f"best/numbers/{name}"][k].item() for name in ("epoch", "accuracy", "loss")
             )
             parts = *both(best[k]), group.preprocess
-            best_model = BestModel(net, *parts, epoch, accuracy, loss, targets=group.targets)
+            best_model = BestModel(net, *parts, epoch, accuracy, loss, **about)
         state = run[k] and run[k]._replace(key=own_key)
         if state is not None:
             params = params_in_use(state, program=program)
-            model = Model(net, params, state.state, group.preprocess, targets=group.targets)
+            model = Model(net, params, state.state, group.preprocess, **about)
         elif last[k] is not None:
-            model = Model(net, *both(last[k]), group.preprocess, targets=group.targets)
+            model = Model(net, *both(last[k]), group.preprocess, **about)
         made.append(
             Member(
                 settings=dict(settings[i]),

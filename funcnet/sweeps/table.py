@@ -28,6 +28,9 @@ def results_of(task: str) -> tuple[str, ...]:
 RESULTS = tuple(dict.fromkeys(name for task in MEASURES for name in results_of(task)))
 
 
+OVER = ("seed", "fold")  # what means are over
+
+
 def task_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """The task of a table of members, by its columns."""
     return next(task for task in MEASURES if rows[0].keys() >= {*results_of(task)})
@@ -97,28 +100,28 @@ def _row(member: Member) -> dict[str, Any]:
 
 
 def mean_over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of a table with those that differ in nothing but the seed made one.
+    """Rows of a table with those that differ in nothing but the seed, and the fold, made one.
 
     Returns:
-      Rows with the settings less the seed; of val_accuracy, final_train_accuracy and
+      Rows with the settings less seed and fold; of val_accuracy, final_train_accuracy and
       final_val_accuracy, or what stands in their place, the mean over the seeds that finished, and
-      with the ending _std their standard deviation (N - 1; None of one); seeds, the number of
-      those; and diverged, the number of those that did.
+      with the ending _std their standard deviation (N - 1; None of one); seeds, or of a
+      cross-validation members, the number of those; and diverged, the number of those that did.
     """
     alike: dict[Any, list[Mapping[str, Any]]] = {}
     for row in rows:
-        settings = {name: value for name, value in row.items() if name not in (*RESULTS, "seed")}
+        settings = {name: value for name, value in row.items() if name not in (*RESULTS, *OVER)}
         alike.setdefault(identity(settings), []).append(row)
     means = []
     for same in alike.values():
-        mean: dict[str, Any] = {k: v for k, v in same[0].items() if k not in (*RESULTS, "seed")}
+        mean: dict[str, Any] = {k: v for k, v in same[0].items() if k not in (*RESULTS, *OVER)}
         done = [row for row in same if row["status"] == "finished"]
         measured = [n for n in same[0] if n in RESULTS and n.startswith(("val_", "final_"))]
         for name in (n for n in measured if n != "val_loss"):
             values = [row[name] for row in done if row[name] is not None]
             mean[name] = float(np.mean(values)) if values else None
             mean[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        mean["seeds"] = len(done)
+        mean["members" if "fold" in same[0] else "seeds"] = len(done)
         mean["diverged"] = sum(row["status"] == "diverged" for row in same)
         means.append(mean)
     return means
