@@ -86,7 +86,7 @@ _NAMES = {
     "evaluation": "Evaluation MultilabelEvaluation RegressionEvaluation evaluate",
     "history": "History",
     "losses": """
-        as_loss l2_penalty sigmoid_loss smooth_binary_labels smooth_labels softmax_loss svm_loss
+        l2_penalty sigmoid_loss smooth_binary_labels smooth_labels softmax_loss svm_loss
     """,
     "metrics": """
         accuracy balanced_accuracy confusion_matrix log_loss macro_f1 mae micro_f1 r2 recall rmse

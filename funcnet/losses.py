@@ -21,7 +21,6 @@ from funcnet.regression import absolute_loss, huber_loss, pinball_loss, poisson_
 from funcnet.tree import Array, LossFn, Tree, path_name
 
 __all__ = [
-    "as_loss",
     "l2_penalty",
     "sigmoid_loss",
     "smooth_binary_labels",

@@ -151,7 +151,7 @@ class Case(NamedTuple):
     @property
     def loss_fn(self):
         loss_fn = fn.losses.LOSSES[self.loss]
-        return fn.as_loss(partial(loss_fn, **self.options)) if self.options else loss_fn
+        return fn.losses.as_loss(partial(loss_fn, **self.options)) if self.options else loss_fn
 
     def draw(self, rng, n=7, k=3, scale=2.0):
         """Scores in float64, targets."""

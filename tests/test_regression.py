@@ -309,13 +309,13 @@ def test_losses_with_options_are_equal_if_their_options_are(rng):
         (fn.huber_loss, {"delta": 2.0}, {"delta": 3.0}),
         (fn.pinball_loss, {"quantiles": (0.1, 0.9)}, {"quantiles": (0.1, 0.8)}),
     ):
-        made = fn.as_loss(partial(loss_fn, **options))
-        again = fn.as_loss(partial(loss_fn, **dict(options)))
+        made = fn.losses.as_loss(partial(loss_fn, **options))
+        again = fn.losses.as_loss(partial(loss_fn, **dict(options)))
         assert made == again
         assert hash(made) == hash(again)
-        assert made != fn.as_loss(partial(loss_fn, **other))
-        assert made != fn.as_loss(loss_fn)
-        assert fn.as_loss(made) is made
+        assert made != fn.losses.as_loss(partial(loss_fn, **other))
+        assert made != fn.losses.as_loss(loss_fn)
+        assert fn.losses.as_loss(made) is made
         scores, y = rng.normal(size=(5, 2)), rng.normal(size=5 * 2).reshape(5, 2)
         y = y if loss_fn is fn.huber_loss else y[:, 0]
         weights = np.arange(5)
@@ -333,17 +333,17 @@ def test_a_program_serves_equal_losses():
         return loss_fn(scores, y)[0]
 
     for delta in (2.0, 2.0, 0.5):
-        loss_of(fn.as_loss(partial(fn.huber_loss, delta=delta)), s, y)
+        loss_of(fn.losses.as_loss(partial(fn.huber_loss, delta=delta)), s, y)
     assert len(traces) == 2
 
 
 def test_what_is_no_partial_stays():
     own = partial(fn.huber_loss, s)
     for loss_fn in (fn.softmax_loss, fn.huber_loss, own, lambda scores, y: None):
-        assert fn.as_loss(loss_fn) is loss_fn
+        assert fn.losses.as_loss(loss_fn) is loss_fn
     for wrong in ("huber", None, 2.0):
         with pytest.raises(TypeError, match="loss_fn must be a function, got"):
-            fn.as_loss(wrong)
+            fn.losses.as_loss(wrong)
 
 
 # Smoothed labels

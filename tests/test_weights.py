@@ -217,7 +217,7 @@ def test_losses_of_ones_own(rng):
         lambda *args, **options: fn.squared_loss(*args, **options),
         jax.jit(fn.squared_loss),
         partial(fn.squared_loss),
-        fn.as_loss(partial(fn.squared_loss)),
+        fn.losses.as_loss(partial(fn.squared_loss)),
     ):
         loss = fn.loss(net, params, state, x, y, loss_fn=loss_fn, sample_weight=WEIGHTS)
         np.testing.assert_allclose(loss, expected, rtol=1e-6)
