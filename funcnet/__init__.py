@@ -22,12 +22,14 @@ if _TYPE_CHECKING:
     from funcnet.datasets import *
     from funcnet.defaults import *
     from funcnet.embeddings import *
+    from funcnet.ensembles import *
     from funcnet.evaluation import *
     from funcnet.gradcheck import *
     from funcnet.history import *
     from funcnet.layer import *
     from funcnet.layers import *
     from funcnet.losses import *
+    from funcnet.members import *
     from funcnet.metrics import *
     from funcnet.model import *
     from funcnet.net import *
@@ -77,6 +79,7 @@ _NAMES = {
         periodic periodic_backward periodic_forward piecewise_linear piecewise_linear_backward
         piecewise_linear_forward quantile_edges
     """,
+    "ensembles": "ensemble stacked tabm",
     "gradcheck": "GradientCheck check_gradients numerical_gradient relative_error scaled_error",
     "layer": "Layer make_layer make_stateful_layer",
     "layers": """
@@ -87,6 +90,12 @@ _NAMES = {
     "history": "History",
     "losses": """
         l2_penalty sigmoid_loss smooth_binary_labels smooth_labels softmax_loss svm_loss
+    """,
+    "members": """
+        batch_ensemble_affine batch_ensemble_affine_backward batch_ensemble_affine_forward
+        member_affine member_affine_backward member_affine_forward member_scale
+        member_scale_backward member_scale_forward shared_affine shared_affine_backward
+        shared_affine_forward
     """,
     "metrics": """
         accuracy balanced_accuracy confusion_matrix log_loss macro_f1 mae micro_f1 r2 recall rmse

@@ -37,6 +37,8 @@ TESTS = {
     "activations": "layers strict net mutations layer gradcheck house",
     "embeddings": "layers tabular strict mutations layer house",
     "tabular": "layers tabular strict mutations layer house",
+    "members": "layers ensembles strict mutations layer house",
+    "ensembles": "ensembles strict mutations layer house",
     "batch": "losses regression weights mutations house",
     "losses": "losses regression weights strict net mutations metrics train house",
     "regression": "regression weights mutations house",

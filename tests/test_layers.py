@@ -90,6 +90,11 @@ def np_embed_categories(x, w):
     return np.concatenate([part @ matrix for part, matrix in groups], axis=1)
 
 
+def members(x, count):
+    """The same x for each member, or the x that each has."""
+    return np.repeat(x[:, None], count, axis=1) if x.ndim == 2 else x
+
+
 def statistics(shape, dtype="float32"):
     """Running statistics of some training: other means than 0, other variances than 1."""
     size = math.prod(shape)
@@ -234,6 +239,33 @@ LAYERS = {
         fn.embed_categories_backward,
         np_embed_categories,
         (((4, 6), (6, 5)), ((3, 6), (6, 2))),
+    ),
+    "member_scale": Row(
+        fn.member_scale_forward,
+        fn.member_scale_backward,
+        lambda x, r: members(x, len(r)) * r,
+        (((4, 5), (3, 5)), ((3, 2, 4), (2, 4))),
+    ),
+    "batch_ensemble_affine": Row(
+        fn.batch_ensemble_affine_forward,
+        fn.batch_ensemble_affine_backward,
+        lambda x, w, r, s, b: (members(x, len(r)) * r) @ w * s + b,
+        (
+            ((4, 5), (5, 3), (2, 5), (2, 3), (2, 3)),
+            ((3, 2, 4), (4, 1), (2, 4), (2, 1), (2, 1)),
+        ),
+    ),
+    "shared_affine": Row(
+        fn.shared_affine_forward,
+        fn.shared_affine_backward,
+        lambda x, w, b: x @ w + b,
+        (((4, 5), (5, 3), (3,)), ((3, 2, 4), (4, 5), (5,))),
+    ),
+    "member_affine": Row(
+        fn.member_affine_forward,
+        fn.member_affine_backward,
+        lambda x, w, b: np.einsum("nkd,kdm->nkm", members(x, len(w)), w) + b,
+        (((4, 5), (2, 5, 3), (2, 3)), ((3, 2, 4), (2, 4, 1), (2, 1))),
     ),
     "batchnorm": Row(
         partial(batchnorm, train=True), fn.batchnorm_backward, np_batchnorm, NORM_SHAPES

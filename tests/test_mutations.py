@@ -14,7 +14,7 @@ from loss_cases import CASES, agrees
 from marks import slow_but
 
 import funcnet as fn
-from funcnet import activations, batch, embeddings, layers, tabular, weights
+from funcnet import activations, batch, embeddings, ensembles, layers, members, tabular, weights
 from funcnet import layer as layer_module
 from funcnet import net as nets
 from funcnet.losses import LOSSES
@@ -27,7 +27,7 @@ REG = 0.3
 KEEP_PROB = 0.6
 SLOPE = 0.3
 EDGES = np.array([[-1, 0.1, 1], [-2, 0.5, 1], [0, 0, 1], [-0.3, -0.2, 1]])
-MODULES = [activations, embeddings, layers, tabular]  # in which the passes of layers are
+MODULES = [activations, embeddings, layers, members, tabular]  # in which the passes of layers are
 
 # What stands between two affine layers.
 NETS = {
@@ -48,6 +48,12 @@ NETS = {
     "piecewise_linear": lambda: fn.piecewise_linear(EDGES),
     "embed_categories": lambda: fn.embed_categories([2, 2], 2),
     "on_columns": lambda: fn.on_columns([2, 0], fn.affine(2)),
+    "member_scale": lambda: fn.member_scale(2),
+    "batch_ensemble_affine": lambda: fn.batch_ensemble_affine(SIZE, 2),
+    "shared_affine": lambda: fn.serial(fn.member_scale(2), fn.shared_affine(SIZE)),
+    "member_affine": lambda: fn.member_affine(SIZE, 2),
+    "ensemble": lambda: fn.ensemble(fn.tanh(), fn.affine(SIZE)),
+    "stacked": lambda: fn.stacked(fn.affine(SIZE), 2),
     "batchnorm": fn.batchnorm,
     "layernorm": fn.layernorm,
     "dropout": lambda: fn.dropout(KEEP_PROB),
@@ -244,6 +250,17 @@ def on_columns(change):
         return change(dx), grads
 
     return Mutation(tabular, "_on_columns_backward", mutant, FIRST, net="on_columns")
+
+
+def batch_ensemble(change, leaf):
+    """The gradients in `change(dout, (x, w, r, s, product))` in place of those of their names."""
+
+    def changed_grads(dout, cache, *grads):
+        names = ("dx", "dw", "dr", "ds", "db")
+        return tuple({**dict(zip(names, grads, strict=True)), **change(dout, cache)}.values())
+
+    name = "batch_ensemble_affine"
+    return changed(members, name, changed_grads, f"{name}1/{leaf}")
 
 
 def residual(change):
@@ -526,6 +543,52 @@ MUTATIONS = {
     "on_columns: dx in the order of the output": on_columns(lambda dx: dx[:, [2, 0, 1, 3]]),
     "on_columns: the other columns left out": on_columns(
         lambda dx: dx.at[:, jnp.array([1, 3])].set(0)
+    ),
+    # Ensembles.
+    "member_scale: dx of the first member alone": backward(
+        "member_scale", lambda dout, c: (dout[:, 0] * c[1][0], (dout * c[0][:, None]).sum(axis=0))
+    ),
+    "member_scale: dr the same for all members": changed(
+        members,
+        "member_scale",
+        lambda dout, c, dx, dr: (dx, 0 * dr + dr.mean(axis=0)),
+        "member_scale1/r",
+    ),
+    "batch ensemble: dw without s": batch_ensemble(
+        lambda dout, c: {"dw": jnp.einsum("nkd,nkm->dm", c[0][:, None] * c[2], dout)}, "w"
+    ),
+    "batch ensemble: dw without r": batch_ensemble(
+        lambda dout, c: {"dw": jnp.einsum("nd,nkm->dm", c[0], dout * c[3])}, "w"
+    ),
+    "batch ensemble: dr of h for x": batch_ensemble(
+        lambda dout, c: {"dr": (((dout * c[3]) @ c[1].T) * c[0][:, None] * c[2]).sum(axis=0)}, "r"
+    ),
+    "batch ensemble: ds of the output": batch_ensemble(
+        lambda dout, c: {"ds": (dout * c[4] * c[3]).sum(axis=0)}, "s"
+    ),
+    "shared_affine: db over examples of one member": changed(
+        members,
+        "shared_affine",
+        lambda dout, c, dx, dw, db: (dx, dw, dout[:, 0].sum(axis=0)),
+        "serial1/shared_affine1/b",
+    ),
+    "member_affine: the weights of the other member": changed(
+        members,
+        "member_affine",
+        lambda dout, c, dx, dw, db: (jnp.einsum("nkm,kdm->nd", dout[:, ::-1], c[1]), dw, db),
+        FIRST,
+    ),
+    "member_affine: dw the same for all members": changed(
+        members,
+        "member_affine",
+        lambda dout, c, dx, dw, db: (dx, 0 * dw + dw.mean(axis=0), db),
+        "member_affine1/w",
+    ),
+    "ensemble: dx of the last net": Mutation(
+        ensembles, "_sum", lambda dxs: dxs[-1], FIRST, net="ensemble"
+    ),
+    "stacked: dx a mean": Mutation(
+        ensembles, "_sum", lambda dxs: dxs.mean(axis=0), FIRST, net="stacked"
     ),
     # Batch normalization.
     "batchnorm without the mean term": batchnorm_dx(

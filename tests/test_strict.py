@@ -13,12 +13,24 @@ import pytest
 from marks import slow_but
 
 import funcnet as fn
-from funcnet import activations, embeddings, gradcheck, layers, losses, net, tabular, tree
+from funcnet import (
+    activations,
+    embeddings,
+    ensembles,
+    gradcheck,
+    layers,
+    losses,
+    members,
+    net,
+    tabular,
+    tree,
+)
 
 pytestmark = pytest.mark.usefixtures("strict", "x64", "unoptimized")
 
 key = jax.random.key(231)
-MODULES = activations, embeddings, gradcheck, layers, losses, net, tabular, tree
+MODULES = [activations, embeddings, ensembles, gradcheck, layers]
+MODULES += [losses, members, net, tabular, tree]
 DTYPES = ["bfloat16", "float32", "float64"]
 
 
@@ -131,6 +143,13 @@ CALLS = {
     ),
     "embed_categories": (inputs((4, 6), (6, 5)), by_pair("embed_categories", sizes=(2, 3, 1))),
     "quantile_edges": (lambda dtype: (), lambda: jnp.asarray(fn.quantile_edges(EDGES, 2))),
+    "member_scale": (inputs((4, 5), (3, 5)), by_pair("member_scale")),
+    "batch_ensemble_affine": (
+        inputs((4, 5), (5, 3), (2, 5), (2, 3), (2, 3)),
+        by_pair("batch_ensemble_affine"),
+    ),
+    "shared_affine": (inputs((3, 2, 4), (4, 5), (5,)), by_pair("shared_affine")),
+    "member_affine": (inputs((4, 5), (2, 5, 3), (2, 3)), by_pair("member_affine")),
     "batchnorm": (running_norm, by_pair("batchnorm", train=True, momentum=0.5)),
     "batchnorm evaluated": (running_norm, by_pair("batchnorm", train=False, eps=1e-3)),
     "layernorm": (norm, by_pair("layernorm")),
@@ -186,6 +205,13 @@ NETS = {
     "piecewise_linear": lambda: fn.piecewise_linear(np.tile(EDGES, (2, 1)), 2),
     "embed_categories": lambda: fn.embed_categories([2, 4], 2, weight_scale=np.float64(0.1)),
     "on_columns": lambda: fn.on_columns([4, 1], fn.serial(fn.affine(3), fn.batchnorm())),
+    "member_scale": lambda: fn.member_scale(2),
+    "batch_ensemble_affine": lambda: fn.batch_ensemble_affine(3, 2, weight_scale=np.float64(0.1)),
+    "shared_affine": lambda: fn.serial(fn.member_scale(2, r_init="normal"), fn.shared_affine(3)),
+    "member_affine": lambda: fn.member_affine(3, 2),
+    "tabm": lambda: fn.tabm([4], 3, members=2, keep_prob=0.7),
+    "ensemble": lambda: fn.ensemble(fn.affine(3), fn.mlp([4], 3, keep_prob=0.7)),
+    "stacked": lambda: fn.stacked(fn.mlp([4], 3, normalization="batchnorm", keep_prob=0.7), 2),
     "batchnorm": lambda: fn.batchnorm(momentum=np.float64(0.9), eps=np.float64(1e-3)),
     "dropout": lambda: fn.dropout(0.7),
     "affine": lambda: fn.affine(6, weight_scale=np.float64(0.1)),
