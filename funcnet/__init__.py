@@ -115,7 +115,10 @@ _NAMES = {
     "recipes": "Experiment Recipe experiment list_recipes load_recipe",
     "regression": "absolute_loss huber_loss pinball_loss poisson_loss squared_loss",
     "runs": "load_run",
-    "schedules": "constant cosine_decay exponential_decay one_cycle step_decay warmup",
+    "schedules": """
+        complement constant coslog4 cosine_decay exponential_decay flat_cosine one_cycle step_decay
+        warmup
+    """,
     "step": "TrainState init_train_state make_train_step",
     "sweeps.cross": "CrossValidation Fold cross_validate",
     "sweeps.search": "grid integers log_uniform member_key random_search uniform",

@@ -185,8 +185,14 @@ def dropout(keep_prob: Any) -> Layer:
 
     Args:
       keep_prob: above 0 and at most 1; may be traced. It is the share that is kept, as in
-        CS231n; other libraries give the share that is dropped.
+        CS231n; other libraries give the share that is dropped. Or a schedule of it, a function of
+        the count of passes in training: then the layer has a state, `step`, the int32 count of
+        them. Of a schedule of what is dropped, `complement` makes one of what is kept.
     """
+    if callable(keep_prob):
+        forward = bind(_scheduled_dropout, schedule=keep_prob)
+        init = _init_scheduled_dropout
+        return make_stateful_layer("dropout", forward, layers.dropout_backward, init)
     layers.KEEP_PROB.check("keep_prob", keep_prob)
     forward = bind(_dropout, keep_prob=keep_prob)
     return make_stateful_layer("dropout", forward, layers.dropout_backward)
@@ -195,6 +201,20 @@ def dropout(keep_prob: Any) -> Layer:
 def _dropout(x: Any, *, state: Tree, key: Any, train: bool, keep_prob: Any) -> Result:
     out, cache = layers.dropout_forward(x, key, keep_prob, train=train)
     return out, cache, state
+
+
+def _init_scheduled_dropout(key: Any, in_shape: Shape) -> Initial:
+    return {}, {"step": jnp.zeros((), jnp.int32)}, in_shape
+
+
+def _scheduled_dropout(x: Any, *, state: Tree, key: Any, train: bool, schedule: Any) -> Result:
+    if set(state) != {"step"}:
+        raise ValueError(f"dropout: of a schedule the state must have step, got {sorted(state)}")
+    step = jnp.asarray(state["step"], jnp.int32)
+    keep_prob = schedule(step) if train else 1
+    out, cache = layers.dropout_forward(x, key, keep_prob, train=train)
+    after = restructure(structure_of(state), {"step": step + 1}) if train else state
+    return out, cache, after
 
 
 def serial(*children: Layer) -> Layer:
@@ -299,13 +319,13 @@ def mlp(
       num_classes: the number of scores.
       normalization: a layer, such as `layernorm(eps=1e-3)`, or a name, such as "batchnorm"; None
         is none.
-      keep_prob: the probability that dropout keeps a hidden unit; may be traced. None is no
-        dropout.
+      keep_prob: the probability that dropout keeps a hidden unit; may be traced, or a schedule,
+        as for `dropout`. None is no dropout.
       activation: a layer, such as `leaky_relu(0.2)`, or a name, such as "relu" or "gelu_tanh".
       weight_scale: scale of the initial weights, as for `affine`: a number, which may be traced,
         "he" or None, or "glorot". Biases start at 0.
-      input_keep_prob: the probability that dropout keeps an input; may be traced. None is no
-        dropout.
+      input_keep_prob: the probability that dropout keeps an input; may be traced, or a schedule.
+        None is no dropout.
       matmul_dtype: dtype of the factors of the matrix products, as for `affine`.
     Returns:
       A layer with parameters affine1, affine2, ..., and batchnorm1, ... or layernorm1, ...
@@ -321,7 +341,8 @@ def mlp(
         between += [dropout(keep_prob)]
     children = []
     if input_keep_prob is not None:
-        layers.KEEP_PROB.check("input_keep_prob", input_keep_prob)
+        if not callable(input_keep_prob):
+            layers.KEEP_PROB.check("input_keep_prob", input_keep_prob)
         children += [dropout(input_keep_prob)]
     for dim in hidden_dims:
         dim = DIM.check("every size in hidden_dims", dim)

@@ -13,8 +13,8 @@ where gradients are small. Hyper-parameters are cast to the dtype of each leaf.
 Leaves narrower than float32 are computed in float32 and rounded once, at the end.
 
 A learning rate is a number, a traced value, or a schedule: a pure function that is
-called with the count of updates before this one. Every other hyper-parameter may be
-traced, too; 1 - 0.999 of a traced float32 is off by 1e-5 of its size, of a number exact.
+called with the count of updates before this one; so is a weight decay. Every other hyper-parameter
+may be traced, too; 1 - 0.999 of a traced float32 is off by 1e-5 of its size, of a number exact.
 """
 
 import math
@@ -219,7 +219,8 @@ def adamw(
     Args:
       learning_rate: a number, a traced value, or a schedule.
       beta1, beta2, epsilon: as for `adam`.
-      weight_decay: the strength; the learning rate multiplies it.
+      weight_decay: the strength, which the learning rate multiplies: a number, a traced value, or
+        a schedule, such as `flat_cosine`, of the count of updates before this one.
       decay_names: the names of the leaves that decay, such as ("w",), which leaves biases and
         normalization alone; None is every leaf. The name is the last part of the path: `w` of
         affine1/w, `0` in a tuple; a bare array has none.
@@ -244,7 +245,7 @@ def lion(
         m = beta2 * m + (1 - beta2) * dw
 
     Every element moves by the learning rate, which wants to be three to ten times smaller
-    than for Adam. `decay_names` is as for `adamw`.
+    than for Adam. `weight_decay` and `decay_names` are as for `adamw`.
 
     State: `m`, `step`.
     """
@@ -474,7 +475,8 @@ def moves_transposes(optimizer: Optimizer) -> bool:
 
 def _decay(learning_rate: Any, weight_decay: Any, names: Sequence[str] | None) -> Bound:
     """Decoupled weight decay: `decay(step)(path)` times w is what a leaf loses besides."""
-    _check_numbers(learning_rate, weight_decay=weight_decay)
+    if not callable(weight_decay):
+        _check_numbers(learning_rate, weight_decay=weight_decay)
     among = None if names is None else _names("decay_names", names)
     return bind(_decay_at, learning_rate=learning_rate, weight_decay=weight_decay, names=among)
 
@@ -482,7 +484,7 @@ def _decay(learning_rate: Any, weight_decay: Any, names: Sequence[str] | None) -
 def _decay_at(step: Any, *, learning_rate: Any, weight_decay: Any, names: Any) -> Any:
     rate = at_step(learning_rate, step)
     with jax.numpy_dtype_promotion("standard"):  # each may have a dtype of its own
-        factor = rate * weight_decay
+        factor = rate * at_step(weight_decay, step)
     return lambda path: factor if names is None or path.rsplit("/", 1)[-1] in names else None
 
 

@@ -1,7 +1,8 @@
 """Learning rates that change during training, as functions of the number of updates done.
 
-A schedule gives a rate in JAX's default float type. Schedules of equal arguments are equal, so
-that what was compiled with one serves the other; see `bind`.
+Other numbers may follow one: the weight decay of `adamw`, the share that `dropout` keeps. A
+schedule gives a rate in JAX's default float type. Schedules of equal arguments are equal, so that
+what was compiled with one serves the other; see `bind`.
 """
 
 import inspect
@@ -16,9 +17,12 @@ from funcnet import checks
 from funcnet.bind import bind
 
 __all__ = [
+    "complement",
     "constant",
     "cosine_decay",
+    "coslog4",
     "exponential_decay",
+    "flat_cosine",
     "one_cycle",
     "step_decay",
     "warmup",
@@ -122,6 +126,78 @@ def _half_cosine(t: jax.Array, final_fraction: Any) -> jax.Array:
     """From 1 at t = 0 and before to `final_fraction` at t = 1 and after."""
     share = 0.5 * (1 + jnp.cos(math.pi * jnp.clip(t, 0, 1)))
     return jnp.asarray(final_fraction, float) + jnp.asarray(1 - final_fraction, float) * share
+
+
+def flat_cosine(rate: Any, total_steps: int, *, flat: Any = 0.5) -> Schedule:
+    """`rate` for the first half, then half a cosine down to 0, as RealMLP has it for dropout and
+    weight decay (Holzmueller et al. 2024, arXiv 2407.04491).
+
+    With t = step / total_steps, and u = (t - flat) / (1 - flat), at least 0 and at most 1:
+
+        rate * (1 + cos(pi u)) / 2
+
+    Args:
+      rate: the first rate; may be traced.
+      total_steps: the number of updates until the end.
+      flat: the share of the updates before the fall, 0 to 1; may be traced.
+    Returns:
+      `schedule(step) -> rate`.
+    """
+    LEARNING_RATE.check("rate", rate)
+    checks.FRACTION.check("flat", flat)
+    total_steps = checks.COUNT.check("total_steps", total_steps)
+    return bind(_flat_cosine, rate=rate, total_steps=total_steps, flat=flat)
+
+
+def _flat_cosine(step: Any, *, rate: Any, total_steps: int, flat: Any) -> jax.Array:
+    start = jnp.asarray(flat * total_steps, float)
+    share = (jnp.asarray(step, float) - start) / jnp.maximum(total_steps - start, 1)
+    return jnp.asarray(rate, float) * _half_cosine(share, 0)
+
+
+def coslog4(rate: Any, total_steps: int) -> Schedule:
+    """Four waves between 0 and `rate`, each about twice as long as the one before (Holzmueller et
+    al. 2024, arXiv 2407.04491, the learning rates of RealMLP).
+
+    With t = step / total_steps, at most 1:
+
+        rate * (1 - cos(2 pi log2(1 + 15 t))) / 2
+
+    The first update has a rate of 0, and so would have one after the last.
+
+    Args:
+      rate: the largest learning rate; may be traced.
+      total_steps: the number of updates in all.
+    Returns:
+      `schedule(step) -> learning rate`.
+    """
+    LEARNING_RATE.check("rate", rate)
+    return bind(_coslog4, rate=rate, total_steps=checks.COUNT.check("total_steps", total_steps))
+
+
+def _coslog4(step: Any, *, rate: Any, total_steps: int) -> jax.Array:
+    t = jnp.clip(jnp.asarray(step, float) / total_steps, 0, 1)
+    # (1 - cos 2 a) / 2 = sin(a)^2, which keeps its digits where it is small.
+    return jnp.asarray(rate, float) * jnp.square(jnp.sin(math.pi * jnp.log2(1 + 15 * t)))
+
+
+def complement(schedule: Any) -> Schedule:
+    """`1 - schedule(step)`: the share to keep, by a schedule of the share to drop.
+
+        dropout(complement(flat_cosine(0.15, total_steps)))  # drops 15 % at first, nothing at last
+
+    Args:
+      schedule: a schedule, or a number, which may be traced.
+    Returns:
+      `schedule(step) -> share`.
+    """
+    if not callable(schedule):
+        schedule = constant(schedule)
+    return bind(_complement, schedule=schedule)
+
+
+def _complement(step: Any, *, schedule: Schedule) -> jax.Array:
+    return 1 - jnp.asarray(schedule(step), float)
 
 
 def warmup(schedule: Any, warmup_steps: int) -> Schedule:
@@ -229,6 +305,8 @@ SCHEDULES: dict[str, Callable[..., Any]] = {
     "step": _step_of_run,
     "cosine": cosine_decay,
     "one_cycle": _one_cycle_of_run,
+    "flat_cosine": flat_cosine,
+    "coslog4": coslog4,
 }
 
 

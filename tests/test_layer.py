@@ -116,6 +116,8 @@ LAYERS = {
     "layernorm, other eps": lambda: fn.layernorm(eps=1e-3),
     "dropout": lambda: fn.dropout(0.5),
     "dropout, other keep_prob": lambda: fn.dropout(0.8),
+    "dropout, by a schedule": lambda: fn.dropout(fn.complement(fn.flat_cosine(0.15, 9))),
+    "dropout, by another schedule": lambda: fn.dropout(fn.complement(fn.flat_cosine(0.3, 9))),
     "no layers": lambda: fn.serial(),
     "serial": lambda: fn.serial(fn.affine(3), fn.relu(), fn.affine(3)),
     "serial, other child": lambda: fn.serial(fn.affine(3), fn.tanh(), fn.affine(3)),

@@ -57,6 +57,7 @@ NETS = {
     "batchnorm": fn.batchnorm,
     "layernorm": fn.layernorm,
     "dropout": lambda: fn.dropout(KEEP_PROB),
+    "scheduled dropout": lambda: fn.dropout(fn.complement(0.4)),
     "residual": lambda: nets.residual(fn.affine(SIZE), fn.tanh()),
 }
 
@@ -687,6 +688,9 @@ MUTATIONS = {
     "dropout with a mask of its own": dropout(lambda dout, mask: other_mask(dout)),
     "dropout with a mask in evaluation": dropout(lambda dout, mask: other_mask(dout), train=False),
     "dropout rescaled in evaluation": dropout(lambda dout, mask: dout * KEEP_PROB, train=False),
+    "dropout by a schedule with a mask of its own": dropout(
+        lambda dout, mask: other_mask(dout)
+    )._replace(net="scheduled dropout"),
     # Residual blocks.
     "residual without the skip": residual(lambda dout, dx: dx - dout),
     "residual with the skip doubled": residual(lambda dout, dx: dx + dout),

@@ -534,6 +534,48 @@ def test_dropout_in_training_without_a_key_names_the_layer():
     np.testing.assert_array_equal(out, net.forward(params, state, x, key=key, train=False)[0])
 
 
+def test_dropout_by_a_schedule_counts_its_passes_in_training(rng):
+    schedule = fn.complement(fn.flat_cosine(0.8, 4))
+    layer = fn.dropout(schedule)
+    assert layer == fn.dropout(fn.complement(fn.flat_cosine(0.8, 4))) != fn.dropout(0.2)
+    params, state, _ = layer.init(key, (50,))
+    assert state == fn.FrozenDict(step=jnp.int32(0))
+    x, forward = jnp.ones((40, 50)), jax.jit(layer.forward, static_argnames="train")
+    for step, kept in enumerate((0.2, 0.2, 0.2, 0.6, 1, 1)):
+        for kind in (dict, fn.FrozenDict):
+            assert state["step"] == step
+            out, cache, after = forward(params, kind(state), x, key=key, train=True)
+            assert type(after) is kind
+            expected, _ = fn.dropout_forward(x, key, float(schedule(step)), train=True)
+            np.testing.assert_array_equal(out, expected)
+            assert abs(np.mean(np.asarray(out) != 0) - kept) < 5 * 0.5 / np.sqrt(2000)
+            np.testing.assert_array_equal(layer.backward(x, cache)[0], out)
+            same, _, stays = forward(params, state, x, key=key, train=False)
+            np.testing.assert_array_equal(same, x)
+            assert stays["step"] == step
+        state = after
+    assert state["step"].dtype == jnp.int32
+    with pytest.raises(ValueError, match="dropout: of a schedule the state must have step"):
+        layer.forward({}, {}, x, key=key)
+
+
+def test_dropout_by_a_schedule_inside_nets(rng, x64):
+    schedule = fn.complement(0.4)
+    net = fn.mlp([5, 4], 3, keep_prob=schedule, input_keep_prob=schedule)
+    fixed = fn.mlp([5, 4], 3, keep_prob=0.6, input_keep_prob=0.6)
+    params, state, _ = net.init(key, (4,))
+    assert shapes(state) == {f"dropout{i}/step": () for i in (1, 2, 3)}
+    x, y = batch(rng, 6, (4,), 3)
+    loss, grads, after = loss_and_grads(net, params, state, x, y, key=key)
+    expected_loss, expected, _ = loss_and_grads(fixed, params, {}, x, y, key=key)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-13)
+    assert fn.scaled_error(grads, expected) <= 1e-13
+    assert {int(leaf) for leaf in jax.tree.leaves(after)} == {1}
+    stack = fn.stacked(net, 2)
+    _, state, _ = stack.init(key, (4,))
+    assert shapes(state)["dropout1/step"] == (2,)
+
+
 def test_each_dropout_layer_has_a_key_of_its_own():
     net = fn.serial(fn.dropout(0.5), fn.serial(fn.dropout(0.5)), fn.residual(fn.dropout(0.5)))
     masks = []

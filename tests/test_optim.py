@@ -809,6 +809,35 @@ def test_decay_is_the_rate_times_the_weight_beside_the_update(row, rng, x64):
         assert fn.relative_error(updates, expected) <= 1e-12
 
 
+@decaying
+def test_a_decay_may_be_a_schedule(row, x64):
+    """Six steps in one compiled loop, against decays set by hand."""
+    params = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array([0.5])}
+    rng = np.random.default_rng(3)
+    grads = jax.tree.map(lambda p: rng.normal(size=(6, *p.shape)), params)
+    decay = fn.flat_cosine(0.3, 6)
+    scheduled = row.make(fn.step_decay(0.1, 0.5, 2), weight_decay=decay, decay_names=("w",))
+    assert scheduled == row.make(
+        fn.step_decay(0.1, 0.5, 2), weight_decay=fn.flat_cosine(0.3, 6), decay_names=("w",)
+    )
+
+    def step(opt_state, dw):
+        updates, opt_state = scheduled.update(dw, opt_state, params)
+        return opt_state, updates
+
+    _, updates = jax.lax.scan(step, scheduled.init(params), grads)
+    plain = row.make(fn.step_decay(0.1, 0.5, 2), weight_decay=0.0)
+    opt_state = plain.init(params)
+    shares = [0.3, 0.3, 0.3, 0.3, 0.225, 0.075]
+    for i, rate in enumerate([0.1, 0.1, 0.05, 0.05, 0.025, 0.025]):
+        expected, opt_state = plain.update(
+            jax.tree.map(lambda g, i=i: g[i], grads), opt_state, params
+        )
+        shrunk = expected["w"] - rate * shares[i] * params["w"]
+        np.testing.assert_allclose(updates["w"][i], shrunk, rtol=1e-12)
+        np.testing.assert_allclose(updates["b"][i], expected["b"], rtol=1e-12)
+
+
 def test_decay_is_not_l2(rng, x64):
     """It does not pass through Adam's division by the size of the gradient."""
     params, grads = draw(rng), draw(rng)

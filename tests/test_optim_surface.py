@@ -38,6 +38,9 @@ MAKERS = {
     "step_decay": ({"rate": 0.03, "decay": 0.9}, {"every": 2}),
     "cosine_decay": ({"rate": 0.03, "final_fraction": 0.1}, {"total_steps": 5}),
     "warmup": ({"schedule": 0.03}, {"warmup_steps": 3}),
+    "flat_cosine": ({"rate": 0.03, "flat": 0.4}, {"total_steps": 5}),
+    "coslog4": ({"rate": 0.03}, {"total_steps": 5}),
+    "complement": ({"schedule": 0.03}, {}),
     "one_cycle": (
         {"rate": 0.03, "warmup_fraction": 0.4, "first_fraction": 0.1, "final_fraction": 0.2},
         {"total_steps": 5},

@@ -339,6 +339,8 @@ RATES = {
         {"schedule": "one_cycle", "warmup": 0.0},
         lambda: fn.one_cycle(0.1, 40, warmup_fraction=0.0),
     ),
+    "flat_cosine": ({"schedule": "flat_cosine"}, lambda: fn.flat_cosine(0.1, 40)),
+    "coslog4": ({"schedule": "coslog4"}, lambda: fn.coslog4(0.1, 40)),
     "warm-up": ({"warmup": 0.26}, lambda: fn.warmup(0.1, 11)),
     "no warm-up": ({"warmup": 0.0}, lambda: fn.constant(0.1)),
     "cosine, warm-up": (

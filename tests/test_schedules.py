@@ -143,6 +143,27 @@ TABLE = {
         fn.one_cycle(0.6, 5, warmup_fraction=1, final_fraction=0.5),
         {0: 0.1, 1: 0.2, 4: 0.5, 5: 0.6, 6: 0.3, 7: 0.3},
     ),
+    "flat_cosine": (
+        fn.flat_cosine(0.3, 24),
+        {0: 0.3, 11: 0.3, 12: 0.3, 16: 0.225, 18: 0.15, 20: 0.075, 24: 0, 25: 0, 999: 0},
+    ),
+    "flat_cosine from a quarter": (
+        fn.flat_cosine(0.3, 16, flat=0.25),
+        {0: 0.3, 4: 0.3, 8: 0.225, 10: 0.15, 12: 0.075, 16: 0, 17: 0},
+    ),
+    "flat_cosine without a fall": (fn.flat_cosine(0.3, 5, flat=1), {0: 0.3, 4: 0.3, 5: 0.3, 6: 0}),
+    "flat_cosine without a flat": (fn.flat_cosine(0.3, 12, flat=0), {0: 0.3, 4: 0.225, 12: 0}),
+    "coslog4": (
+        fn.coslog4(0.3, 150),
+        {
+            **dict.fromkeys((0, 10, 30, 70, 150, 151, 999), 0),  # 1 + 15 t is a power of two
+            5: 0.15 * (1 - np.cos(2 * np.pi * np.log2(1.5))),
+            20: 0.15 * (1 - np.cos(2 * np.pi * np.log2(3))),
+            100: 0.15 * (1 - np.cos(2 * np.pi * np.log2(11))),
+        },
+    ),
+    "complement": (fn.complement(0.3), {0: 0.7, 9: 0.7}),
+    "complement of a cosine": (fn.complement(fn.flat_cosine(0.3, 24)), {0: 0.7, 18: 0.85, 24: 1}),
     "one_cycle in one step": (fn.one_cycle(0.6, 1), {0: 0.6, 1: 0, 2: 0}),
 }
 
@@ -186,11 +207,22 @@ def test_one_cycle_has_one_peak(fraction, total, dtype):
         np.testing.assert_allclose(rates[max(total, peak + 1) :], 0.003, rtol=1e-6)
 
 
+def test_coslog4_has_four_waves_that_double():
+    rates = np.asarray(fn.coslog4(1.0, 15_000)(jnp.arange(15_001)))
+    peaks = np.flatnonzero((rates[1:-1] >= rates[:-2]) & (rates[1:-1] > rates[2:])) + 1
+    np.testing.assert_allclose(1 + peaks / 1000, 2 ** np.array([0.5, 1.5, 2.5, 3.5]), rtol=2e-3)
+    np.testing.assert_allclose(rates[peaks], 1, rtol=1e-5)
+    assert rates[0] == 0
+
+
 TRACED = {
     "constant": (fn.constant, {"rate": 0.2}, {}),
     "step_decay": (fn.step_decay, {"rate": 0.2, "decay": 0.5}, {"every": 2}),
     "cosine_decay": (fn.cosine_decay, {"rate": 0.2, "final_fraction": 0.1}, {"total_steps": 9}),
     "warmup": (fn.warmup, {"schedule": 0.2}, {"warmup_steps": 6}),
+    "flat_cosine": (fn.flat_cosine, {"rate": 0.2, "flat": 0.4}, {"total_steps": 9}),
+    "coslog4": (fn.coslog4, {"rate": 0.2}, {"total_steps": 11}),
+    "complement": (fn.complement, {"schedule": 0.2}, {}),
     "one_cycle": (
         fn.one_cycle,
         {"rate": 0.2, "warmup_fraction": 0.5, "first_fraction": 0.1, "final_fraction": 0.3},
@@ -255,6 +287,12 @@ ERRORS = {
         ValueError,
         "final_fraction must be >= 0",
     ),
+    "flat rate": (lambda: fn.flat_cosine(0, 9), ValueError, "rate must be > 0"),
+    "flat steps": (lambda: fn.flat_cosine(1, 0), ValueError, "total_steps must be at least 1"),
+    "flat share": (lambda: fn.flat_cosine(1, 9, flat=1.1), ValueError, "flat must be >= 0 and <="),
+    "coslog4 rate": (lambda: fn.coslog4(-1, 9), ValueError, "rate must be > 0"),
+    "coslog4 steps": (lambda: fn.coslog4(1, 1.5), TypeError, "total_steps must be an integer"),
+    "complement of text": (lambda: fn.complement("a"), TypeError, "rate must be a number"),
     "warmup rate": (lambda: fn.warmup(0, 3), ValueError, "rate must be > 0"),
     "warmup nothing": (lambda: fn.warmup(None, 3), TypeError, "rate must be a number"),
     "warmup steps 0": (lambda: fn.warmup(1, 0), ValueError, "warmup_steps must be at least 1"),
@@ -315,6 +353,18 @@ NAMED = {
         ({}, fn.one_cycle(0.1, 40, warmup_fraction=0.2)),
         ({"warmup": 0.5}, fn.one_cycle(0.1, 40, warmup_fraction=0.5)),
         ({"warmup": 0.0}, fn.one_cycle(0.1, 40, warmup_fraction=0.0)),
+    ],
+}
+
+
+NAMED |= {
+    "flat_cosine": [
+        ({}, fn.flat_cosine(0.1, 40)),
+        ({"warmup": 0.1}, fn.warmup(fn.flat_cosine(0.1, 40), 4)),
+    ],
+    "coslog4": [
+        ({}, fn.coslog4(0.1, 40)),
+        ({"warmup": 0.1}, fn.warmup(fn.coslog4(0.1, 40), 4)),
     ],
 }
 

@@ -214,6 +214,7 @@ NETS = {
     "stacked": lambda: fn.stacked(fn.mlp([4], 3, normalization="batchnorm", keep_prob=0.7), 2),
     "batchnorm": lambda: fn.batchnorm(momentum=np.float64(0.9), eps=np.float64(1e-3)),
     "dropout": lambda: fn.dropout(0.7),
+    "dropout, by a schedule": lambda: fn.dropout(fn.complement(np.float64(0.3))),
     "affine": lambda: fn.affine(6, weight_scale=np.float64(0.1)),
     "affine, rounded": lambda: fn.affine(6, weight_scale="glorot", matmul_dtype="bfloat16"),
     "serial": lambda: fn.serial(fn.affine(6), fn.serial(fn.tanh()), fn.residual(fn.affine(6))),
