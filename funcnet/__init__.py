@@ -17,7 +17,9 @@ from typing import Any as _Any
 if _TYPE_CHECKING:
     from funcnet.activations import *
     from funcnet.augment import *
+    from funcnet.calibration import *
     from funcnet.checkpoint import *
+    from funcnet.committee import *
     from funcnet.config import *
     from funcnet.datasets import *
     from funcnet.defaults import *
@@ -66,8 +68,10 @@ _NAMES = {
         tanh_backward tanh_forward
     """,
     "augment": "cutout flips_and_shifts mixup random_flip random_resized_crop random_shift",
+    "calibration": "calibrate",
     "checkpoint": "load_model load_state save_model save_state",
     "nonfinite": "NonFiniteError Trouble",
+    "committee": "join_models select_models",
     "config": "Config",
     "datasets": """
         DataWarning Dataset Encoding Feature check_dataset download_cifar10 find_cifar10 load_arrays
@@ -98,7 +102,8 @@ _NAMES = {
         shared_affine_forward
     """,
     "metrics": """
-        accuracy balanced_accuracy confusion_matrix log_loss macro_f1 mae micro_f1 r2 recall rmse
+        accuracy balanced_accuracy calibration_error confusion_matrix log_loss macro_f1 mae micro_f1
+        r2 recall rmse
     """,
     "model": "BestModel Model predict predict_proba predict_scores",
     "net": "affine batchnorm dropout layernorm loss loss_and_grads mlp residual serial",
@@ -107,7 +112,10 @@ _NAMES = {
         rmsprop sgd sgd_momentum with_average
     """,
     "optimizer": "Optimizer apply_updates",
-    "plots": "plot_heat_map plot_histories plot_history plot_lines plot_parallel plot_sweep",
+    "plots": """
+        plot_heat_map plot_histories plot_history plot_lines plot_parallel plot_reliability
+        plot_sweep
+    """,
     "preprocess": """
         Preprocess chain no_preprocess normalize_contrast shuffle_features standardize
         standardize_numbers subtract_mean whiten

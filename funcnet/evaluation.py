@@ -371,7 +371,8 @@ def _evaluation(
     num_classes, predicted = values.shape[1], metrics.chosen(values)
     recall = metrics.recall(y, predicted, num_classes, weight)
     confusion = metrics.confusion_matrix(y, predicted, num_classes)
-    surprise = metrics.log_loss(y, values, weight) if probable else None
+    calibrated = values / targets.temperature
+    surprise = metrics.log_loss(y, calibrated, weight) if probable else None
     return Evaluation(
         loss=loss,
         accuracy=metrics.accuracy(y, predicted, weight),

@@ -16,6 +16,7 @@ from funcnet import checks
 __all__ = [
     "accuracy",
     "balanced_accuracy",
+    "calibration_error",
     "confusion_matrix",
     "log_loss",
     "macro_f1",
@@ -127,6 +128,57 @@ def log_loss(y: Any, scores: Any, sample_weight: Any = None) -> float:
         )
     y = checks.labels(y, num_examples=len(scores), num_classes=scores.shape[1])
     return _mean(surprise(y, scores), sample_weight)
+
+
+def calibration_error(
+    y: Any, probabilities: Any, *, bins: int = 15, sample_weight: Any = None
+) -> float:
+    """The expected calibration error, ECE: how far confidence is from accuracy, in the mean.
+
+    Examples are sorted by the probability of what is predicted into bins of equal width; of each
+    bin it is |accuracy - mean probability|, weighted by its share of the examples (Naeini et al.
+    2015, AAAI, Obtaining well calibrated probabilities; Guo et al. 2017, arXiv 1706.04599,
+    equation 3).
+
+    Args:
+      y: [N] labels, N >= 1.
+      probabilities: [N, C], as `predict_proba` gives.
+      bins: how many there are from 0 to 1.
+      sample_weight: [N], see above.
+    Raises:
+      ValueError: there are no examples, a label is none, probabilities are none, or shapes do not
+        fit.
+    """
+    shares, confidence, right = reliability(
+        y, probabilities, bins=bins, sample_weight=sample_weight
+    )
+    known = shares > 0
+    return float((shares * np.abs(right - confidence))[known].sum())
+
+
+def reliability(
+    y: Any, probabilities: Any, *, bins: int = 15, sample_weight: Any = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each bin of `calibration_error` its share of the examples, mean probability and accuracy.
+
+    Returns:
+      [bins] each; of bins without examples the last two are NaN.
+    """
+    checks.COUNT.check("bins", bins)
+    p = np.asarray(probabilities, np.float64)
+    if p.ndim != 2 or not len(p) or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("probabilities must be [N, C], N >= 1, from 0 to 1")
+    y = checks.labels(y, num_examples=len(p), num_classes=p.shape[1])
+    top = p.max(axis=1)
+    place = np.minimum((top * bins).astype(int), bins - 1)
+    w = _weights(sample_weight, len(y))
+    total = np.bincount(place, w, bins)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        sums = np.bincount(place, w * values, bins)
+        return np.divide(sums, total, out=np.full(bins, np.nan), where=total > 0)
+
+    return total / total.sum(), mean(top), mean(p.argmax(axis=1) == y)
 
 
 def rmse(y: Any, predicted: Any, sample_weight: Any = None) -> float:

@@ -173,6 +173,7 @@ def predict_proba(
 
 def probabilities(scores: np.ndarray, targets: Targets) -> np.ndarray:
     """What `predict_proba` makes of scores [N, C]."""
+    scores = np.asarray(scores, np.float64) / targets.temperature
     if targets.task == "multilabel":
         return metrics.sigmoid(scores)
     return metrics.softmax(scores)

@@ -8,6 +8,7 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.history import History
+from funcnet.metrics import calibration_error, reliability
 from funcnet.sweeps.table import RESULTS
 from funcnet.text import visible
 
@@ -20,6 +21,7 @@ __all__ = [
     "plot_history",
     "plot_lines",
     "plot_parallel",
+    "plot_reliability",
     "plot_sweep",
 ]
 
@@ -74,6 +76,36 @@ def plot_histories(histories: Mapping[str, History], *, title: str | None = None
     for axes in (losses, train, val):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(loc="best", ncol=2)
+    _write_title(figure, title)
+    return figure
+
+
+def plot_reliability(
+    y: Any, probabilities: Any, *, bins: int = 15, title: str | None = None
+) -> "Figure":
+    """How often predictions of a probability are right: on the diagonal they are as they say.
+
+    Args:
+      y: [N] labels.
+      probabilities: [N, C], as `predict_proba` gives.
+      bins: of the probability of what is predicted, from 0 to 1.
+      title: a line above the picture.
+    Returns:
+      A matplotlib Figure: accuracy over probability, and below it how many examples are where; with
+      the `calibration_error`.
+    """
+    shares, confidence, right = reliability(y, probabilities, bins=bins)
+    error = calibration_error(y, probabilities, bins=bins)
+    figure, (axes, counts) = _figure(2, 1, (5, 6))
+    edges = np.linspace(0, 1, bins + 1)
+    known = shares > 0
+    axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", label="as they say")
+    label = f"calibration error {100 * error:.1f} %"
+    axes.plot(confidence[known], right[known], marker="o", ms=4, label=label)
+    axes.set(ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(loc="best")
+    counts.bar(edges[:-1], 100 * shares, width=1 / bins, align="edge", edgecolor="white")
+    counts.set(xlabel="Probability of what is predicted", ylabel="Examples (%)", xlim=(0, 1))
     _write_title(figure, title)
     return figure
 

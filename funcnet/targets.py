@@ -39,7 +39,7 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
     "regression": ("rmse", "mae", "r2"),
     "multilabel": ("accuracy", "micro_f1", "macro_f1"),
 }
-LESS = ("loss", "rmse", "mae")  # of these less is better, of others more
+LESS = ("loss", "log_loss", "rmse", "mae")  # of these less is better, of others more
 MONITORS = {"classification": "val_accuracy", "regression": "val_loss", "multilabel": "val_loss"}
 LINKS = ("softmax", "margin", "identity", "log", "sigmoid")
 _LINK_OF = {svm_loss: "margin", poisson_loss: "log"}
@@ -60,6 +60,7 @@ class Targets:
         gives. () is 0 and 1.
       quantiles: those that are predicted of each target, of `pinball_loss`; () is one number.
       flat: whether targets of regression are [N], rather than [N, 1].
+      temperature: what scores are divided by before they are probabilities, see `calibrate`.
     """
 
     task: str = "classification"
@@ -69,11 +70,12 @@ class Targets:
     scale: tuple[float, ...] = ()
     quantiles: tuple[float, ...] = ()
     flat: bool = True
+    temperature: float = 1.0
 
     @property
     def bare(self) -> "Targets":
         """The same without units and names: what programs are compiled for."""
-        return replace(self, names=(), mean=(), scale=(), flat=True)
+        return replace(self, names=(), mean=(), scale=(), flat=True, temperature=1.0)
 
     @property
     def gives_probabilities(self) -> bool:
@@ -139,6 +141,8 @@ def from_json(content: Any) -> Targets:
       ValueError: it is something else.
     """
     try:
+        if not isinstance(content, Mapping):
+            raise TypeError("no dict")
         made: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in dict(content).items()
         }
@@ -152,8 +156,14 @@ def from_json(content: Any) -> Targets:
             and (targets.task == "regression") == (len(targets.mean) > 0)
             and all(
                 type(value) in (int, float) and math.isfinite(value)
-                for value in (*targets.mean, *targets.scale, *targets.quantiles)
+                for value in (
+                    *targets.mean,
+                    *targets.scale,
+                    *targets.quantiles,
+                    targets.temperature,
+                )
             )
+            and targets.temperature > 0
         )
     except (TypeError, ValueError):
         sound = False
@@ -295,6 +305,7 @@ def measures_of(
         training.
       targets: the Targets.
     """
+    total = total or np.nan  # where no example counts there is nothing to say
     if targets.task == "classification":
         return {"accuracy": sums["right"] / total}
     if targets.task == "regression":

@@ -211,7 +211,7 @@ def _note_repeated(
         if column.words is not None and left_out.get(column.name, "").startswith("text")
     ]
     rows = [
-        (x, *(values[part] for values in texts), y)
+        (x, *(values[part] for values in texts), *(y.T if y.ndim > 1 else [y]))
         for x, part, y in zip(xs, parts, ys, strict=True)
     ]
     for name, other in zip(("validation", "test"), rows[1:], strict=True):

@@ -17,14 +17,17 @@ from typing import Any, NamedTuple, Unpack
 
 import jax
 
+from funcnet import checks
+from funcnet.committee import join_models, select_models
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.evaluation import Evaluation, MultilabelEvaluation, RegressionEvaluation, evaluate
-from funcnet.model import BestModel
+from funcnet.model import BestModel, Model
 from funcnet.signature import takes
 from funcnet.sweeps.engine import train_all
 from funcnet.sweeps.groups import Experiment
 from funcnet.sweeps.search import Settings
-from funcnet.sweeps.table import Member, best_member, sweep_table
+from funcnet.sweeps.table import Member, best_member, merit_at, sweep_table
+from funcnet.targets import MONITORS
 from funcnet.train import FitOptions
 
 __all__ = ["SweepResult", "sweep"]
@@ -49,9 +52,44 @@ class SweepResult(NamedTuple):
     test: Evaluation | RegressionEvaluation | MultilabelEvaluation | None
     interrupted: bool
 
+    def ensemble(
+        self, top: int = 8, *, dataset: Dataset | None = None, monitor: str | None = None
+    ) -> Model:
+        """The best models of several members as one Model, whose predictions are averaged.
+
+        Members that diverged are not among them. With a dataset they are chosen greedily, for what
+        they do together on its validation split, see `select_models`; else those that are best
+        alone. All must have one preprocessing; see `join_models`.
+
+        Args:
+          top: how many at most.
+          dataset: the Dataset.
+          monitor: what ranks them, as for `fit`; None is that of the task.
+        Raises:
+          ValueError: no member has a best model, or they do not go together.
+        """
+        top = checks.COUNT.check("top", top)
+        members = [m for m in self.members if m.best is not None and m.status != "diverged"]
+        if not members:
+            raise ValueError("no member has a best model: measure them with eval_every")
+        name = monitor or MONITORS[members[0].history.task]
+        ranked = sorted(members, key=lambda m: _rank(m, name), reverse=True)
+        models = [m.best for m in ranked if m.best is not None]
+        if dataset is None:
+            return join_models(models[:top])
+        weight = dataset.weight_val
+        x, y = dataset.x_val, dataset.y_val
+        return join_models(select_models(models, x, y, size=top, sample_weight=weight))
+
     def table(self) -> list[dict[str, Any]]:
         """The members as rows: their settings and what became of them, see `sweep_table`."""
         return sweep_table(self.members)
+
+
+def _rank(member: Member, monitor: str) -> tuple[float, float]:
+    assert member.best is not None
+    first, second = merit_at(member, member.best.epoch, monitor)
+    return float(first), float(second)
 
 
 @takes(FitOptions)

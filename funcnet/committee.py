@@ -1,0 +1,133 @@
+"""Several models as one: a committee whose probabilities, or predictions, are averaged."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet import checks
+from funcnet.ensembles import ensemble, stacked
+from funcnet.evaluation import evaluate, is_better, merit
+from funcnet.model import Model, check_model
+from funcnet.targets import MONITORS, Targets
+from funcnet.tree import FrozenDict
+
+__all__ = ["join_models", "select_models"]
+
+
+def join_models(models: Sequence[Model]) -> Model:
+    """Models of one task as one Model: what they predict is averaged.
+
+    That are probabilities of classes and of labels, or predictions of regression. Those of one net
+    are `stacked`, others side by side in an `ensemble`; a model may be there several times, and
+    counts as often. The result is saved, evaluated and asked like any other; what it gives is
+    scores [N, M, C] of M members, which evaluation combines.
+
+    Args:
+      models: Models that take the same inputs, with equal preprocessing, such as the best ones of a
+        sweep's members.
+    Raises:
+      ValueError: there is none, or they do not go together: it says why.
+      TypeError: one is no Model.
+    """
+    if isinstance(models, Model) or not isinstance(models, Sequence) or not models:
+        raise ValueError("models must be a list of one Model or more")
+    for model in models:
+        check_model(model)
+    first = models[0]
+    for i, model in enumerate(models):
+        _check_alike(first, model, i)
+    if all(model.net == first.net for model in models):
+        params, state = (
+            jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *trees)
+            for trees in ([m.params for m in models], [m.state for m in models])
+        )
+        net = stacked(first.net, len(models))
+    else:
+        net = ensemble(*(model.net for model in models))
+        names = _names([model.net.kind for model in models])
+        pairs = list(zip(names, models, strict=True))
+        params = FrozenDict({name: m.params for name, m in pairs if m.params})
+        state = FrozenDict({name: m.state for name, m in pairs if m.state})
+    return Model(
+        net, params, state, first.preprocess, encoding=first.encoding, targets=first.targets
+    )
+
+
+def select_models(
+    models: Sequence[Model],
+    x: Any,
+    y: Any,
+    *,
+    size: int = 8,
+    monitor: str | None = None,
+    sample_weight: Any = None,
+) -> list[Model]:
+    """Models whose committee is good on examples that they were not trained on, greedily.
+
+    One after another, each time the one is added that makes the committee of those before best; a
+    model may come several times. It ends early where none makes it better (Caruana et al. 2004,
+    Ensemble selection from libraries of models, sections 2.1 and 2.2).
+
+    Args:
+      models: as for `join_models`.
+      x, y, sample_weight: examples of validation, as for `evaluate`.
+      size: how many at most.
+      monitor: what says which committee is better, a measure such as "val_log_loss" of `evaluate`;
+        None is log loss of classes, loss of others.
+    Returns:
+      The models for `join_models`, the first one the best alone.
+    """
+    size = checks.COUNT.check("size", size)
+    join_models(models)  # they go together
+    name = monitor or ("val_log_loss" if models[0].targets.gives_probabilities else None)
+    task = models[0].targets.task
+    name = name if task == "classification" or monitor else MONITORS[task]
+    chosen: list[Model] = []
+    best = None
+    for _ in range(size):
+        merits = [
+            _merit(join_models([*chosen, model]), x, y, sample_weight, name) for model in models
+        ]
+        top = max(range(len(models)), key=lambda i: (float(merits[i][0]), float(merits[i][1]), -i))
+        if best is not None and not is_better(merits[top], best):
+            break
+        best = merits[top]
+        chosen.append(models[top])
+    return chosen
+
+
+def _merit(model: Model, x: Any, y: Any, weight: Any, monitor: str | None) -> tuple[Any, Any]:
+    measured = evaluate(model, x, y, sample_weight=weight)._asdict()
+    known = {f"val_{k}": v for k, v in measured.items() if isinstance(v, int | float)}
+    name = (monitor or "val_loss").removeprefix("-")
+    if name not in known:
+        raise ValueError(checks.unknown("monitor", name, known))
+    return merit(known, monitor or "val_loss")
+
+
+def _check_alike(first: Model, model: Model, i: int) -> None:
+    for what, a, b in (
+        ("targets", _plain(first.targets), _plain(model.targets)),
+        ("the encoding of a table", first.encoding, model.encoding),
+        ("preprocessing", first.preprocess.kind, model.preprocess.kind),
+    ):
+        if a != b:
+            raise ValueError(f"models[{i}] has other {what} than models[0]: {b!r}, not {a!r}")
+    leaves = (jax.tree.leaves(each.preprocess.stats) for each in (first, model))
+    if not all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True)):
+        raise ValueError(
+            f"models[{i}] has a preprocessing that is fitted to other data than that of models[0]"
+        )
+
+
+def _plain(targets: Targets) -> Targets:
+    return replace(targets, temperature=1.0)
+
+
+def _names(kinds: Sequence[str]) -> list[str]:
+    """What `ensemble` calls nets of these kinds."""
+    return [f"{kind}{kinds[: i + 1].count(kind)}" for i, kind in enumerate(kinds)]
