@@ -4,6 +4,7 @@ They take [N, D], D columns, and give [N, D * dim], dim features of each. Each l
 as functions of arrays, beside it.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -452,7 +453,7 @@ def piecewise_linear(edges: Any, dim: int | None = None) -> Layer:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Edges:
     """An array of edges that is equal to others of the same values."""
 
@@ -471,6 +472,9 @@ class _Edges:
         if len(bad):
             raise ValueError(f"edges must not decrease, but those of column {bad[0][0]} do")
         return cls(edges.shape, edges.tobytes())
+
+    def __repr__(self) -> str:  # checkpoints know a net by its text
+        return f"edges {list(self.shape)} {hashlib.sha256(self.values).hexdigest()}"
 
     def array(self) -> np.ndarray:
         return np.frombuffer(self.values).reshape(self.shape)

@@ -154,28 +154,28 @@ def test_an_ensemble_is_its_nets_side_by_side(rng, x64):
     np.testing.assert_allclose(dx, expected, rtol=1e-13, atol=1e-14)
 
 
-def test_a_stack_is_an_ensemble_of_its_members(rng, x64):
+@pytest.mark.parametrize("train", slow_but([True, False], False))
+def test_a_stack_is_an_ensemble_of_its_members(train, rng, x64):
     net = fn.mlp([3], 2, normalization="batchnorm", keep_prob=0.5)
     stack = fn.stacked(net, 3)
     params, state, out_shape = stack.init(key, (4,))
     assert out_shape == (3, 2)
     x, dout = rng.normal(size=(6, 4)), jnp.asarray(rng.normal(size=(6, 3, 2)))
-    for train in (True, False):
-        out, cache, after = stack.forward(params, state, x, key=key, train=train)
-        dx, grads = stack.backward(dout, cache)
-        expected = 0
-        for k, member_key in enumerate(jax.random.split(key, 3)):
-            own = partial(jax.tree.map, lambda leaf, k=k: leaf[k])
-            if train:
-                fresh, _, _ = net.init(member_key, (4,))
-                assert own(params) == fresh
-            alone = net.forward(own(params), own(state), x, key=member_key, train=train)
-            np.testing.assert_allclose(out[:, k], alone[0], rtol=1e-12, atol=1e-14)
-            member_dx, member_grads = net.backward(dout[:, k], alone[1])
-            assert fn.scaled_error(own(grads), member_grads) <= 1e-12
-            assert fn.scaled_error(own(after), alone[2]) <= 1e-12
-            expected += member_dx
-        np.testing.assert_allclose(dx, expected, rtol=1e-12, atol=1e-13)
+    out, cache, after = stack.forward(params, state, x, key=key, train=train)
+    dx, grads = stack.backward(dout, cache)
+    expected = 0
+    for k, member_key in enumerate(jax.random.split(key, 3)):
+        own = partial(jax.tree.map, lambda leaf, k=k: leaf[k])
+        if train:
+            fresh, _, _ = net.init(member_key, (4,))
+            assert own(params) == fresh
+        alone = net.forward(own(params), own(state), x, key=member_key, train=train)
+        np.testing.assert_allclose(out[:, k], alone[0], rtol=1e-12, atol=1e-14)
+        member_dx, member_grads = net.backward(dout[:, k], alone[1])
+        assert fn.scaled_error(own(grads), member_grads) <= 1e-12
+        assert fn.scaled_error(own(after), alone[2]) <= 1e-12
+        expected += member_dx
+    np.testing.assert_allclose(dx, expected, rtol=1e-12, atol=1e-13)
 
 
 def test_a_stack_of_a_net_without_parameters():
@@ -187,22 +187,26 @@ def test_a_stack_of_a_net_without_parameters():
     np.testing.assert_array_equal(stack.backward(out, cache)[0], [[3, 0]])
 
 
-def test_members_are_independent_through_dropout_and_batchnorm(rng, x64):
+INDEPENDENT = {
+    "prelu": fn.prelu(),
+    "dropout": fn.dropout(0.5),
+    "batchnorm": fn.batchnorm(),
+    "shared_affine": fn.shared_affine(3),
+    "member_affine": fn.member_affine(3, 2),
+    "layernorm": fn.layernorm(),
+}
+
+
+@pytest.mark.parametrize("name", slow_but(INDEPENDENT, "batchnorm", "layernorm"))
+def test_members_are_independent_inside_layers(name, rng, x64):
     """What one member is given does not reach another; layer normalization is the exception."""
     x = rng.normal(size=(6, 2, 3))
     moved = x.copy()
     moved[:, 1] += rng.normal(size=(6, 3))
-    for layer, alone in (
-        (fn.prelu(), True),
-        (fn.dropout(0.5), True),
-        (fn.batchnorm(), True),
-        (fn.shared_affine(3), True),
-        (fn.member_affine(3, 2), True),
-        (fn.layernorm(), False),
-    ):
-        params, state, _ = layer.init(key, (2, 3))
-        outs = [layer.forward(params, state, v, key=key)[0] for v in (x, moved)]
-        assert np.array_equal(outs[0][:, 0], outs[1][:, 0]) == alone, layer.kind
+    layer = INDEPENDENT[name]
+    params, state, _ = layer.init(key, (2, 3))
+    outs = [layer.forward(params, state, v, key=key)[0] for v in (x, moved)]
+    assert np.array_equal(outs[0][:, 0], outs[1][:, 0]) == (name != "layernorm")
 
 
 @pytest.mark.slow

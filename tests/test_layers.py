@@ -289,13 +289,33 @@ LAYERS = {
         partial(dropout, train=False), fn.dropout_backward, lambda x: x, ELEMENTWISE_SHAPES
     ),
 }
+# Layers for tables and of members, of which less is looked at each time.
+SPECIAL = {
+    *("column_scale", "ntk_affine", "column_affine", "periodic", "pbld", "piecewise_linear"),
+    *("embed_categories", "member_scale", "batch_ensemble_affine", "shared_affine"),
+    *("member_affine", "parametric"),
+}
+
+
+def marks(name, seldom):
+    return pytest.mark.slow if seldom and name in SPECIAL else ()
+
+
 CASES = [
-    pytest.param(row, shapes, id=f"{name}-{'x'.join(map(str, shapes[0]))}")
+    pytest.param(row, s, id=f"{name}-{'x'.join(map(str, s[0]))}", marks=marks(name, i > 0))
     for name, row in LAYERS.items()
-    for shapes in row.shapes
+    for i, s in enumerate(row.shapes)
 ]
-SOME = [case for case in CASES if case.values[1] in case.values[0].shapes[1:4:2]]
+SOME = [
+    pytest.param(row, shapes, id=f"{name}-{'x'.join(map(str, shapes[0]))}", marks=marks(name, True))
+    for name, row in LAYERS.items()
+    for shapes in row.shapes[1:4:2]
+]
 FIRST = [pytest.param(row, row.shapes[1], id=name) for name, row in LAYERS.items()]
+SELDOM = [
+    pytest.param(row, row.shapes[1], id=name, marks=marks(name, True))
+    for name, row in LAYERS.items()
+]
 
 
 def draw(rng, shapes, dtype="float64"):
@@ -383,13 +403,13 @@ def test_backward_in_float32(row, shapes, rng):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
-@pytest.mark.parametrize(("row", "shapes"), FIRST)
+@pytest.mark.parametrize(("row", "shapes"), SELDOM)
 def test_dtypes_are_kept(row, shapes, dtype, rng, x64):
     out, _, grads = by_hand(row, draw(rng, shapes, dtype), rng)
     assert {array.dtype for array in (out, *grads)} == {jnp.dtype(dtype)}
 
 
-@pytest.mark.parametrize(("row", "shapes"), FIRST)
+@pytest.mark.parametrize(("row", "shapes"), SELDOM)
 def test_numpy_inputs_give_the_same(row, shapes, rng, x64):
     inputs = draw(rng, shapes)
     out, dout, grads = by_hand(row, inputs, rng)
@@ -411,7 +431,7 @@ def test_caches_are_trees_of_arrays(row, shapes, rng):
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
 
 
-@pytest.mark.parametrize(("row", "shapes"), FIRST)
+@pytest.mark.parametrize(("row", "shapes"), SELDOM)
 def test_forward_and_backward_are_jitted_apart(row, shapes, rng, x64):
     inputs = draw(rng, shapes)
     _, dout, expected = by_hand(row, inputs, rng)
@@ -432,7 +452,7 @@ def test_vmap(row, shapes, rng, x64):
         check_close(tuple(array[i] for array in (out, *grads)), expected, 1e-14)
 
 
-@pytest.mark.parametrize(("row", "shapes"), FIRST)
+@pytest.mark.parametrize(("row", "shapes"), SELDOM)
 def test_scan(row, shapes, rng, x64):
     batches = [draw(rng, shapes) for _ in range(3)]
     stacked = [jnp.stack(column) for column in zip(*batches, strict=True)]
@@ -986,7 +1006,7 @@ def test_integer_inputs_are_cast_to_the_dtype_of_the_weights(pair, dtype, rng):
 # with_custom_vjp
 
 
-@pytest.mark.parametrize(("row", "shapes"), FIRST)
+@pytest.mark.parametrize(("row", "shapes"), SELDOM)
 def test_with_custom_vjp_gives_autodiff_the_backward_pass(row, shapes, rng, x64):
     inputs = draw(rng, shapes)
     calls = []

@@ -223,6 +223,11 @@ NETS = {
 }
 
 
+# Whose initial values are looked at each time.
+SOME = {*net.ACTIVATIONS, *net.NORMALIZATIONS, "dropout", "affine", "affine, rounded"}
+SOME |= {"serial", "residual", "mlp", "ntk_affine", "pbld"}
+
+
 def first_and_last(layer, dtype):
     """A net of the layer and an affine one, its parameters and state."""
     whole = fn.serial(layer, fn.affine(3))
@@ -249,7 +254,7 @@ def test_nets(name, dtype):
         check(both, params, state)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", slow_but(NETS, *SOME))
 def test_init(name):
     check(lambda key: NETS[name]().init(key, (6,))[:2], key)
 

@@ -14,6 +14,7 @@ import pytest
 from marks import slow_but
 
 import funcnet as fn
+from funcnet.checkpoints import described
 
 key = jax.random.key(231)
 EDGES = np.array([[-1, 0, 0.4, 2], [0, 0, 1, 2], [0, 0.7, 0.7, 2], [-2, -1, 1, 1.0]])
@@ -92,7 +93,7 @@ RATED = {
 }
 
 
-@pytest.mark.parametrize("name", RATED)
+@pytest.mark.parametrize("name", slow_but(RATED, "ntk_affine", "parametric"))
 def test_a_rate_changes_how_parameters_are_held_and_nothing_else(name, rng, x64):
     make, rated, option = RATED[name]
     plain, layer = make(), make(**{option: 0.1})
@@ -113,7 +114,7 @@ def test_a_rate_changes_how_parameters_are_held_and_nothing_else(name, rng, x64)
         np.testing.assert_allclose(rated_grads[leaf], factor * grad, rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("rate", [0.1, 6.0])
+@pytest.mark.parametrize("rate", slow_but([0.1, 6.0], 6.0))
 def test_under_adam_a_rate_is_a_learning_rate(rate, rng, x64):
     """The walk of the effective factors is that of a learning rate so many times as large."""
     x, dout = rng.normal(size=(2, 5, 4))
@@ -135,6 +136,7 @@ def test_under_adam_a_rate_is_a_learning_rate(rate, rng, x64):
     np.testing.assert_allclose(*walks, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_traced_rate(x64, rng):
     x = rng.normal(size=(5, 4))
 
@@ -168,6 +170,7 @@ def test_ntk_affine_is_an_affine_layer_of_other_weights(rng, x64):
 # Embeddings of numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [fn.periodic(3, k=40, sigma=0.5), fn.pbld(4, k=40, sigma=0.5)])
 def test_initial_values_of_periodic_embeddings(layer):
     params, state, out_shape = layer.init(key, (50,))
@@ -244,6 +247,13 @@ def test_bins_without_width_give_0_and_the_others_are_as_without_them(x64):
     assert np.isnan(plain[0]).all()
 
 
+def test_a_layer_of_many_edges_has_a_short_text_of_its_own():
+    edges = np.tile(np.linspace(0, 1, 50), (200, 1))
+    texts = [described(fn.piecewise_linear(e)) for e in (edges, edges.copy(), edges + 1)]
+    assert texts[0] == texts[1] != texts[2]
+    assert max(map(len, texts)) < 200
+
+
 def test_edges_may_be_traced(rng, x64):
     folds = np.stack([fn.quantile_edges(rng.normal(size=(30, 2)), 4) for _ in range(3)])
     x = rng.normal(size=(7, 2))
@@ -301,7 +311,17 @@ def test_one_hot_groups_take_rows_and_zeros_none(rng):
 
 @pytest.mark.parametrize(
     ("columns", "chosen"),
-    [([3, 0], [3, 0]), (slice(2), [0, 1]), (slice(1, None, 2), [1, 3]), (slice(-2, None), [2, 3])],
+    [
+        ([3, 0], [3, 0]),
+        *(
+            pytest.param(columns, chosen, marks=pytest.mark.slow)
+            for columns, chosen in (
+                (slice(2), [0, 1]),
+                (slice(1, None, 2), [1, 3]),
+                (slice(-2, None), [2, 3]),
+            )
+        ),
+    ],
     ids=str,
 )
 def test_on_columns(columns, chosen, rng, x64):
