@@ -10,6 +10,7 @@ from funcnet import checks
 from funcnet.history import History
 from funcnet.metrics import calibration_error, reliability
 from funcnet.sweeps.table import RESULTS
+from funcnet.targets import MEASURES
 from funcnet.text import visible
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ __all__ = [
 
 
 def plot_history(history: History, *, title: str | None = None) -> "Figure":
-    """The course of one run: the loss of every step, and the accuracies per epoch.
+    """The course of one run: the loss of every step, and accuracies, or RMSE, per epoch.
 
     Args:
       history: the History of the run.
@@ -35,22 +36,30 @@ def plot_history(history: History, *, title: str | None = None) -> "Figure":
     Returns:
       A matplotlib Figure of two panels.
     """
-    figure, (losses, accuracies) = _figure(1, 2, (11, 4))
+    figure, (losses, measures) = _figure(1, 2, (11, 4))
     _draw_loss(losses, history, "training loss", "C0")
     losses.set(title="Training loss", xlabel="Iteration", ylabel="Loss")
-    accuracies.xaxis.get_major_locator().set_params(integer=True)
+    measures.xaxis.get_major_locator().set_params(integer=True)
     marker = "o" if len(history.epoch) <= 40 else None
-    for label, values in (
-        ("training", history.train_accuracy),
-        ("validation", history.val_accuracy),
-    ):
+    name, scale, unit = _MEASURES[MEASURES[history.task][0]]
+    for label, values in zip(("training", "validation"), _measured(history), strict=True):
         if np.isfinite(values).any():
-            accuracies.plot(history.epoch, 100 * values, marker=marker, ms=3, label=label)
-    accuracies.set(title="Accuracy", xlabel="Epoch", ylabel="Accuracy (%)")
-    if accuracies.lines:
-        accuracies.legend(loc="best")
+            measures.plot(history.epoch, scale * values, marker=marker, ms=3, label=label)
+    measures.set(title=name, xlabel="Epoch", ylabel=f"{name}{unit}")
+    if measures.lines:
+        measures.legend(loc="best")
     _write_title(figure, title)
     return figure
+
+
+# The first measure of a task: its name, by what it is multiplied, and its unit.
+_MEASURES = {"accuracy": ("Accuracy", 100, " (%)"), "rmse": ("RMSE", 1, "")}
+
+
+def _measured(history: History) -> tuple[np.ndarray, np.ndarray]:
+    """The first measure of a task, of the training sample and of validation."""
+    rows, name = history.rows(), MEASURES[history.task][0]
+    return rows[f"train_{name}"], rows[f"val_{name}"]
 
 
 def plot_histories(histories: Mapping[str, History], *, title: str | None = None) -> "Figure":
@@ -60,7 +69,7 @@ def plot_histories(histories: Mapping[str, History], *, title: str | None = None
       histories: the History of each run, by the name for the legend.
       title: a line above the picture.
     Returns:
-      A matplotlib Figure: training loss, training accuracy and validation accuracy.
+      A matplotlib Figure: training loss, training accuracy and validation accuracy, or RMSE.
     """
     if not histories:
         raise ValueError("histories is empty: there is nothing to plot")
@@ -68,11 +77,13 @@ def plot_histories(histories: Mapping[str, History], *, title: str | None = None
     for i, (name, history) in enumerate(histories.items()):
         color = f"C{i}"
         _draw_loss(losses, history, name, color)
-        for axes, values in ((train, history.train_accuracy), (val, history.val_accuracy)):
-            axes.plot(history.epoch, 100 * values, color=color, marker="o", ms=3, label=name)
+        measure, scale, unit = _MEASURES[MEASURES[history.task][0]]
+        for axes, values in zip((train, val), _measured(history), strict=True):
+            axes.plot(history.epoch, scale * values, color=color, marker="o", ms=3, label=name)
     losses.set(title="Training loss", xlabel="Iteration", ylabel="Loss")
-    train.set(title="Training accuracy", xlabel="Epoch", ylabel="Accuracy (%)")
-    val.set(title="Validation accuracy", xlabel="Epoch", ylabel="Accuracy (%)")
+    shown = measure if measure.isupper() else measure.lower()
+    train.set(title=f"Training {shown}", xlabel="Epoch", ylabel=f"{measure}{unit}")
+    val.set(title=f"Validation {shown}", xlabel="Epoch", ylabel=f"{measure}{unit}")
     for axes in (losses, train, val):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(loc="best", ncol=2)

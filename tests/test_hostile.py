@@ -1009,6 +1009,8 @@ ENCODINGS = {
     "another field": encoding(feature(run="rm")),
     "a column twice": encoding(feature(), feature()),
     "a label that is a list": encoding(label=["y"]),
+    "labels that are a word": encoding(labels="y"),
+    "labels that are numbers": encoding(labels=[1]),
     "left out for no reason": encoding(left_out=[["a"]]),
     "left out for a number": encoding(left_out=[["a", 1]]),
     "places that are none": encoding(named=False),

@@ -181,5 +181,6 @@ def _cell(row: dict[str, Any], name: str) -> str:
         spread = row.get(f"{name}_std")
         return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
     if isinstance(value, float):
-        return f"{value:.4g}"
+        spread = row.get(f"{name}_std")
+        return f"{value:.4g}" + (f" ± {spread:.2g}" if spread is not None else "")
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

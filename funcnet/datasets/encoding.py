@@ -196,7 +196,10 @@ def from_json(content: Mapping[str, Any]) -> Encoding:
         ]
         left_out = tuple((name, reason) for name, reason in content["left_out"])
         # Where there was one column of labels it was called label; none, "".
-        labels = content["labels"] if "labels" in content else filter(None, [content["label"]])
+        one = [content["label"]] if "labels" not in content else []
+        labels = content.get("labels", [label for label in one if label != ""])
+        if not isinstance(labels, list):
+            raise TypeError("labels are no list")
         known = ("features", "left_out", "labels", "label")
         rest = {k: v for k, v in content.items() if k not in known}
         encoding = Encoding(tuple(features), tuple(labels), left_out=left_out, **rest)

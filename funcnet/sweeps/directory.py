@@ -85,6 +85,8 @@ def save_sweep(path: Path, record: Record, members: Sequence[Member]) -> None:
     )
     write_csv(path / "histories.csv", ("member", *columns(members[0].history.task)), lines)
     value = results_of(members[0].history.task)[0]
+    if "fold" in rows[0]:  # the last model counts there
+        value = f"final_{value}"
     if any(row[value] is not None for row in rows):
         picture = io.BytesIO()
         figure = plot_sweep(rows, value=value, title=record.facts.get("title"))

@@ -1,0 +1,177 @@
+"""Regression, several labels, weights and folds on the command line."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from command import run
+
+pytestmark = pytest.mark.usefixtures("unoptimized")
+QUICK = ("--hidden-dims", 4, "--epochs", 3, "--quiet")
+
+
+@pytest.fixture(scope="module")
+def houses(tmp_path_factory):
+    """A table of houses: price and fee are numbers, sold and let are labels."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "houses.csv"
+    lines = ["area,town,price,fee,sold,let,w"]
+    for i in range(120):
+        area, town = rng.uniform(30, 200), "ABC"[i % 3]
+        price = 3000 * area + 1e5 * (town == "B") + 1e4 * rng.normal()
+        sold, let = int(price > 4e5), int(rng.random() < 0.5)
+        lines.append(f"{area:.2f},{town},{price:.0f},{area / 100:.4f},{sold},{let},{i % 3}")
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def priced(houses, tmp_path_factory):
+    """A run of regression."""
+    out = tmp_path_factory.mktemp("runs") / "price"
+    words = ("--dataset", houses, "--label", "price", "--drop", "fee", "sold", "let", "w")
+    code, text, err = run("train", *words, *QUICK, "--out", out)
+    assert code == 0
+    assert "note: " in err
+    assert "label 'price' is a number of 120 values in 120 examples: regression; --task" in err
+    assert "test RMSE of the last model " in text
+    assert "validation RMSE " in text
+    return out
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_run_of_regression(priced, houses):
+    config = json.loads((priced / "config.json").read_text())
+    assert (config["task"], config["loss"], config["outputs"]) == ("regression", "squared", 1)
+    assert (config["label"], config["target_names"]) == (["price"], ["price"])
+    assert config["results"]["test_rmse"] > 0
+    history = rows((priced / "history.csv").read_text())
+    assert list(history[0])[:5] == ["epoch", "train_loss", "train_rmse", "train_mae", "train_r2"]
+    code, out, err = run("evaluate", priced, houses, "--json")
+    assert (code, err) == (0, "")
+    measured = json.loads(out)
+    code, out, err = run("predict", priced, houses)
+    assert (code, err) == (0, "")
+    found = rows(out)
+    assert list(found[0]) == ["example", "price"]
+    true = np.array([float(row["price"]) for row in rows(houses.read_text())])
+    said = np.array([float(row["price"]) for row in found])
+    assert measured["rmse"] == pytest.approx(np.sqrt(np.mean((said - true) ** 2)), rel=1e-4)
+    code, out, _ = run("evaluate", priced)
+    assert f"RMSE {config['results']['test_rmse']:.6g}" in out
+    assert run("verify", priced)[0] == 0
+    code, _, err = run("predict", priced, houses, "--proba")
+    assert code == 2
+    assert "--proba is for classes" in err
+
+
+def test_several_targets_and_quantiles(houses, tmp_path):
+    words = ("--label", "price", "fee", "--loss", "pinball", "--quantiles", 0.1, 0.9)
+    code, _, _ = run("train", "--dataset", houses, *words, *QUICK, "--out", tmp_path / "q")
+    assert code == 0
+    code, out, _ = run("predict", tmp_path / "q", houses)
+    assert code == 0
+    heads = [f"{name}, quantile {q}" for name in ("price", "fee") for q in (0.1, 0.9)]
+    assert list(rows(out)[0]) == ["example", *heads]
+
+
+def test_several_labels(houses, tmp_path):
+    words = ("--label", "sold", "let", "--drop", "price", "fee", "w", *QUICK)
+    code, out, err = run("train", "--dataset", houses, *words, "--out", tmp_path / "m")
+    assert code == 0
+    assert "2 columns of 0 and 1: several labels each; --task regression" in err
+    assert "all labels of an example must be right, micro F1 0." in out
+    code, out, _ = run("predict", tmp_path / "m", houses, "--proba")
+    assert list(rows(out)[0]) == [
+        *("example", "sold", "let"),
+        *("probability of sold", "probability of let"),
+    ]
+    for row in rows(out):
+        assert int(row["sold"]) == (float(row["probability of sold"]) > 0.5)
+    code, out, _ = run("evaluate", tmp_path / "m", houses, "--json")
+    assert [each["name"] for each in json.loads(out)["labels"]] == ["sold", "let"]
+
+
+def test_weights(houses, tmp_path):
+    words = ("--dataset", houses, "--label", "town", "--drop", "price", *QUICK)
+    plain, weighted, classes = (
+        run("train", *words, *more, "--out", tmp_path / name)
+        for name, more in (
+            ("p", ("--drop", "price", "w")),
+            ("w", ("--weight", "w")),
+            ("c", ("--drop", "price", "w", "--class-weight", "B=3", "A=0")),
+        )
+    )
+    assert (plain[0], weighted[0], classes[0]) == (0, 0, 0)
+    losses = {name: (tmp_path / name / "losses.csv").read_text() for name in "pwc"}
+    assert len(set(losses.values())) == 3
+    code, out, _ = run("evaluate", tmp_path / "w")
+    assert code == 0
+    config = json.loads((tmp_path / "w" / "config.json").read_text())
+    assert f"{100 * config['results']['test_accuracy']:.2f} %" in out
+
+
+@pytest.mark.parametrize("label", ["price", "town"])
+def test_folds(houses, tmp_path, label):
+    words = ("--dataset", houses, "--label", label, "--learning-rate", 1e-3, 1e-2, *QUICK)
+    path = tmp_path / "s"
+    code, out, _ = run("sweep", *words, "--folds", 4, "--out", path)
+    assert code == 0
+    assert "8 members: 8 finished" in out
+    measure = "RMSE" if label == "price" else "accuracy"
+    assert f"held-out {measure} " in out
+    table = rows((path / "table.csv").read_text())
+    assert [row["fold"] for row in table] == list("01230123")
+    code, again, _ = run("sweep", "show", path)
+    assert code == 0
+    assert again.splitlines()[:3] == out.splitlines()[:3]
+    assert "members" in again.splitlines()[0]
+
+
+WRONG = {
+    "a task": (("--task", "regresion"), "unknown task 'regresion': did you mean 'regression'?"),
+    "a loss of another task": (("--label", "town", "--loss", "huber"), "huber_loss is for regress"),
+    "quantiles of another loss": (("--label", "price", "--quantiles", "0.5"), "for --loss pinball"),
+    "a quantile": (("--loss", "pinball", "--quantiles", "1"), "--quantiles must be > 0 and < 1"),
+    "a delta": (("--label", "price", "--huber-delta", "1"), "--huber-delta is for --loss huber"),
+    "class weights of numbers": (
+        ("--label", "price", "--task", "regression", "--class-weight", "balanced"),
+        "class_weight is for classes",
+    ),
+    "a class weight": (("--class-weight", "B"), "must be balanced, or CLASS=WEIGHT each, got 'B'"),
+    "an unknown class": (("--label", "town", "--class-weight", "D=2"), "unknown class 'D'"),
+    "a negative weight": (("--class-weight", "B=-1"), "--class-weight of B must be >= 0"),
+    "smoothed numbers": (("--loss", "squared", "--label-smoothing", "0.1"), "is for labels, not"),
+    "a monitor of another task": (
+        ("--label", "price", "--task", "regression", "--monitor", "val_accuracy"),
+        "unknown monitor 'val_accuracy'",
+    ),
+    "words as numbers": (("--label", "town", "--task", "regression"), "'town' holds words"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said_in_a_line(case, houses, tmp_path):
+    words, message = WRONG[case]
+    code, _, err = run("train", "--dataset", houses, *words, *QUICK, "--out", tmp_path / "r")
+    assert code in (1, 2)
+    last = err.splitlines()[-1]
+    assert message in last
+    assert not (tmp_path / "r").exists()
+
+
+def test_folds_that_are_wrong(houses, tmp_path):
+    words = ("--dataset", houses, "--label", "town", *QUICK, "--out", tmp_path / "s")
+    for more, message in (
+        (("--folds", 1), "--folds must be at least 2"),
+        (("--folds", 3, "--halve-at", 1), "--halve-at is not for --folds"),
+        (("--folds", 200), "200 folds of 108 examples cannot be made"),
+    ):
+        code, _, err = run("sweep", *words, *more)
+        assert code in (1, 2)
+        assert message in err.splitlines()[-1]
