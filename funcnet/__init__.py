@@ -88,7 +88,8 @@ _NAMES = {
     "layer": "Layer make_layer make_stateful_layer",
     "layers": """
         affine_backward affine_forward batchnorm_backward batchnorm_forward dropout_backward
-        dropout_forward layernorm_backward layernorm_forward with_custom_vjp
+        dropout_forward flatten_backward flatten_forward layernorm_backward layernorm_forward
+        with_custom_vjp
     """,
     "evaluation": "Evaluation MultilabelEvaluation RegressionEvaluation evaluate",
     "history": "History",
@@ -106,7 +107,7 @@ _NAMES = {
         r2 recall rmse
     """,
     "model": "BestModel Model predict predict_proba predict_scores",
-    "net": "affine batchnorm dropout layernorm loss loss_and_grads mlp residual serial",
+    "net": "affine batchnorm dropout flatten layernorm loss loss_and_grads mlp residual serial",
     "optim": """
         adagrad adam adamw averaged_params clip_by_global_norm global_norm lion muon nesterov
         rmsprop sgd sgd_momentum with_average

@@ -46,6 +46,11 @@ def _hyper(name: str, metavar: str, besides: str = "") -> Any:
 
 
 MODELS = ("best", "last")
+ENSEMBLES = {  # how members are made, and what they share, for help
+    "stacked": "nothing but the data",
+    "tabm": "their weights, but for factors of each unit and the last layer (TabM)",
+    "tabm_mini": "all weights but factors of the inputs and the last layer",
+}
 MONITORS = {name: name for task in TASKS for name in columns(task) if name != "epoch"}
 GROUPS = {
     "most used": "options used most",
@@ -301,6 +306,22 @@ class Config(Mapping[str, Any]):
         "network",
         "P",
         range=layers.KEEP_PROB,
+        gradcheck=True,
+    )
+    members: int = option_field(
+        1,
+        "nets side by side, whose predictions are averaged",
+        "network",
+        "K",
+        range=checks.COUNT,
+        gradcheck=True,
+    )
+    ensemble: str = option_field(
+        "stacked",
+        "what --members share: " + "; ".join(f"{n}, {what}" for n, what in ENSEMBLES.items()),
+        "network",
+        "NAME",
+        choices=ENSEMBLES,
         gradcheck=True,
     )
     weight_scale: float | str | None = option_field(

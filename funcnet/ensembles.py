@@ -39,7 +39,7 @@ from funcnet.members import (
     member_scale,
     shared_affine,
 )
-from funcnet.net import DIM, dropout, serial
+from funcnet.net import DIM, dropout, flatten, serial
 from funcnet.tree import Tree, restructure, structure_of
 
 __all__ = ["ensemble", "stacked", "tabm"]
@@ -57,14 +57,14 @@ def tabm(
     weight_scale: Any = None,
 ) -> Layer:
     """TabM, an ensemble of members in one fully connected network (Gorishniy et al. 2025,
-    arXiv 2410.24210), [N, D] to [N, members, num_outputs]: train the mean of their losses, and
+    arXiv 2410.24210), [N, ...] to [N, members, num_outputs]: train the mean of their losses, and
     average what they predict.
 
     For each hidden layer: `batch_ensemble_affine`, activation, dropout; its factors start as ones,
     but for r of the first one, which sets the members apart. Then `member_affine`, a head for
     each. TabM-mini has `member_scale` in front, and `shared_affine` in place of the first. The
     authors' code differs in initial values alone: w and b are uniform between -1 / sqrt(D) and
-    1 / sqrt(D).
+    1 / sqrt(D), and the first factors are equal for all inputs that are made of one column.
 
     Args:
       hidden_dims: the size of each hidden layer.
@@ -83,7 +83,7 @@ def tabm(
     between = [as_layer("activation", activation, ACTIVATIONS)]
     if keep_prob is not None:
         between += [dropout(keep_prob)]
-    children = [member_scale(members, r_init=r_init)] if mini else []
+    children = [flatten()] + ([member_scale(members, r_init=r_init)] if mini else [])
     for number, dim in enumerate(hidden_dims):
         dim = DIM.check("every size in hidden_dims", dim)
         if mini:

@@ -25,6 +25,8 @@ __all__ = [
     "batchnorm_forward",
     "dropout_backward",
     "dropout_forward",
+    "flatten_backward",
+    "flatten_forward",
     "layernorm_backward",
     "layernorm_forward",
     "with_custom_vjp",
@@ -246,6 +248,35 @@ def dropout_backward(dout: Array, cache: Any) -> jax.Array:
     mask, shape = cache
     dout = like_output("dropout", dout, shape.value, mask.dtype)
     return dout * mask
+
+
+def flatten_forward(x: Array) -> tuple[jax.Array, Any]:
+    """Each example as a vector: out[i] has the elements of x[i] in their order.
+
+    Args:
+      x: [N, d1, ..., dk], of any dtype.
+    Returns:
+      out [N, d1 * ... * dk], and the cache for `flatten_backward`.
+    """
+    x = checks.array(x)
+    if x.ndim < 2:
+        raise ValueError(f"flatten: x must be [N, ...], a batch of examples, got {list(x.shape)}")
+    return x.reshape(len(x), -1), (jnp.zeros((), x.dtype), Static(x.shape))
+
+
+def flatten_backward(dout: Array, cache: Any) -> jax.Array:
+    """Gradient of `flatten_forward`: dout in the shape of x.
+
+    Args:
+      dout: [N, d1 * ... * dk], the gradient of the loss with respect to `out`.
+      cache: what `flatten_forward` returned.
+    Returns:
+      dx [N, d1, ..., dk].
+    """
+    zero, shape = cache
+    count, *rest = shape.value
+    flat = like_output("flatten", dout, (count, math.prod(rest)), zero.dtype)
+    return flat.reshape(shape.value)
 
 
 def with_custom_vjp(forward: Forward, backward: Backward) -> Callable[..., Any]:

@@ -42,6 +42,7 @@ __all__ = [
     "affine",
     "batchnorm",
     "dropout",
+    "flatten",
     "layernorm",
     "loss",
     "loss_and_grads",
@@ -215,6 +216,15 @@ def _scheduled_dropout(x: Any, *, state: Tree, key: Any, train: bool, schedule: 
     out, cache = layers.dropout_forward(x, key, keep_prob, train=train)
     after = restructure(structure_of(state), {"step": step + 1}) if train else state
     return out, cache, after
+
+
+def flatten() -> Layer:
+    """Each example as a vector, [N, d1, ..., dk] to [N, d1 * ... * dk]; `affine` does it itself."""
+    return make_layer("flatten", layers.flatten_forward, layers.flatten_backward, _init_flatten)
+
+
+def _init_flatten(key: Any, in_shape: Shape) -> Initial:
+    return {}, {}, (math.prod(in_shape),)
 
 
 def serial(*children: Layer) -> Layer:

@@ -21,6 +21,7 @@ from funcnet.config import BATCH_SIZE, OPTIONS, Config, canonical, replaced
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import first
 from funcnet.defaults import complete_config
+from funcnet.ensembles import stacked, tabm
 from funcnet.inputs import fit_preprocess
 from funcnet.layer import Layer
 from funcnet.named import parse_step
@@ -150,11 +151,19 @@ def build(config: Config, dataset: Dataset) -> tuple[Layer, Optimizer, dict[str,
     options = {
         **{name: config[name] for name in named},
         "batch_size": batch_size,
+        "reg": _reg(config),
         "loss_fn": loss_fn,
         "class_weight": class_weight(config),
         "augment": build_augment(config),
     }
     return net, optimizer, options
+
+
+def _reg(config: Config) -> Any:
+    """The L2 strength beside the mean of the losses of members that each have weights."""
+    if config.ensemble != "stacked" or config.members == 1 or config.reg is None:
+        return config.reg
+    return config.reg / config.members
 
 
 def build_loss(config: Config) -> LossFn:
@@ -172,9 +181,16 @@ def build_net(config: Config, num_classes: int) -> Layer:
       config: the Config.
       num_classes: how many scores it gives, see `outputs_of`.
     """
-    takes = inspect.signature(mlp).parameters
-    options = {name: config.meaning(name) for name in config if name in takes}
-    return mlp(num_classes=num_classes, **options)
+
+    def given(function: Any) -> dict[str, Any]:
+        takes = inspect.signature(function).parameters
+        return {n: config.meaning(n) for n in config if n in takes}
+
+    if config.ensemble != "stacked":
+        mini = config.ensemble == "tabm_mini"
+        return tabm(num_outputs=num_classes, mini=mini, **given(tabm))
+    net = mlp(num_classes=num_classes, **given(mlp))
+    return net if config.members == 1 else stacked(net, config.members)
 
 
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:

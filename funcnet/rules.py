@@ -15,12 +15,28 @@ def check(config: Any) -> None:
     Raises:
       ValueError: which do not; they are named as on the command line.
     """
-    for rule in (_check_data, _check_targets, _check_hyper_parameters, _check_schedule):
+    for rule in (
+        _check_data,
+        _check_targets,
+        _check_members,
+        _check_hyper_parameters,
+        _check_schedule,
+    ):
         rule(config)
 
 
 def _check_data(config: Any) -> None:
     check_source(config.dataset, config, shown=option)
+
+
+def _check_members(config: Any) -> None:
+    if config.ensemble == "stacked":
+        return
+    if config.members == 1:
+        raise ValueError(f"--ensemble {config.ensemble} needs --members")
+    for name in ("normalization", "input_keep_prob", "matmul_dtype"):
+        if config[name] not in ("none", None, "float32"):
+            raise ValueError(f"{option(name)} is not for --ensemble {config.ensemble}")
 
 
 def _check_targets(config: Any) -> None:

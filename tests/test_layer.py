@@ -70,6 +70,7 @@ LAYERS = {
     "parametric, other activation": lambda: fn.parametric("mish"),
     "parametric, an activation with parameters": lambda: fn.parametric(fn.prelu()),
     "parametric, other rate": lambda: fn.parametric("selu", rate=0.1),
+    "flatten": fn.flatten,
     "column_scale": fn.column_scale,
     "column_scale, other rate": lambda: fn.column_scale(rate=6),
     "ntk_affine": lambda: fn.ntk_affine(3),

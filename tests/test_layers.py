@@ -201,6 +201,9 @@ LAYERS = {
         lambda x, y, a: x + a * (y - x),
         (((4, 5), (4, 5), (5,)), ((3, 2, 4), (3, 2, 4), (2, 4))),
     ),
+    "flatten": Row(
+        fn.flatten_forward, fn.flatten_backward, flat, (((4, 5),), ((3, 2, 4),), ((2, 3, 1, 2),))
+    ),
     "column_scale": Row(
         fn.column_scale_forward,
         fn.column_scale_backward,

@@ -40,6 +40,7 @@ NETS = {
     "mish": fn.mish,
     "prelu": fn.prelu,
     "parametric": lambda: fn.parametric("tanh", rate=0.5),
+    "flatten": fn.flatten,
     "column_scale": fn.column_scale,
     "ntk_affine": lambda: fn.ntk_affine(SIZE, bias_rate=0.5),
     "column_affine": lambda: fn.column_affine(2, columns=2),
@@ -310,7 +311,7 @@ def reduced(change, case):
     return Mutation(batch, "weighted_mean", mutant, "affine2/b", case=case)
 
 
-def members(change):
+def of_members(change):
     """The loss of members whose gradient is `change(dscores)`; they are the same one, twice."""
     sound = nets.loss_of_scores
 
@@ -471,6 +472,7 @@ MUTATIONS = {
         net="parametric",
     ),
     # What nets for tables have.
+    "flatten: the other order": changed(layers, "flatten", lambda dout, c, dx: dx[:, ::-1], FIRST),
     "column_scale: ds a mean": changed(
         tabular, "column_scale", lambda dout, c, dx, ds: (dx, ds / len(dout)), "column_scale1/s"
     ),
@@ -748,9 +750,9 @@ MUTATIONS = {
     "poisson by the score for the rate": weighted("poisson", lambda s, y, w, d: w * (s - y)),
     "poisson without the target": weighted("poisson", lambda s, y, w, d: d + w * y),
     # Members.
-    "the mean over members missing": members(lambda dscores: 2 * dscores),
-    "the gradient of one member": members(lambda dscores: dscores.at[:, 1].set(0)),
-    "members exchanged": members(lambda dscores: dscores[:, ::-1]),
+    "the mean over members missing": of_members(lambda dscores: 2 * dscores),
+    "the gradient of one member": of_members(lambda dscores: dscores.at[:, 1].set(0)),
+    "members exchanged": of_members(lambda dscores: dscores[:, ::-1]),
     # Regularisation.
     "reg gradient doubled": penalty(lambda v, g, p, r: (v, jax.tree.map(lambda leaf: 2 * leaf, g))),
     "reg gradient halved": penalty(lambda v, g, p, r: (v, jax.tree.map(lambda leaf: leaf / 2, g))),
@@ -805,7 +807,7 @@ def test_the_sound_losses_pass(name):
 
 
 def test_sound_members_pass(monkeypatch):
-    sound = members(lambda dscores: dscores)
+    sound = of_members(lambda dscores: dscores)
     monkeypatch.setattr(nets, "loss_of_scores", sound.mutant)
     report = check()
     assert all(row.autodiff <= 1e-12 for row in report.rows if row.name != "input x"), str(report)
