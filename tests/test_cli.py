@@ -198,6 +198,8 @@ OPTIONS_AND_CASES = {
     "warmup": ([], ["--warmup", "0.5"]),
     "warmup of one_cycle": (["--schedule", "one_cycle"], ["--warmup", "0.5"]),
     "loss": ([], ["--loss", "svm"]),
+    "class_weight": ([], ["--class-weight", "0=3"]),
+    "class_weight balanced": ([], ["--class-weight", "balanced"]),
     "reg": ([], ["--reg", "0.5"]),
     "label_smoothing": ([], ["--label-smoothing", "0.1"]),
     "mixup_alpha": ([], ["--mixup-alpha", "0.2"]),
@@ -210,6 +212,9 @@ OPTIONS_AND_CASES = {
     "activation": ([], ["--activation", "gelu_tanh"]),
     "keep_prob": ([], ["--keep-prob", "0.5"]),
     "input_keep_prob": ([], ["--input-keep-prob", "0.9"]),
+    "members": ([], ["--members", "2"]),
+    "ensemble": (["--members", "2"], ["--members", "2", "--ensemble", "tabm"]),
+    "ensemble mini": (["--members", "2"], ["--members", "2", "--ensemble", "tabm_mini"]),
     "weight_scale": ([], ["--weight-scale", "0.03"]),
     "weight_scale of he": ([], ["--weight-scale", "he"]),
     "weight_scale of glorot": (["--weight-scale", "he"], ["--weight-scale", "Glorot"]),
@@ -231,7 +236,7 @@ ELSEWHERE = {
     *("dataset", "data_dir", "label", "header", "separator", "decimal", "columns", "drop"),
     *("categorical", "group", "split_by", "val_fraction", "test_fraction", "eval_every"),
     *("tta", "layout", "model", "image_size", "patience"),
-    *("monitor", "on_nonfinite"),
+    *("monitor", "on_nonfinite", "task", "weight", "huber_delta", "quantiles"),
 }
 
 

@@ -175,3 +175,11 @@ def test_folds_that_are_wrong(houses, tmp_path):
         code, _, err = run("sweep", *words, *more)
         assert code in (1, 2)
         assert message in err.splitlines()[-1]
+
+
+def test_the_deltas_of_huber_differ(houses, tmp_path):
+    words = ("--dataset", houses, "--label", "price", "--loss", "huber", *QUICK)
+    assert run("train", *words, "--out", tmp_path / "a")[0] == 0
+    assert run("train", *words, "--huber-delta", 0.1, "--out", tmp_path / "b")[0] == 0
+    a, b = ((tmp_path / name / "losses.csv").read_text() for name in "ab")
+    assert a != b
