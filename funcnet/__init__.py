@@ -62,7 +62,8 @@ __version__ = "0.2.0"
 _NAMES = {
     "activations": """
         affine_relu_backward affine_relu_forward gelu gelu_backward gelu_forward gelu_tanh_backward
-        gelu_tanh_forward leaky_relu leaky_relu_backward leaky_relu_forward mish mish_backward
+        gelu_tanh_forward leaky_relu leaky_relu_backward leaky_relu_forward logistic
+        logistic_backward logistic_forward mish mish_backward
         mish_forward parametric parametric_backward parametric_forward prelu prelu_backward
         prelu_forward relu relu_backward relu_forward selu selu_backward selu_forward tanh
         tanh_backward tanh_forward

@@ -40,6 +40,9 @@ __all__ = [
     "leaky_relu",
     "leaky_relu_backward",
     "leaky_relu_forward",
+    "logistic",
+    "logistic_backward",
+    "logistic_forward",
     "mish",
     "mish_backward",
     "mish_forward",
@@ -257,6 +260,43 @@ def tanh_backward(dout: Array, cache: Any) -> jax.Array:
 def tanh() -> Layer:
     """Hyperbolic tangent, without parameters."""
     return make_layer("tanh", tanh_forward, tanh_backward)
+
+
+def logistic_forward(x: Array) -> tuple[jax.Array, Any]:
+    """The logistic function, element by element: `out = 1 / (1 + exp(-x))`.
+
+    Args:
+      x: any shape, floating point.
+    Returns:
+      out, of the shape and dtype of x, and the cache for `logistic_backward`.
+    """
+    x = layers.floating("logistic", x)
+    return jax.lax.logistic(layers.accumulator(x)).astype(x.dtype), x
+
+
+def logistic_backward(dout: Array, cache: Any) -> jax.Array:
+    """Gradient of `logistic_forward`.
+
+        dx = dout e / (1 + e)^2,   e = exp(-|x|)
+
+    It is dout out (1 - out), where nothing cancels.
+
+    Args:
+      dout: the shape of x, the gradient of the loss with respect to `out`.
+      cache: what `logistic_forward` returned.
+    Returns:
+      dx, of the shape of x.
+    """
+    x = cache
+    dout = layers.like_output("logistic", dout, x.shape, x.dtype)
+    e = jnp.exp(-jnp.abs(layers.accumulator(x)))
+    return (layers.accumulator(dout) * e / ((1 + e) * (1 + e))).astype(x.dtype)
+
+
+@enter(ACTIVATIONS)
+def logistic() -> Layer:
+    """The logistic function, which others call sigmoid, without parameters."""
+    return make_layer("logistic", logistic_forward, logistic_backward)
 
 
 def selu_forward(x: Array) -> tuple[jax.Array, Any]:

@@ -182,6 +182,12 @@ LAYERS = {
     ),
     "gelu_tanh": Row(fn.gelu_tanh_forward, fn.gelu_tanh_backward, gelu_tanh, ELEMENTWISE_SHAPES),
     "tanh": Row(fn.tanh_forward, fn.tanh_backward, np.tanh, ELEMENTWISE_SHAPES),
+    "logistic": Row(
+        fn.logistic_forward,
+        fn.logistic_backward,
+        lambda x: 1 / (1 + np.exp(-x)),
+        ELEMENTWISE_SHAPES,
+    ),
     "selu": Row(
         fn.selu_forward,
         fn.selu_backward,
@@ -532,7 +538,7 @@ def test_leaky_relu_has_a_slope_of_a_hundredth_and_takes_a_traced_one():
 
 # GELU and tanh
 
-ELEMENTWISE = ["gelu", "gelu_tanh", "tanh", "selu", "mish", "dropout"]
+ELEMENTWISE = ["gelu", "gelu_tanh", "tanh", "logistic", "selu", "mish", "dropout"]
 GELUS = {
     "gelu": (fn.gelu_forward, fn.gelu_backward),
     "gelu_tanh": (fn.gelu_tanh_forward, fn.gelu_tanh_backward),
@@ -584,6 +590,18 @@ def test_a_nan_survives_an_elementwise_layer(layer):
     if layer != "dropout":  # its gradient is the same everywhere
         dx = row.backward(jnp.ones(4), cache)
         np.testing.assert_array_equal(np.isnan(dx), np.isnan(x))
+
+
+def test_logistic_keeps_its_digits_in_both_tails(x64):
+    x = np.array([-700.0, -40.0, -1.0, 0.0, 1.0, 40.0, 700.0])
+    out, cache = fn.logistic_forward(x)
+    e = np.exp(-np.abs(x))
+    np.testing.assert_allclose(out, np.where(x < 0, e, 1) / (1 + e), rtol=1e-14)
+    dx = fn.logistic_backward(np.full(len(x), 2.0), cache)
+    np.testing.assert_allclose(dx, 2 * e / (1 + e) ** 2, rtol=1e-14)
+    out, cache = fn.logistic_forward(np.array([-1e30, 1e30]))
+    np.testing.assert_array_equal(out, [0, 1])
+    np.testing.assert_array_equal(fn.logistic_backward(np.ones(2), cache), [0, 0])
 
 
 # SELU, Mish and PReLU
@@ -1116,7 +1134,7 @@ def test_batchnorm_refuses_other_running_statistics(name, train):
 
 @pytest.mark.parametrize("dtype", ["int32", "bool", "complex64"])
 @pytest.mark.parametrize(
-    "pair", ["leaky_relu", "gelu", "gelu_tanh", "tanh", "selu", "mish", "dropout"]
+    "pair", ["leaky_relu", "gelu", "gelu_tanh", "tanh", "logistic", "selu", "mish", "dropout"]
 )
 def test_elementwise_layers_want_floating_point(pair, dtype):
     with pytest.raises(TypeError, match=rf"^{pair}: .*one floating point dtype, got x {dtype}$"):

@@ -36,6 +36,7 @@ NETS = {
     "gelu": fn.gelu,
     "gelu_tanh": lambda: fn.gelu(approximate=True),
     "tanh": fn.tanh,
+    "logistic": fn.logistic,
     "selu": fn.selu,
     "mish": fn.mish,
     "prelu": fn.prelu,
@@ -147,6 +148,10 @@ def gelu_tanh(derivative):
 
 def tanh(derivative):
     return backward("tanh", lambda dout, out: dout * derivative(out))
+
+
+def logistic(derivative):
+    return backward("logistic", lambda dout, x: dout * derivative(jax.nn.sigmoid(x)))
 
 
 def selu(slope):
@@ -443,6 +448,9 @@ MUTATIONS = {
     "tanh: 1 - out": tanh(lambda out: 1 - out),
     "tanh: of out once more": tanh(lambda out: 1 - jnp.tanh(out) ** 2),
     "tanh: the sigmoid's derivative": tanh(lambda out: out * (1 - out)),
+    # The logistic function.
+    "logistic: the derivative of tanh": logistic(lambda out: 1 - out * out),
+    "logistic: without 1 - out": logistic(lambda out: out),
     # SELU, Mish.
     "selu without alpha": selu(lambda x, alpha: jnp.where(x <= 0, jnp.exp(x), 1)),
     "selu: the output for its derivative": selu(

@@ -983,7 +983,7 @@ BAD_NETS = {
         lambda: fn.mlp([5], 2, activation="leakyrelu"),
         ValueError,
         "unknown activation 'leakyrelu': did you mean 'leaky_relu'? "
-        "known: gelu, gelu_tanh, leaky_relu, mish, prelu, relu, selu, tanh",
+        "known: gelu, gelu_tanh, leaky_relu, logistic, mish, prelu, relu, selu, tanh",
     ),
     "activation None": (lambda: fn.mlp([5], 2, activation=None), ValueError, "activation None"),
     "keep 0": (lambda: fn.mlp([5], 2, keep_prob=0), ValueError, "keep_prob must be > 0 and <= 1"),

@@ -30,6 +30,7 @@ MODULES = {
     "gelu": torch.nn.GELU,
     "gelu_tanh": partial(torch.nn.GELU, approximate="tanh"),
     "tanh": torch.nn.Tanh,
+    "logistic": torch.nn.Sigmoid,
     "batchnorm": partial(torch.nn.BatchNorm1d, momentum=1 - 0.9),  # the share of the batch
     "layernorm": torch.nn.LayerNorm,
 }

@@ -125,6 +125,7 @@ CALLS = {
     "gelu_tanh": (images, by_pair("gelu_tanh")),
     "gelu_tanh, judged": (images, judged("gelu_tanh")),
     "tanh": (images, by_pair("tanh")),
+    "logistic": (images, by_pair("logistic")),
     "selu": (images, by_pair("selu")),
     "mish": (images, by_pair("mish")),
     "mish, judged": (images, judged("mish")),
