@@ -218,6 +218,8 @@ def load_record(path: str | os.PathLike[str]) -> Record:
     config = stored_config(lifted("run", content, file), file)
     if config.epochs is None:
         raise ValueError(f"{file} is damaged: it has no number of epochs")
+    if config.loss is None:
+        raise ValueError(f"{file} is damaged: loss is None")
     record = Record(config, facts_of(content))
     names = record.facts.get("class_names")
     if not isinstance(names, list) or not (names or config.task == "regression"):

@@ -82,7 +82,8 @@ def _balanced(y: np.ndarray, num_classes: int, sample_weight: Any) -> np.ndarray
 def balanced(counts: Any) -> Any:
     """The weights of classes that make all alike that occur, of their counts [C], NumPy or JAX."""
     xp, occurs = counts.__array_namespace__(), counts > 0
-    return xp.where(occurs, counts.sum() / (occurs.sum() * xp.where(occurs, counts, 1)), 0)
+    share = xp.where(occurs.any(), occurs.sum(), 1) * xp.where(occurs, counts, 1)
+    return xp.where(occurs, counts.sum() / share, 0)
 
 
 def _by_class(

@@ -88,8 +88,8 @@ WRONG = {
     "train --input-keep-prob 0": "--input-keep-prob must",
     "train --label-smoothing 2": "--label-smoothing must be >= 0 and <= 1",
     "train --mixup -1": "--mixup must be >= 0",
-    "train --loss svm --mixup 0.2": "softmax loss",
-    "train --loss svm --label-smoothing 0.1": "softmax loss",
+    "train --loss svm --mixup 0.2": "not for the svm loss",
+    "train --loss svm --label-smoothing 0.1": "not for the svm loss",
     "train --augment shift=8": (
         "--augment shift=8: random_shift: max_shift is 8, but the images have only 8 x 8 pixels"
     ),

@@ -7,7 +7,7 @@ import pytest
 from marks import slow_but
 
 import funcnet as fn
-from funcnet import loop, step, transposed
+from funcnet import inputs, loop, step, transposed
 from funcnet.net import matrices
 
 KEY = jax.random.key(7)
@@ -88,7 +88,8 @@ def test_an_epoch_step_by_step_is_the_epoch(rng, place):
     data, net, optimizer = blobs(43, rng), fn.mlp([9, 4], 3), fn.adam(1e-2)
     options = step.complete(step.StepOptions, {}, "make_train_step")
     program, numbers = step.as_program(net, optimizer, options), step.as_numbers(options)
-    arrays = step.training_arrays(data, step.no_preprocess(data.x_train), augments=False)
+    plain, targets = fn.no_preprocess(data.x_train), fn.Targets()
+    arrays = inputs.training_arrays(data, plain, targets, augments=False)
     state = fn.init_train_state(net, optimizer, (2, 3), key=KEY)
     held = step.hold(state, program=program)
     options = {"program": program, "batch_size": 8, "held": held}
@@ -169,7 +170,7 @@ def test_rows_that_fill_an_array_are_never_trained_on(rng):
     net = fn.mlp([4], 3, normalization="batchnorm")
     filled, plain = train(data, net), None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "roomy", lambda x: x)
+        patch.setattr(inputs, "roomy", lambda x: x)
         plain = train(data, net)
     for a, b in zip(leaves(filled), leaves(plain), strict=True):
         assert np.array_equal(a, b)

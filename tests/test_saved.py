@@ -323,7 +323,7 @@ def test_patience_ends_members_as_it_ends_runs(monitor, small):
 @pytest.fixture
 def sizes(monkeypatch):
     """The sizes of the chunks that are begun, in turn."""
-    module, begun = sys.modules["funcnet.sweeps.sweep"], []
+    module, begun = sys.modules["funcnet.sweeps.engine"], []
 
     def begin(*arguments):
         begun.append(original(*arguments))

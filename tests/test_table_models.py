@@ -313,6 +313,8 @@ def test_what_is_said_is_done():
         "epochs": 7,
         "eval_every": 0,
         "model": "best",
+        "loss": "svm",
+        "monitor": "val_accuracy",
     }
     assert fn.complete_config(fn.Config(**said), rows) == fn.Config(**said)
     decayed = fn.complete_config(fn.Config(optimizer="adamw", weight_decay=0.1), rows)
@@ -340,7 +342,7 @@ def test_a_table_is_learned_without_options():
     assert out.startswith("60 examples, 2 numbers; label 'y', 2 classes\n")
     assert out.count("(Epoch ") <= 30
     config = json.loads(Path("r/config.json").read_text())
-    assert (config["epochs"], config["model"], config["label"]) == (1000, "last", "y")
+    assert (config["epochs"], config["model"], config["label"]) == (1000, "last", ["y"])
     assert config["results"]["val_accuracy"] >= 0.8
     assert run("evaluate", "r")[1].splitlines()[0].endswith("last model of r)")
     jax.clear_caches()
