@@ -42,6 +42,8 @@ STOREYS = (
     ("funcnet.runs", "funcnet.sweeps.chunks"),
     ("funcnet.sweeps.saved",),
     ("funcnet.sweeps.sweep", "funcnet.sweeps.directory"),
+    ("funcnet.sklearn.runs",),
+    ("funcnet.sklearn.estimators",),
     ("funcnet.cli.train", "funcnet.cli.sweep", "funcnet.cli.evaluate"),
 )
 
@@ -116,3 +118,13 @@ def test_arguments_of_public_functions_may_be_named():
         if inspect.isfunction(function):
             parameters = inspect.signature(function).parameters.values()
             assert not [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY], name
+
+
+def test_nothing_but_the_estimators_imports_scikit_learn():
+    for name, path in FILES.items():
+        found = "sklearn" in {
+            (node.module or "").partition(".")[0]
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom)
+        }
+        assert not found or name.startswith("funcnet.sklearn."), name

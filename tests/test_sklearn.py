@@ -173,14 +173,15 @@ def test_class_weights_are_sample_weights():
     X, y = X[keep], np.array(["a", "b", "c"])[y[keep]]
     own = {"a": 3.0, "c": 0.5}
     for class_weight in ("balanced", own):
-        weighted = tiny(FuncNetClassifier, class_weight=class_weight, max_iter=30).fit(X, y)
+        options = {"alpha": 5.0, "max_iter": 30}
+        weighted = tiny(FuncNetClassifier, class_weight=class_weight, **options).fit(X, y)
         matching = (
             compute_sample_weight(class_weight, y)
             if class_weight == "balanced"
             else (np.array([own.get(label, 1.0) for label in y]))
         )
-        by_row = tiny(FuncNetClassifier, max_iter=30).fit(X, y, sample_weight=matching)
-        plain = tiny(FuncNetClassifier, max_iter=30).fit(X, y)
+        by_row = tiny(FuncNetClassifier, **options).fit(X, y, sample_weight=matching)
+        plain = tiny(FuncNetClassifier, **options).fit(X, y)
         got, same, other = (e.predict_proba(X) for e in (weighted, by_row, plain))
         np.testing.assert_allclose(got, same, atol=1e-4)
         assert np.abs(got - other).max() > 1e-2
@@ -510,10 +511,18 @@ def test_parts_train_like_epochs(make):
 
 
 def test_a_part_is_an_epoch_of_fit():
-    once = tiny(FuncNetRegressor, max_iter=1, batch_size=100).fit(*DIABETES)
-    part = tiny(FuncNetRegressor, batch_size=100).partial_fit(*DIABETES)
-    np.testing.assert_array_equal(part.coefs_[0], once.coefs_[0])
-    assert part.loss_ == once.loss_
+    whole = tiny(FuncNetRegressor, max_iter=2, batch_size=100).fit(*DIABETES)
+    parts = tiny(FuncNetRegressor, batch_size=100).partial_fit(*DIABETES).partial_fit(*DIABETES)
+    np.testing.assert_array_equal(parts.coefs_[0], whole.coefs_[0])
+    assert parts.loss_curve_ == whole.loss_curve_
+
+
+def test_what_is_made_of_columns_stays_what_it_was():
+    frame, other = FRAME, FRAME.assign(size=50.0, kind="b", colour="red")
+    estimator = tiny(FuncNetClassifier, warm_start=True).fit(frame, FRAME_Y)
+    before = estimator.predict_proba(frame)
+    estimator.set_params(learning_rate_init=1e-9, max_iter=1).fit(other, FRAME_Y)
+    np.testing.assert_allclose(estimator.predict_proba(frame), before, atol=1e-5)
 
 
 def test_callbacks_see_the_training_and_end_it():

@@ -202,6 +202,7 @@ def run(
     optimizer = optimizer_of(given, rate, batch_size, count)
     if start is not None:
         model, last = start
+        options = {**options, "preprocess": model.preprocess}
         if dataset.task == "regression":
             model = in_units_of(model, fit_targets(dataset, options["loss_fn"]))
         state = state_of(model, last, optimizer, anew=True)
