@@ -690,6 +690,12 @@ def test_errors_of_parts():
 # The door itself
 
 
+@pytest.mark.parametrize("make", BOTH)
+def test_the_first_parameters_may_go_without_names(make):
+    given = make((3, 2), "tanh", alpha=1.0).get_params()
+    assert (given["hidden_layer_sizes"], given["activation"], given["alpha"]) == ((3, 2), "tanh", 1)
+
+
 @pytest.mark.parametrize("pair", PAIRS)
 def test_parameters_are_those_of_sklearn_with_its_defaults(pair):
     ours, theirs = (make().get_params() for make in PAIRS[pair])

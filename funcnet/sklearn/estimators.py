@@ -15,6 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from funcnet import checks
+from funcnet.layer import Layer
 from funcnet.losses import gives_probabilities
 from funcnet.model import predict_proba, predict_scores
 from funcnet.signature import complete, takes
@@ -28,6 +29,7 @@ from funcnet.sklearn.data import (
     labelled,
 )
 from funcnet.sklearn.parameters import (
+    FIRST,
     ClassifierParameters,
     Parameters,
     check_parameters,
@@ -319,9 +321,12 @@ class FuncNetClassifier(ClassifierMixin, FuncNet):
 
     @takes(ClassifierParameters)
     def __init__(
-        self, hidden_layer_sizes: Any = (100,), **parameters: Unpack[ClassifierParameters]
+        self,
+        hidden_layer_sizes: Any = FIRST["hidden_layer_sizes"][0],
+        activation: str | Layer = FIRST["activation"][0],
+        **parameters: Unpack[ClassifierParameters],
     ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
+        self.hidden_layer_sizes, self.activation = hidden_layer_sizes, activation
         self._set(complete(ClassifierParameters, parameters, type(self).__name__))
 
     def partial_fit(
@@ -428,8 +433,13 @@ class FuncNetRegressor(RegressorMixin, FuncNet):
     task = "regression"
 
     @takes(Parameters)
-    def __init__(self, hidden_layer_sizes: Any = (100,), **parameters: Unpack[Parameters]) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = FIRST["hidden_layer_sizes"][0],
+        activation: str | Layer = FIRST["activation"][0],
+        **parameters: Unpack[Parameters],
+    ) -> None:
+        self.hidden_layer_sizes, self.activation = hidden_layer_sizes, activation
         self._set(complete(Parameters, parameters, type(self).__name__))
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FuncNetRegressor":

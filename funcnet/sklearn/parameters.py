@@ -24,14 +24,8 @@ SOLVERS = ("adam", "sgd")  # those of scikit-learn; others are funcnet's
 
 
 class Parameters(TypedDict, total=False):
-    """Those of both estimators but the first: a type, the default, and what it is."""
+    """Those of both estimators but FIRST: a type, the default, and what it is."""
 
-    activation: Annotated[
-        str | Layer,
-        "relu",
-        'of hidden units: "identity", "logistic", "tanh", "relu", or another name that `mlp` '
-        "takes, or a layer.",
-    ]
     solver: Annotated[
         str,
         "adam",
@@ -136,11 +130,19 @@ class ClassifierParameters(Parameters, total=False):
     ]
 
 
-FIRST = (
-    "hidden_layer_sizes",
-    (100,),
-    "the number of units of each hidden layer; an int is one layer, () none.",
-)
+FIRST: dict[
+    str, tuple[Any, str]
+] = {  # those that may be given by position: the default, and what it is
+    "hidden_layer_sizes": (
+        (100,),
+        "the number of units of each hidden layer; an int is one layer, () none.",
+    ),
+    "activation": (
+        "relu",
+        'of hidden units: "identity", "logistic", "tanh", "relu", or another name that `mlp` '
+        "takes, or a layer.",
+    ),
+}
 NUMBERS = {
     "alpha": REG,
     "learning_rate_init": LEARNING_RATE,
@@ -162,13 +164,13 @@ FLAGS = ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping")
 def documented(record: Any) -> Any:
     """A decorator that writes the parameters of a record where a docstring says {parameters}."""
     hints = get_type_hints(record, include_extras=True)
-    rows = {name: hint.__metadata__ for name, hint in hints.items()}
+    rows = FIRST | {name: hint.__metadata__ for name, hint in hints.items()}
 
     def row(name: str, default: Any, about: str) -> str:
         text = f"{name}: {about.rstrip('.')}. Default {default!r}."
         return textwrap.fill(text, 96, subsequent_indent="  ")
 
-    text = "\n".join([row(*FIRST), *(row(name, *known) for name, known in rows.items())])
+    text = "\n".join(row(name, *known) for name, known in rows.items())
 
     def decorate(made: Class) -> Class:
         doc = inspect.getdoc(made) or ""
