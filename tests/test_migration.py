@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+from marks import slow_but
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
@@ -118,18 +119,18 @@ USAGES = {
     "a target in other units": Usage(target_in_other_units, MLPRegressor, FuncNetRegressor, 0.05),
     "warm start": Usage(warm_start, MLPClassifier, FuncNetClassifier),
     "calibration": Usage(calibration, MLPClassifier, FuncNetClassifier, 0.03),
-    # Processes of its own, each of which imports JAX and compiles.
-    "cross-validation": pytest.param(
-        Usage(cross_validation, MLPClassifier, FuncNetClassifier), marks=pytest.mark.slow
-    ),
+    # In processes of its own, each of which imports JAX and compiles.
+    "cross-validation": Usage(cross_validation, MLPClassifier, FuncNetClassifier),
 }
+QUICK = ("early stopping", "a target in other units", "warm start")
 
 
-@pytest.mark.parametrize("usage", USAGES.values(), ids=USAGES)
-def test_ours_takes_the_place_of_theirs(usage):
+@pytest.mark.parametrize("name", slow_but(USAGES, *QUICK))
+def test_ours_takes_the_place_of_theirs(name):
+    usage = USAGES[name]
+
     def seeded(make):
         return lambda **options: make(random_state=1, **options)
 
     theirs, ours = (usage.use(seeded(make)) for make in (usage.theirs, usage.ours))
-    print(f"{theirs:.4f} {ours:.4f}")
     assert ours >= theirs - usage.margin

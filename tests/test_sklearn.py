@@ -95,7 +95,7 @@ def test_quick_checks_of_sklearn(make):
         getattr(estimator_checks, name)(make.__name__, tiny(make))
 
 
-@pytest.mark.parametrize("make", BOTH)
+@pytest.mark.parametrize("make", ONE)
 def test_integer_weights_are_repeated_rows(make, x64):
     estimator = make(**SMALL, preprocess=None)
     estimator_checks.check_sample_weight_equivalence_on_dense_data(make.__name__, estimator)
@@ -123,7 +123,7 @@ def linear_problem(rng, outputs):
     return x, x @ rng.normal(size=(4, outputs)) * [1, 10, 100][:outputs] + noise
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_alpha_of_regression_is_that_of_sklearn(outputs, weighted, rng):
     x, y = linear_problem(rng, outputs)
@@ -187,8 +187,15 @@ def test_class_weights_are_sample_weights():
         assert np.abs(got - other).max() > 1e-2
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize(
+    ("pair", "early_stopping"),
+    [
+        ("classifier", True),
+        ("regressor", False),
+        pytest.param("classifier", False, marks=pytest.mark.slow),
+        pytest.param("regressor", True, marks=pytest.mark.slow),
+    ],
+)
 def test_training_ends_when_that_of_sklearn_does(pair, early_stopping):
     options = {
         "hidden_layer_sizes": (4,),
@@ -258,7 +265,7 @@ ACTIVATIONS = {
 }
 
 
-@pytest.mark.parametrize("named", slow_but(ACTIVATIONS, "identity", "a layer"))
+@pytest.mark.parametrize("named", slow_but(ACTIVATIONS, "identity"))
 def test_activations(named):
     activation = ACTIVATIONS[named]
     estimator = tiny(FuncNetRegressor, activation=activation, max_iter=30).fit(*DIABETES)
@@ -271,6 +278,7 @@ def test_activations(named):
         np.testing.assert_allclose(estimator.predict(DIABETES[0]), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_options_of_ours():
     parameters = {
         "normalization": "layernorm",
@@ -289,7 +297,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("named", slow_but(LOSSES, "poisson", "pinball"))
+@pytest.mark.parametrize("named", slow_but(LOSSES, "pinball"))
 def test_losses_of_regression(named):
     loss, (X, y) = LOSSES[named], DIABETES
     estimator = tiny(FuncNetRegressor, loss=loss, max_iter=60).fit(X, y)
@@ -305,6 +313,7 @@ def test_a_loss_without_probabilities():
     assert hasattr(tiny(FuncNetClassifier, loss="log_loss"), "predict_proba")
 
 
+@pytest.mark.slow
 def test_random_states():
     X, y = IRIS
     same = [tiny(FuncNetClassifier, random_state=s).fit(X, y).coefs_[0] for s in (3, 3)]
@@ -337,7 +346,9 @@ FRAME = pd.DataFrame(
 FRAME_Y = np.array(["no", "yes", "no", "yes"] * 20)
 
 
-@pytest.mark.parametrize("library", [pd.DataFrame, lambda frame: pl.from_pandas(frame)])
+@pytest.mark.parametrize(
+    "library", [pd.DataFrame, pytest.param(pl.from_pandas, marks=pytest.mark.slow)]
+)
 def test_frames_of_words_numbers_and_nothing(library):
     frame = library(FRAME)
     estimator = tiny(FuncNetClassifier, max_iter=100).fit(frame, FRAME_Y)
@@ -400,7 +411,7 @@ LABELS = {
 }
 
 
-@pytest.mark.parametrize("kind", slow_but(LABELS, "words", "bools"))
+@pytest.mark.parametrize("kind", slow_but(LABELS, "words"))
 def test_labels_of_any_kind(kind):
     y = np.asarray(LABELS[kind])[IRIS[1]]
     estimator = tiny(FuncNetClassifier, max_iter=40).fit(IRIS[0], y)
@@ -430,7 +441,7 @@ def test_targets_of_regression_have_the_shape_they_had():
     ("make", "early_stopping"),
     [
         (FuncNetClassifier, True),
-        (FuncNetRegressor, False),
+        pytest.param(FuncNetRegressor, False, marks=pytest.mark.slow),
         pytest.param(FuncNetClassifier, False, marks=pytest.mark.slow),
         pytest.param(FuncNetRegressor, True, marks=pytest.mark.slow),
     ],
@@ -482,7 +493,11 @@ def test_warm_start_goes_on():
 
 @pytest.mark.parametrize(
     ("loss", "outputs"),
-    [(None, 2), ("poisson", 1), pytest.param("pinball", 2, marks=pytest.mark.slow)],
+    [
+        (None, 2),
+        pytest.param("poisson", 1, marks=pytest.mark.slow),
+        pytest.param("pinball", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_warm_start_keeps_the_function_in_other_units(loss, outputs):
     X, y = DIABETES
