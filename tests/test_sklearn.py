@@ -487,7 +487,7 @@ def test_warm_start_goes_on():
     assert estimator.n_iter_ == 5
     assert estimator.t_ == 15 * 150
     assert estimator.loss_ < 0.8 * before
-    with pytest.raises(ValueError, match="the net of before has other hidden_dims: warm_start="):
+    with pytest.raises(ValueError, match="the net of before has other hidden_layer_sizes: "):
         estimator.set_params(hidden_layer_sizes=(3,)).fit(X, y)
 
 
@@ -645,6 +645,7 @@ BAD = {  # parameters, arguments of fit, what the error says
     "real labels": ({}, {"y": X[:, 0] + 0.123}, "Unknown label type: continuous"),
     "weights": ({}, {"sample_weight": -np.ones(150)}, "sample_weight must be >= 0"),
     "weights of 0": ({}, {"sample_weight": np.zeros(150)}, "sample_weight is zero of all"),
+    "no weight": ({"class_weight": dict.fromkeys(range(3), 0)}, {}, "all examples to train have w"),
     "eval_set": ({}, {"eval_set": X}, r"eval_set must be \(X, y\) or \(X, y, sample_weight\)"),
     "eval labels": ({}, {"eval_set": (X, Y + 1)}, "y has np.int64.3., none of the 3 classes"),
     "fraction": (
@@ -700,6 +701,19 @@ def test_errors_of_parts():
         estimator.partial_fit(X, np.where(Y == 1, 9, Y))
     with pytest.raises(TypeError, match="unknown option of FuncNetRegressor 'class_weight'"):
         FuncNetRegressor(class_weight="balanced")
+
+
+def test_what_cannot_go_on():
+    estimator = tiny(FuncNetClassifier, n_ensemble=2, max_iter=1).fit(X, Y)
+    with pytest.raises(ValueError, match="there are 2 nets from n_ensemble, which cannot go on"):
+        estimator.set_params(n_ensemble=1, warm_start=True).fit(X, Y)
+    with pytest.raises(ValueError, match="there are 2 nets from n_ensemble, which cannot go on"):
+        estimator.partial_fit(X, Y)
+    estimator = tiny(FuncNetRegressor, max_iter=1, warm_start=True).fit(X, Y)
+    estimator.set_params(loss="poisson")
+    for go_on in (estimator.fit, estimator.partial_fit):
+        with pytest.raises(ValueError, match="loss is another than the net was trained with"):
+            go_on(X, Y)
 
 
 # The door itself

@@ -36,7 +36,7 @@ from funcnet.sklearn.parameters import (
     check_picklable,
     documented,
 )
-from funcnet.sklearn.plans import OUT, loss_of, net_of, net_options, options_of
+from funcnet.sklearn.plans import OUT, PARAMETER_OF, loss_of, net_of, net_options, options_of
 from funcnet.sklearn.runs import Course, Trained, run, run_ensemble, run_epoch
 
 
@@ -72,7 +72,7 @@ class FuncNet(BaseEstimator):
         """
         given = self._checked()
         with self._all_or_nothing():
-            goes_on = bool(self.warm_start) and hasattr(self, "models_")
+            goes_on = bool(self.warm_start) and self._can_go_on()
             data = self._labelled(X, y, sample_weight, goes_on=goes_on)
             random = check_random_state(self.random_state)
             train, val = self._split(data, eval_set, random)
@@ -106,7 +106,7 @@ class FuncNet(BaseEstimator):
             if given[name] != off:
                 raise ValueError(f"partial_fit goes without {name}: it must be {off}")
         with self._all_or_nothing():
-            goes_on = hasattr(self, "models_")
+            goes_on = self._can_go_on()
             data = self._labelled(X, y, sample_weight, goes_on=goes_on, classes=classes)
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
             dataset = dataset_of(data, None, self.models_[0].encoding if goes_on else None)
@@ -123,6 +123,17 @@ class FuncNet(BaseEstimator):
         given = self.get_params(deep=False)
         check_parameters(given)
         return given
+
+    def _can_go_on(self) -> bool:
+        """Whether there is a net to go on with."""
+        if not hasattr(self, "models_"):
+            return False
+        if len(self.models_) > 1:
+            raise ValueError(
+                f"there are {len(self.models_)} nets from n_ensemble, which cannot go on: a clone, "
+                "or warm_start=False, begins anew"
+            )
+        return True
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -186,7 +197,8 @@ class FuncNet(BaseEstimator):
         """What the net is made of: that of before, if the training goes on."""
         options = net_options(given, dataset)
         if goes_on and options != self._net:
-            names = [name for name, value in options.items() if value != self._net[name]]
+            differ = [name for name, value in options.items() if value != self._net[name]]
+            names = [PARAMETER_OF.get(name, name) for name in differ]
             raise ValueError(
                 f"the net of before has other {', '.join(names)}: warm_start=False, or a clone, "
                 "begins anew"
@@ -292,7 +304,7 @@ class FuncNetClassifier(ClassifierMixin, FuncNet):
       binary problem the penalty on the last layer is half as strong, for the same function;
     - alpha is divided by batch_size in all steps, the last and shorter one of an epoch too;
     - initial weights are normal, of the variance of MLPClassifier's, and biases 0;
-    - of epochs of equal validation score the first is kept, as there; scores go by sample_weight;
+    - `partial_fit` takes classes before sample_weight: better give them by name;
     - there is no "lbfgs", and shuffle=False is for batches of all examples alone.
 
     Files for long are those of `save_model(path, estimator.model_)`; pickle and joblib, which run
@@ -407,6 +419,7 @@ class FuncNetRegressor(RegressorMixin, FuncNet):
     - alpha is divided by batch_size in all steps, the last and shorter one of an epoch too;
     - initial weights are normal, of the variance of MLPRegressor's, and biases 0;
     - there is no "lbfgs", and shuffle=False is for batches of all examples alone;
+    - the first parameter is hidden_layer_sizes, not loss;
     - of loss "pinball", which predicts quantiles, `predict` gives the one nearest to the median.
 
     Files for long are those of `save_model(path, estimator.model_)`; pickle and joblib, which run

@@ -22,6 +22,12 @@ from funcnet.targets import outputs_of, usual_loss
 from funcnet.tree import LossFn
 
 NAMES_OF_LOSSES = {"squared_error": "squared", "absolute_error": "absolute", "log_loss": "softmax"}
+# What options of the net are called here.
+PARAMETER_OF = {
+    "hidden_dims": "hidden_layer_sizes",
+    "keep_prob": "dropout",
+    "num_classes": "outputs",
+}
 OUT = {"softmax": "softmax", "sigmoid": "logistic", "log": "exp"}  # others are "identity"
 
 
@@ -118,6 +124,8 @@ def options_of(given: Mapping[str, Any], dataset: Dataset, class_weight: Any) ->
     weight = np.ones(1) if dataset.weight_train is None else dataset.weight_train
     if class_weight is not None:
         weight = weight * np.array(class_weight)[dataset.y_train]
+    if not weight.any():
+        raise ValueError("all examples to train have weight zero, by sample_weight or class_weight")
     averaged = 1
     if dataset.task != "classification":
         averaged = dataset.y_train.shape[1] if dataset.y_train.ndim == 2 else 1

@@ -23,7 +23,7 @@ from funcnet.step import Epochs, TrainState, hold, init_train_state, release
 from funcnet.sweeps.sweep import sweep
 from funcnet.targets import Targets, fit_targets
 from funcnet.train import FitOptions, fit, is_over
-from funcnet.tree import FrozenDict, Tree, structure_of
+from funcnet.tree import FrozenDict, LossFn, Tree, structure_of
 
 SCORES = {"classification": "val_accuracy", "multilabel": "val_accuracy", "regression": "val_r2"}
 LEAST_RATE = 1e-6  # below which "adaptive" divides no more
@@ -156,6 +156,18 @@ def in_units_of(model: Model, targets: Targets) -> Model:
     return replace(model, params=params, targets=targets)
 
 
+def targets_of(dataset: Dataset, loss_fn: LossFn, before: Model) -> Targets:
+    """The Targets of data to go on with.
+
+    Raises:
+      ValueError: the loss wants other scores than those that the model gives.
+    """
+    targets, old = fit_targets(dataset, loss_fn), before.targets
+    if (targets.link, targets.quantiles) != (old.link, old.quantiles):
+        raise ValueError("loss is another than the net was trained with: a clone begins anew")
+    return targets
+
+
 def mean_loss(losses: np.ndarray, count: int, batch_size: int) -> float:
     """The mean over the examples of an epoch of the losses of its steps."""
     sizes = np.full(len(losses), batch_size)
@@ -203,8 +215,9 @@ def run(
     if start is not None:
         model, last = start
         options = {**options, "preprocess": model.preprocess}
+        targets = targets_of(dataset, options["loss_fn"], model)
         if dataset.task == "regression":
-            model = in_units_of(model, fit_targets(dataset, options["loss_fn"]))
+            model = in_units_of(model, targets)
         state = state_of(model, last, optimizer, anew=True)
         course.best = (model.params, model.state) if course.scores else None
     while True:
@@ -311,6 +324,7 @@ def run_epoch(
         in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
         state = init_train_state(net, optimizer, in_shape, key=jax.random.key(seed))
     else:
+        targets_of(dataset, program.loss_fn, start[0])  # which it must fit
         fitted, targets = start[0].preprocess, start[0].targets
         state = state_of(*start, optimizer, anew=False)
     data, epoch = training_arrays(dataset, fitted, targets, augments=False), int(state.epoch)
