@@ -2,10 +2,29 @@
 
 import gc
 import logging
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+
+# Tests that run with the slow ones, an identifier a line: those that take more than about a second,
+# of which others like them are left, or that rarely break. `pytest --durations=400` says which.
+SLOW = Path(__file__).parent / "slow.txt"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Mark the tests in SLOW; a line that names none is an error."""
+    slow = set(SLOW.read_text().splitlines())
+    files = {item.nodeid.split("::")[0] for item in items}
+    whole = not any("::" in argument for argument in config.args)
+    unknown = sorted(slow - {item.nodeid for item in items})
+    if whole and (unknown := [name for name in unknown if name.split("::")[0] in files]):
+        raise pytest.UsageError(f"{SLOW.name} names no test: {unknown[0]}")
+    for item in items:
+        if item.nodeid in slow:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")

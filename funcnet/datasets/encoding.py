@@ -198,7 +198,7 @@ def from_json(content: Mapping[str, Any]) -> Encoding:
         # Where there was one column of labels it was called label; none, "".
         one = [content["label"]] if "labels" not in content else []
         labels = content.get("labels", [label for label in one if label != ""])
-        if not isinstance(labels, list):
+        if not isinstance(labels, list | tuple):
             raise TypeError("labels are no list")
         known = ("features", "left_out", "labels", "label")
         rest = {k: v for k, v in content.items() if k not in known}
