@@ -46,6 +46,7 @@ FOUND = {
     "few with a gap": ([3, 5, 8] * 5, "classification", "3 values in 15 examples: classes"),
     "few fractions, often": ([0.5, 1.5] * 9, "classification", "2 values .* classes"),
     "a hundred from 0": (list(range(100)) * 3, "classification", None),
+    "a hundred with a gap": ([i for i in range(100) if i != 50] * 3, "regression", "99 values"),
     "years": (list(range(1950, 2000)) * 9, "regression", "50 values in 450 examples: regression"),
     "fractions": (np.linspace(0, 1, 30), "regression", "30 values in 30 examples: regression"),
     "few fractions, each once": ([0.5, 1.5, 2.25], "regression", "regression"),
@@ -386,6 +387,29 @@ def test_class_weights_are_weights_of_examples(class_weight, smoothing):
     measured = fn.evaluate(a.model, data.x_val, data.y_val, class_weight=by_class)
     assert measured.loss == pytest.approx(a.history.val_loss[-1], rel=1e-5)
     assert measured.accuracy == plain.accuracy
+
+
+def test_weights_of_classes_and_of_examples_are_multiplied():
+    data = split(LABELS, "classification", ("a", "b", "c"))
+    weights, by_class = RNG.uniform(0.5, 2, 80), np.array([1.0, 3.0, 0.5])
+    both = weights * by_class[LABELS[:80]]
+    a, b = (
+        trained(data._replace(weight_train=each[:60], weight_val=each[60:]), 3, epochs=2, **options)
+        for each, options in ((weights, {"class_weight": by_class}), (both, {}))
+    )
+    np.testing.assert_allclose(a.history.loss, b.history.loss, rtol=1e-5)
+    np.testing.assert_allclose(a.history.val_loss, b.history.val_loss, rtol=1e-5)
+
+
+def test_a_loss_of_ones_own_may_take_weights():
+    def own(scores, y, sample_weight=None):
+        return fn.softmax_loss(scores, y, sample_weight)
+
+    data = split(LABELS, "classification", ("a", "b", "c"))
+    data = data._replace(weight_train=RNG.uniform(size=60), weight_val=RNG.uniform(size=20))
+    a, b = (trained(data, 3, epochs=2, loss_fn=f) for f in (own, fn.softmax_loss))
+    np.testing.assert_allclose(a.history.loss, b.history.loss, rtol=1e-5)
+    np.testing.assert_allclose(a.history.val_loss, b.history.val_loss, rtol=1e-5)
 
 
 def test_a_mixture_weighs_what_its_parts_do():

@@ -196,7 +196,7 @@ def train_members(
 def _compiled(function: Any, at: tuple[Any, ...], *, plan: Plan, **static: Any) -> Any:
     """A function compiled for arguments like these: once for a call of `sweep`."""
     known = plan.call.compiled
-    shapes = tuple((leaf.shape, leaf.dtype) for leaf in map(jnp.asarray, jax.tree.leaves(at)))
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(at))
     key = (function, plan, shapes, tuple(sorted(static.items())))
     if key not in known:
         del static["shared"]
