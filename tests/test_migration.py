@@ -100,7 +100,7 @@ def calibration(make):
 def cross_validation(make):
     X, y = load_iris(return_X_y=True)
     net = make(hidden_layer_sizes=(16,), max_iter=60, learning_rate_init=0.02)
-    return cross_val_score(net, X, y, cv=4, n_jobs=2, error_score="raise").mean()
+    return cross_val_score(net, X, y, cv=4, error_score="raise").mean()
 
 
 class Usage(NamedTuple):
@@ -119,7 +119,6 @@ USAGES = {
     "a target in other units": Usage(target_in_other_units, MLPRegressor, FuncNetRegressor, 0.05),
     "warm start": Usage(warm_start, MLPClassifier, FuncNetClassifier),
     "calibration": Usage(calibration, MLPClassifier, FuncNetClassifier, 0.03),
-    # In processes of its own, each of which imports JAX and compiles.
     "cross-validation": Usage(cross_validation, MLPClassifier, FuncNetClassifier),
 }
 QUICK = ("early stopping", "a target in other units", "warm start")

@@ -4,6 +4,7 @@ import copy
 import importlib
 import inspect
 import io
+import os
 import pickle
 import re
 import subprocess
@@ -753,3 +754,30 @@ def test_nothing_else_imports_sklearn(monkeypatch):
     text = r'sklearn is needed .*: pip install "funcnet\[sklearn\]"$'
     with pytest.raises(ImportError, match=text):
         importlib.import_module("funcnet.sklearn")
+
+
+IN_PROCESSES = """
+from sklearn.datasets import load_iris
+from sklearn.model_selection import cross_val_score
+from funcnet.sklearn import FuncNetClassifier
+
+net = FuncNetClassifier((16,), max_iter=60, learning_rate_init=0.02, random_state=1, tol=0)
+X, y = load_iris(return_X_y=True)
+print(*(list(cross_val_score(net, X, y, cv=4, n_jobs=n)) for n in (1, 2)), sep="\\n")
+"""
+
+
+@pytest.mark.slow
+def test_folds_in_two_processes_are_those_in_one():
+    """In a process of its own: those of joblib would share what these tests compile."""
+    known = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IN_PROCESSES],
+        env=known,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    )
+    one, two = found.stdout.splitlines()
+    assert one == two
