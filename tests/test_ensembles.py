@@ -211,15 +211,9 @@ def test_members_are_independent_inside_layers(name, rng, x64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mini", [False, True])
-def test_tabm_learns_with_a_loss_of_members(mini, rng):
+def test_tabm_learns(mini, rng):
     digits = fn.load_digits()
     net = fn.tabm([32], 10, members=4, mini=mini)
-
-    def loss_of_members(scores, y):
-        """The mean of the losses of the members; y has a label for each example."""
-        flat = scores.reshape(-1, scores.shape[-1])
-        value, dflat = fn.softmax_loss(flat, jnp.repeat(y, scores.shape[1]))
-        return value, dflat.reshape(scores.shape)
 
     x = digits.x_train.reshape(-1, 64) / 16
     optimizer = fn.adam(1e-2)
@@ -228,7 +222,7 @@ def test_tabm_learns_with_a_loss_of_members(mini, rng):
 
     @jax.jit
     def step(params, opt_state, x, y):
-        value, grads, _ = fn.loss_and_grads(net, params, state, x, y, loss_fn=loss_of_members)
+        value, grads, _ = fn.loss_and_grads(net, params, state, x, y)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return fn.apply_updates(params, updates), opt_state, value
 
