@@ -11,8 +11,9 @@ import numpy as np
 from funcnet import checks
 from funcnet.ensembles import ensemble, stacked
 from funcnet.evaluation import evaluate, is_better, merit
+from funcnet.layer import named_children
 from funcnet.model import Model, check_model
-from funcnet.targets import MONITORS, Targets
+from funcnet.targets import Targets
 from funcnet.tree import FrozenDict
 
 __all__ = ["join_models", "select_models"]
@@ -48,7 +49,7 @@ def join_models(models: Sequence[Model]) -> Model:
         net = stacked(first.net, len(models))
     else:
         net = ensemble(*(model.net for model in models))
-        names = _names([model.net.kind for model in models])
+        names = [name for name, _ in named_children("ensemble", [m.net for m in models])]
         pairs = list(zip(names, models, strict=True))
         params = FrozenDict({name: m.params for name, m in pairs if m.params})
         state = FrozenDict({name: m.state for name, m in pairs if m.state})
@@ -83,14 +84,15 @@ def select_models(
     """
     size = checks.COUNT.check("size", size)
     join_models(models)  # they go together
-    name = monitor or ("val_log_loss" if models[0].targets.gives_probabilities else None)
-    task = models[0].targets.task
-    name = name if task == "classification" or monitor else MONITORS[task]
+    targets = models[0].targets
+    if monitor is None:
+        of_classes = targets.task == "classification" and targets.gives_probabilities
+        monitor = "val_log_loss" if of_classes else "val_loss"
     chosen: list[Model] = []
     best = None
     for _ in range(size):
         merits = [
-            _merit(join_models([*chosen, model]), x, y, sample_weight, name) for model in models
+            _merit(join_models([*chosen, model]), x, y, sample_weight, monitor) for model in models
         ]
         top = max(range(len(models)), key=lambda i: (float(merits[i][0]), float(merits[i][1]), -i))
         if best is not None and not is_better(merits[top], best):
@@ -100,13 +102,13 @@ def select_models(
     return chosen
 
 
-def _merit(model: Model, x: Any, y: Any, weight: Any, monitor: str | None) -> tuple[Any, Any]:
+def _merit(model: Model, x: Any, y: Any, weight: Any, monitor: str) -> tuple[Any, Any]:
     measured = evaluate(model, x, y, sample_weight=weight)._asdict()
     known = {f"val_{k}": v for k, v in measured.items() if isinstance(v, int | float)}
-    name = (monitor or "val_loss").removeprefix("-")
+    name = monitor.removeprefix("-")
     if name not in known:
         raise ValueError(checks.unknown("monitor", name, known))
-    return merit(known, monitor or "val_loss")
+    return merit(known, monitor)
 
 
 def _check_alike(first: Model, model: Model, i: int) -> None:
@@ -126,8 +128,3 @@ def _check_alike(first: Model, model: Model, i: int) -> None:
 
 def _plain(targets: Targets) -> Targets:
     return replace(targets, temperature=1.0)
-
-
-def _names(kinds: Sequence[str]) -> list[str]:
-    """What `ensemble` calls nets of these kinds."""
-    return [f"{kind}{kinds[: i + 1].count(kind)}" for i, kind in enumerate(kinds)]

@@ -9,12 +9,11 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.datasets import Dataset
-from funcnet.loop import (
-    roomy,
-    slices,
-)
+from funcnet.loop import roomy, slices
 from funcnet.preprocess import Preprocess, no_preprocess
 from funcnet.targets import Targets
+
+EVALUATION_BATCH = 1000  # examples per forward pass where nothing is trained
 
 
 def fit_preprocess(
@@ -103,6 +102,3 @@ def _preprocess(preprocess: Preprocess, x: jax.Array) -> jax.Array:
 def _narrows(preprocess: Preprocess, x: jax.Array) -> bool:
     """Whether preprocessed examples have fewer elements than raw ones."""
     return jax.eval_shape(preprocess, x[:1]).size < x[:1].size
-
-
-EVALUATION_BATCH = 1000  # examples per forward pass where nothing is trained

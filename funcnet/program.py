@@ -12,26 +12,15 @@ from funcnet.augment import Augmentation, in_turn
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import TASKS
 from funcnet.layer import Layer
-from funcnet.losses import (
-    LABEL_SMOOTHING,
-    REG,
-    as_loss,
-    is_zero,
-)
+from funcnet.losses import LABEL_SMOOTHING, REG, as_loss, is_zero
 from funcnet.net import as_input
-from funcnet.optim import (
-    Optimizer,
-    as_optimizer,
-    with_average,
-)
+from funcnet.optim import Optimizer, as_optimizer, with_average
 from funcnet.preprocess import Preprocess
-from funcnet.targets import check_loss, is_known, usual_loss
+from funcnet.targets import check_loss, usual_loss
 from funcnet.tree import LossFn, Tree
 from funcnet.weights import balanced, class_weights
 
 MIXUP_ALPHA = checks.NON_NEGATIVE  # 0 is no mixup
-
-
 BATCH_SIZE = checks.COUNT
 
 
@@ -96,21 +85,6 @@ def classes_of(dataset: Dataset) -> Classes:
     names, y = dataset.class_names, dataset.y_train
     counts = np.bincount(y, weights=dataset.weight_train, minlength=len(names))
     return Classes(names, counts.astype(np.float64))
-
-
-def task_of(loss_fn: LossFn) -> str:
-    """The task that a loss is for; of one's own, classification."""
-    return next((task for task in TASKS if _is_for(loss_fn, task)), TASKS[0])
-
-
-def _is_for(loss_fn: LossFn, task: str) -> bool:
-    if not is_known(loss_fn):
-        return False
-    try:
-        check_loss(loss_fn, task)
-    except ValueError:
-        return False
-    return True
 
 
 def as_program(

@@ -47,10 +47,9 @@ from funcnet.program import (
     as_numbers,
     as_program,
     num_scores,
-    task_of,
 )
 from funcnet.signature import complete, takes
-from funcnet.targets import Targets, is_known, outputs_of
+from funcnet.targets import Targets, is_known, outputs_of, task_of_loss
 from funcnet.tree import LossFn, Tree, structure_of
 
 __all__ = ["TrainState", "init_train_state", "make_train_step"]
@@ -121,7 +120,8 @@ def make_train_step(
             f"{given['class_weight']!r}"
         )
     loss_fn = softmax_loss if given["loss_fn"] is None else given["loss_fn"]
-    program, numbers = as_program(net, optimizer, given, task_of(loss_fn)), as_numbers(given)
+    task = task_of_loss(loss_fn) or "classification"
+    program, numbers = as_program(net, optimizer, given, task), as_numbers(given)
     fitted = preprocess or no_preprocess(None)
     in_step = stats_on_device(fitted)
 

@@ -182,15 +182,19 @@ def is_known(loss_fn: LossFn) -> bool:
     return _unbound(loss_fn) in LOSSES.values()
 
 
+def task_of_loss(loss_fn: LossFn) -> str | None:
+    """The task that a loss of funcnet is for; None of one's own."""
+    known = _unbound(loss_fn)
+    return next((task for task, losses in TASK_LOSSES.items() if known in losses), None)
+
+
 def check_loss(loss_fn: LossFn, task: str) -> None:
     """Raise a ValueError if a loss of funcnet is for another task."""
-    known = _unbound(loss_fn)
-    for other, losses in TASK_LOSSES.items():
-        if known in losses and other != task:
-            usual = ", ".join(each.__name__ for each in TASK_LOSSES[task])
-            raise ValueError(
-                f"{known.__name__} is for {other}, and the task is {task}; its losses: {usual}"
-            )
+    other = task_of_loss(loss_fn)
+    if other not in (None, task):
+        usual = ", ".join(each.__name__ for each in TASK_LOSSES[task])
+        name = _unbound(loss_fn).__name__
+        raise ValueError(f"{name} is for {other}, and the task is {task}; its losses: {usual}")
 
 
 def fit_targets(dataset: Dataset, loss_fn: LossFn) -> Targets:

@@ -22,7 +22,7 @@ MANY_GAPLESS = 3  # so many examples of each value, and no gap between them, mak
 
 
 class ReadTargets(NamedTuple):
-    """ReadTargets of several splits, as a Dataset has them.
+    """Targets of several splits, as a Dataset has them.
 
     Attributes:
       task: one of TASKS.
@@ -43,7 +43,7 @@ def check_task(task: str | None) -> None:
 
 
 def as_targets(labels: Mapping[str, np.ndarray], task: str | None, source: object) -> ReadTargets:
-    """ReadTargets of what arrays hold, all splits in one form.
+    """Targets of what arrays hold, all splits in one form.
 
     Args:
       labels: for each name, for errors, the targets of a split, none missing.

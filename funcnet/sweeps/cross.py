@@ -160,10 +160,11 @@ def cross_validate(
     given = check_settings(settings)
     if "fold" in given[0]:
         raise ValueError("a setting must not be named fold, which cross_validate has itself")
+    datasets = [fold_dataset(whole, part) for part in parts]
     members = [{**each, "fold": fold} for each in given for fold in range(len(parts))]
     done = train_all(
         experiment,
-        [fold_dataset(whole, fold) for fold in parts],
+        datasets,
         members,
         key=key,
         epochs=epochs,
@@ -182,13 +183,14 @@ def cross_validate(
     alone = {identity(plain): plain for plain in map(_plain, members)}
     count = len(whole.x_train)
     left_out = [count - len(part.train) - len(part.held_out) for part in parts]
-    found = tuple(_out_of_fold(done.members, whole, parts, each, model) for each in alone.values())
+    found = {name: _models_by_fold(done.members, name, model) for name in alone}
+    out_of_fold = (_out_of_fold(each, whole, parts, datasets) for each in found.values())
     return CrossValidation(
         members=done.members,
         folds=parts,
         trimmed=tuple(left_out),
         settings=tuple(alone.values()),
-        out_of_fold=found,
+        out_of_fold=tuple(out_of_fold),
         monitor=done.monitor,
         model=model,
         interrupted=done.interrupted,
@@ -217,24 +219,30 @@ def _measured(member: Member, name: str, model: str) -> float | None:
     return float(rows[name][history.epoch == epoch][-1])
 
 
-def _out_of_fold(
-    members: Sequence[Member],
-    whole: Dataset,
-    folds: Sequence[Fold],
-    settings: Settings,
-    model: str,
-) -> np.ndarray:
-    """What the models with these settings say of the examples that they have not seen."""
-    found: dict[int, list[np.ndarray]] = {}
-    ask = predict if whole.task == "regression" else predict_proba
+def _models_by_fold(members: Sequence[Member], name: Any, model: str) -> dict[int, list[Model]]:
+    """The models that count, of members whose settings have this identity, by their fold."""
+    found: dict[int, list[Model]] = {}
     for member in members:
         own = _model_of(member, model)
-        if own is not None and identity(_plain(member.settings)) == identity(settings):
-            fold = member.settings["fold"]
-            held_out = fold_dataset(whole, folds[fold]).x_val
-            found.setdefault(fold, []).append(ask(own, held_out))
-    width = next((values[0].shape[1:] for values in found.values()), ())
+        if own is not None and identity(_plain(member.settings)) == name:
+            found.setdefault(member.settings["fold"], []).append(own)
+    return found
+
+
+def _out_of_fold(
+    models: Mapping[int, Sequence[Model]],
+    whole: Dataset,
+    folds: Sequence[Fold],
+    datasets: Sequence[Dataset],
+) -> np.ndarray:
+    """What models of each fold say of the examples that they have not seen, the mean of each."""
+    ask = predict if whole.task == "regression" else predict_proba
+    means = {
+        fold: np.mean([ask(model, datasets[fold].x_val) for model in own], axis=0)
+        for fold, own in models.items()
+    }
+    width = next((values.shape[1:] for values in means.values()), ())
     out = np.full((len(whole.x_train), *width), np.nan)
-    for fold, values in found.items():
-        out[folds[fold].held_out] = np.mean(values, axis=0)
+    for fold, values in means.items():
+        out[folds[fold].held_out] = values
     return out
