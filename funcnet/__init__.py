@@ -82,7 +82,7 @@ _NAMES = {
     "embeddings": """
         column_affine column_affine_backward column_affine_forward pbld pbld_backward pbld_forward
         periodic periodic_backward periodic_forward piecewise_linear piecewise_linear_backward
-        piecewise_linear_forward quantile_edges
+        piecewise_linear_forward
     """,
     "ensembles": "ensemble stacked tabm",
     "gradcheck": "GradientCheck check_gradients numerical_gradient relative_error scaled_error",
@@ -119,8 +119,8 @@ _NAMES = {
         plot_sweep
     """,
     "preprocess": """
-        Preprocess chain no_preprocess normalize_contrast shuffle_features standardize
-        standardize_numbers subtract_mean whiten
+        Preprocess chain no_preprocess normalize_contrast quantile_edges quantile_transform
+        shuffle_features standardize standardize_numbers subtract_mean whiten
     """,
     "recipes": "Experiment Recipe experiment list_recipes load_recipe",
     "regression": "absolute_loss huber_loss pinball_loss poisson_loss squared_loss",

@@ -12,7 +12,19 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from funcnet import checks, layers, losses, net, nonfinite, optim, program, rules, schedules, train
+from funcnet import (
+    checks,
+    embeddings,
+    layers,
+    losses,
+    net,
+    nonfinite,
+    optim,
+    program,
+    rules,
+    schedules,
+    train,
+)
 from funcnet.augment import AUGMENTATIONS, LAYOUTS
 from funcnet.datasets.dataset import TASKS
 from funcnet.datasets.delimited import DECIMALS, HEADER, SEPARATORS
@@ -50,6 +62,12 @@ ENSEMBLES = {  # how members are made, and what they share, for help
     "stacked": "nothing but the data",
     "tabm": "their weights, but for factors of each unit and the last layer (TabM)",
     "tabm_mini": "all weights but factors of the inputs and the last layer",
+}
+EMBEDDINGS = {  # of numbers, and what they are, for help
+    "none": "themselves",
+    "pbld": "waves with learned frequencies and phases, beside the number itself",
+    "periodic": "waves with learned frequencies",
+    "piecewise": "how far they are through each of some bins, between quantiles",
 }
 MONITORS = {name: name for task in TASKS for name in columns(task) if name != "epoch"}
 GROUPS = {
@@ -239,7 +257,7 @@ class Config(Mapping[str, Any]):
     preprocess: tuple[str, ...] | None = option_field(
         None,
         f"what is done to all inputs, in turn: {describe_steps(PREPROCESSINGS)}; if not given mean "
-        "for pixels, numbers for a table",
+        "for pixels, numbers for a table, quantiles with --embedding piecewise",
         "data",
         "STEP",
         steps=PREPROCESSINGS,
@@ -290,6 +308,32 @@ class Config(Mapping[str, Any]):
         "network",
         "NAME",
         choices={name: name for name in net.ACTIVATIONS},
+        gradcheck=True,
+    )
+    embedding: str = option_field(
+        "none",
+        "what a network is given of each column of numbers: "
+        + "; ".join(f"{n}, {what}" for n, what in EMBEDDINGS.items()),
+        "network",
+        "NAME",
+        choices=EMBEDDINGS,
+        gradcheck=True,
+    )
+    embedding_dim: int | None = option_field(
+        None,
+        f"features of each column of numbers with --embedding; {embeddings.PBLD_DIM} of pbld, "
+        f"{embeddings.PERIODIC_DIM} of periodic, the bins of piecewise if not given",
+        "network",
+        "DIM",
+        range=checks.COUNT,
+        gradcheck=True,
+    )
+    embedding_bins: int | None = option_field(
+        None,
+        f"of --embedding piecewise; {embeddings.BINS} if not given",
+        "network",
+        "N",
+        range=checks.COUNT,
         gradcheck=True,
     )
     keep_prob: float | None = option_field(

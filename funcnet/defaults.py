@@ -61,6 +61,8 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
         chosen = dict(PIXELS)
     else:
         chosen = {**TABLE, **_course(config, len(x), max(1, len(dataset.class_names)))}
+        if config.embedding == "piecewise":
+            chosen["preprocess"] = ("quantiles",)
         if config.learning_rate_decay is not None:
             del chosen["schedule"]
         if config.weight_decay is not None:

@@ -33,8 +33,10 @@ __all__ = [
     "piecewise_linear",
     "piecewise_linear_backward",
     "piecewise_linear_forward",
-    "quantile_edges",
 ]
+
+
+PBLD_DIM, PERIODIC_DIM, BINS = 4, 24, 16  # if not given; those of the papers, but for the bins
 
 
 def column_affine_forward(x: Array, w: Array, b: Array) -> tuple[jax.Array, Any]:
@@ -194,7 +196,7 @@ def periodic_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
 
 
 def periodic(
-    dim: int = 24, *, k: int = 48, sigma: Any = 0.01, relu: bool = True, rate: Any = 1.0
+    dim: int = PERIODIC_DIM, *, k: int = 48, sigma: Any = 0.01, relu: bool = True, rate: Any = 1.0
 ) -> Layer:
     """Periodic embeddings of the columns, [N, D] to [N, D * dim], with parameters c [D, k],
     w [D, 2 k, dim] and b [D, dim]; see `periodic_forward`.
@@ -289,7 +291,7 @@ def pbld_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
     return tuple(gradient.astype(x.dtype) for gradient in grads)
 
 
-def pbld(dim: int = 4, *, k: int = 16, sigma: Any = 0.1, rate: Any = 1.0) -> Layer:
+def pbld(dim: int = PBLD_DIM, *, k: int = 16, sigma: Any = 0.1, rate: Any = 1.0) -> Layer:
     """The embeddings of RealMLP, [N, D] to [N, D * dim], with parameters c, phase [D, k],
     w [D, k, dim - 1] and b [D, dim - 1]; see `pbld_forward`. The defaults are the paper's.
 
@@ -516,21 +518,3 @@ def _init_embed(key: Any, in_shape: Shape, *, edges: Any, dim: int) -> Initial:
     columns = edges.shape[0]
     params = _uniform_columns(key, columns, out_shape[0] // columns, dim)
     return params, {}, (columns * dim,)
-
-
-def quantile_edges(x: Any, bins: int) -> np.ndarray:
-    """Edges for `piecewise_linear` at the quantiles of the columns of training data, from the
-    least value to the largest (Gorishniy et al. 2022, arXiv 2203.05556, section 3.2.1).
-
-    Args:
-      x: [N, D] numbers, finite.
-      bins: the number of bins; between distinct values that are fewer, edges are repeated.
-    Returns:
-      edges [D, bins + 1], a NumPy array of float64.
-    """
-    x = np.asarray(checks.inputs(x), np.float64)
-    if x.ndim != 2:
-        raise ValueError(f"x must be [N, D], got {list(x.shape)}")
-    bins = checks.COUNT.check("bins", bins)
-    edges = np.quantile(x, np.linspace(0, 1, bins + 1), axis=0).T
-    return np.ascontiguousarray(np.maximum.accumulate(edges, axis=1))  # rounding may swap two

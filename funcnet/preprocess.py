@@ -19,6 +19,8 @@ __all__ = [
     "chain",
     "no_preprocess",
     "normalize_contrast",
+    "quantile_edges",
+    "quantile_transform",
     "shuffle_features",
     "standardize",
     "standardize_numbers",
@@ -147,6 +149,76 @@ def standardize_numbers(x: Any) -> Preprocess:
     left = ((x == 0) | (x == 1)).all(axis=0) & (x != x[:1]).any(axis=0)
     mean, scale = np.where(left, 0, stats["mean"]), np.where(left, 1, stats["scale"])
     return Preprocess("standardize_numbers", _stats(mean=mean, scale=scale))
+
+
+def quantile_edges(x: Any, bins: int) -> np.ndarray:
+    """Edges for `piecewise_linear` at the quantiles of the columns of training data, from the
+    least value to the largest (Gorishniy et al. 2022, arXiv 2203.05556, section 3.2.1).
+
+    Args:
+      x: [N, D] numbers, finite.
+      bins: the number of bins; between distinct values that are fewer, edges are repeated.
+    Returns:
+      edges [D, bins + 1], a NumPy array of float64.
+    """
+    x = np.asarray(checks.inputs(x), np.float64)
+    if x.ndim != 2:
+        raise ValueError(f"x must be [N, D], got {list(x.shape)}")
+    bins = checks.COUNT.check("bins", bins)
+    edges = np.quantile(x, np.linspace(0, 1, bins + 1), axis=0).T
+    return np.ascontiguousarray(np.maximum.accumulate(edges, axis=1))  # rounding may swap two
+
+
+def quantile_transform(x: Any, *, bins: int = 48) -> Preprocess:
+    """Put the place of a value among those of its column for it: -1 for the least one, 0 for the
+    median, 1 for the largest one, and for those beyond these; linear between quantiles.
+
+    A value that many examples have is at the middle of their places, and columns that only hold 0
+    and 1 are left as they are, as by `standardize_numbers`. It takes outliers and skewness out of
+    the columns of a table; embeddings of type `piecewise_linear` with evenly spaced edges then have
+    bins at quantiles (Gorishniy et al. 2022, arXiv 2203.05556, section 3.2.1).
+
+    Args:
+      x: [N, ...] training inputs.
+      bins: how many bins between quantiles, from the least value to the largest.
+
+    Returns:
+      A Preprocess with `stats["edges"]` [..., bins + 1], and `stats["places"]`, what they become.
+    """
+    x = np.asarray(checks.inputs(x))
+    flat = x.reshape(len(x), -1)
+    edges = quantile_edges(flat, bins)
+    least = 0.0
+    if not checks.is_wide(x):  # then float32 computes with them
+        edges, least = edges.astype(np.float32).astype(np.float64), 4 * np.finfo(np.float32).tiny
+    places = np.stack([_places(own, least) for own in edges])
+    switches = np.flatnonzero(((flat == 0) | (flat == 1)).all(axis=0) & (flat != flat[0]).any(0))
+    edges[switches], places[switches] = np.eye(bins + 1)[-1], np.eye(bins + 1)[-1]
+    shape = (*x.shape[1:], bins + 1)
+    return Preprocess(
+        "quantile_transform", _stats(edges=edges.reshape(shape), places=places.reshape(shape))
+    )
+
+
+def _places(edges: np.ndarray, least: float) -> np.ndarray:
+    """What edges become: -1 to 1 in equal steps, and those that are equal the mean of their own."""
+    group = np.cumsum(np.diff(edges, prepend=edges[:1]) > least)
+    sums = np.bincount(group, weights=np.linspace(-1, 1, len(edges)))
+    return (sums / np.bincount(group))[group]
+
+
+def _apply_quantile_transform(stats: Any, x: Any) -> Any:
+    xp, edges, places = x.__array_namespace__(), stats["edges"], stats["places"]
+    if x.shape[1:] != edges.shape[:-1]:
+        raise ValueError(
+            f"x has examples of shape {list(x.shape[1:])}, but {list(edges.shape[:-1])} have edges"
+        )
+    dtype = xp.promote_types(edges.dtype, np.float32)
+    edges, places = edges.astype(dtype)[None], places.astype(dtype)[None]
+    x, left, steps = x.astype(dtype)[..., None], edges[..., :-1], places[..., 1:] - places[..., :-1]
+    widths = xp.where(steps > 0, edges[..., 1:] - left, 1)
+    shares = xp.clip((x - left) / widths, 0, 1)  # [N, ..., bins]
+    return places[..., 0] + (shares * steps).sum(axis=-1)
 
 
 def normalize_contrast(x: Any, *, epsilon: float = 10.0) -> Preprocess:
@@ -285,6 +357,12 @@ KINDS = {
         Step(standardize_numbers, "standardize, but for columns of 0 and 1 alone"),
         _apply_standardize,
         ("mean", "scale"),
+    ),
+    "quantile_transform": Kind(
+        "quantiles",
+        Step(quantile_transform, "the place of each value among those of its column", "bins"),
+        _apply_quantile_transform,
+        ("edges", "places"),
     ),
     "normalize_contrast": Kind(
         "contrast",

@@ -7,12 +7,13 @@ takes.
 import inspect
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from funcnet import checks
 from funcnet.augment import AUGMENTATIONS, Augmentation
@@ -21,17 +22,19 @@ from funcnet.config import BATCH_SIZE, OPTIONS, Config, canonical, replaced
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import first
 from funcnet.defaults import complete_config
+from funcnet.embeddings import BINS, pbld, periodic, piecewise_linear
 from funcnet.ensembles import stacked, tabm
 from funcnet.inputs import fit_preprocess
 from funcnet.layer import Layer
 from funcnet.named import parse_step
-from funcnet.net import mlp
+from funcnet.net import flatten, mlp, serial
 from funcnet.optim import Optimizer, clip_by_global_norm
 from funcnet.preprocess import PREPROCESSINGS, Preprocess, chain
 from funcnet.rules import class_weight, hyper_parameters, schedule_name
 from funcnet.schedules import named_schedule
 from funcnet.signature import defaults
 from funcnet.stored import as_config
+from funcnet.tabular import on_columns
 from funcnet.targets import outputs_of
 from funcnet.train import FitOptions
 from funcnet.tree import LossFn
@@ -145,7 +148,7 @@ def build(config: Config, dataset: Dataset) -> tuple[Layer, Optimizer, dict[str,
     if batch_size is None:
         batch_size = min(BATCH_SIZE, count)
     loss_fn = build_loss(config)
-    net = build_net(config, outputs_of(dataset, loss_fn))
+    net = build_net(config, outputs_of(dataset, loss_fn), numbers_of(dataset))
     optimizer = build_optimizer(config, math.ceil(count / batch_size))
     named = [name for name in defaults(FitOptions) if name in OPTIONS and not OPTIONS[name].steps]
     options = {
@@ -174,12 +177,13 @@ def build_loss(config: Config) -> LossFn:
     return bind(loss_fn, **options) if options else loss_fn
 
 
-def build_net(config: Config, num_classes: int) -> Layer:
+def build_net(config: Config, num_classes: int, numbers: Sequence[int] = ()) -> Layer:
     """The network of a configuration: the options that `mlp` takes, by their names.
 
     Args:
       config: the Config.
       num_classes: how many scores it gives, see `outputs_of`.
+      numbers: the inputs that an embedding is for, see `numbers_of`.
     """
 
     def given(function: Any) -> dict[str, Any]:
@@ -188,9 +192,34 @@ def build_net(config: Config, num_classes: int) -> Layer:
 
     if config.ensemble != "stacked":
         mini = config.ensemble == "tabm_mini"
-        return tabm(num_outputs=num_classes, mini=mini, **given(tabm))
-    net = mlp(num_classes=num_classes, **given(mlp))
+        first = "signs" if config.embedding == "none" else "normal"
+        net = tabm(num_outputs=num_classes, mini=mini, r_init=first, **given(tabm))
+        return _embedding(config, numbers, net)
+    net = _embedding(config, numbers, mlp(num_classes=num_classes, **given(mlp)))
     return net if config.members == 1 else stacked(net, config.members)
+
+
+def _embedding(config: Config, numbers: Sequence[int], net: Layer) -> Layer:
+    """A network behind the embeddings of a configuration, if it has any."""
+    if config.embedding == "none" or not len(numbers):
+        return net
+    dim = {} if config.embedding_dim is None else {"dim": config.embedding_dim}
+    if config.embedding == "piecewise":
+        ends = np.ones(len(numbers))
+        bins = config.embedding_bins or BINS
+        embed = piecewise_linear(np.linspace(-ends, ends, bins + 1, axis=1), **dim)
+    else:
+        embed = {"pbld": pbld, "periodic": periodic}[config.embedding](**dim)
+    return serial(flatten(), on_columns(numbers, embed), net)
+
+
+def numbers_of(dataset: Dataset) -> Sequence[int]:
+    """Which inputs an embedding is for, from 0: of a table those that are numbers or dates,
+    otherwise all.
+    """
+    if dataset.encoding is None:
+        return range(math.prod(dataset.x_train.shape[1:]))
+    return dataset.encoding.numbers
 
 
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:

@@ -8,6 +8,8 @@ from funcnet import checks, losses, optim, schedules
 from funcnet.datasets.registry import check_source
 from funcnet.option import option
 
+PERIODIC = ("pbld", "periodic")  # embeddings by waves
+
 
 def check(config: Any) -> None:
     """Raise unless the options of a Config go together.
@@ -19,6 +21,7 @@ def check(config: Any) -> None:
         _check_data,
         _check_targets,
         _check_members,
+        _check_embedding,
         _check_hyper_parameters,
         _check_schedule,
     ):
@@ -37,6 +40,22 @@ def _check_members(config: Any) -> None:
     for name in ("normalization", "input_keep_prob", "matmul_dtype"):
         if config[name] not in ("none", None, "float32"):
             raise ValueError(f"{option(name)} is not for --ensemble {config.ensemble}")
+
+
+def _check_embedding(config: Any) -> None:
+    name, steps = config.embedding, config.preprocess or ()
+    for given, takers in (("embedding_dim", PERIODIC), ("embedding_bins", ())):
+        if config[given] is not None and name not in (*takers, "piecewise"):
+            several = ", ".join((*takers, "piecewise"))
+            raise ValueError(f"{option(given)} is for --embedding {several}, not for {name}")
+    if name == "pbld" and config.embedding_dim == 1:
+        raise ValueError("--embedding-dim of pbld is at least 2: one is the number itself")
+    kinds = [step.partition("=")[0] for step in steps]
+    mixed = [kind for kind in kinds if kind in ("whiten", "shuffle")]
+    if name != "none" and mixed:
+        raise ValueError(f"--embedding is for columns, which --preprocess {mixed[0]} does not keep")
+    if name == "piecewise" and kinds and kinds[-1] != "quantiles":
+        raise ValueError("--embedding piecewise needs --preprocess quantiles, as the last step")
 
 
 def _check_targets(config: Any) -> None:

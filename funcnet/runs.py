@@ -61,8 +61,8 @@ class Record(NamedTuple):
     Attributes:
       config: the Config.
       facts: what else there is to know of the run: title, recipe, versions, machine, class_names
-        or target_names, outputs, data_sha256, status, results; of a sweep also settings, halve_at,
-        chunk_size.
+        or target_names, outputs, numbers, data_sha256, status, results; of a sweep also settings,
+        halve_at, chunk_size.
     """
 
     config: Config
@@ -274,7 +274,10 @@ def run_model(path: str | os.PathLike[str], record: Record, which: str | None) -
     outputs = record.facts.get("outputs", len(record.facts["class_names"]))
     if not 0 < outputs < 2**31:
         raise ValueError(f"{path} is damaged: its network has {outputs} outputs")
-    net = build_net(record.config, outputs)
+    numbers = record.facts.get("numbers", [])
+    if not all(isinstance(each, int) and each >= 0 for each in numbers):
+        raise ValueError(f"{path} is damaged: numbers is {checks.cut(numbers)}")
+    net = build_net(record.config, outputs, numbers)
     return load_run_model(path, net, which=which or record.config.model or "best")
 
 

@@ -16,7 +16,7 @@ VERSIONS = {"run": 4, "sweep": 5, "member": 3, "model": 3, "state": 1, "checkpoi
 FACTS: dict[str, Any] = {
     **dict.fromkeys(("title", "recipe", "data_sha256", "status"), str | None),
     **dict.fromkeys(("versions", "machine", "results"), dict),
-    **dict.fromkeys(("class_names", "target_names", "settings", "halve_at"), list),
+    **dict.fromkeys(("class_names", "target_names", "numbers", "settings", "halve_at"), list),
     "outputs": int,
     **dict.fromkeys(("chunk_size", "folds"), int | None),
 }

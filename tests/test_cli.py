@@ -215,6 +215,21 @@ OPTIONS_AND_CASES = {
     "members": ([], ["--members", "2"]),
     "ensemble": (["--members", "2"], ["--members", "2", "--ensemble", "tabm"]),
     "ensemble mini": (["--members", "2"], ["--members", "2", "--ensemble", "tabm_mini"]),
+    "embedding": ([], ["--embedding", "pbld"]),
+    "embedding periodic": (["--embedding", "pbld"], ["--embedding", "periodic"]),
+    "embedding piecewise": (
+        ["--preprocess", "quantiles"],
+        ["--preprocess", "quantiles", "--embedding", "piecewise"],
+    ),
+    "embedding of an ensemble": (
+        ["--members", "2", "--ensemble", "tabm"],
+        ["--members", "2", "--ensemble", "tabm", "--embedding", "pbld"],
+    ),
+    "embedding_dim": (["--embedding", "pbld"], ["--embedding", "pbld", "--embedding-dim", "3"]),
+    "embedding_bins": (
+        ["--embedding", "piecewise", "--preprocess", "quantiles=4"],
+        ["--embedding", "piecewise", "--preprocess", "quantiles=4", "--embedding-bins", "4"],
+    ),
     "weight_scale": ([], ["--weight-scale", "0.03"]),
     "weight_scale of he": ([], ["--weight-scale", "he"]),
     "weight_scale of glorot": (["--weight-scale", "he"], ["--weight-scale", "Glorot"]),

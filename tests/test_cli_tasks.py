@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from command import run
 
+import funcnet as fn
+
 pytestmark = pytest.mark.usefixtures("unoptimized")
 QUICK = ("--hidden-dims", 4, "--epochs", 3, "--quiet")
 
@@ -116,6 +118,24 @@ def test_weights(houses, tmp_path):
     assert f"{100 * config['results']['test_accuracy']:.2f} %" in out
 
 
+def test_embeddings_are_of_columns_of_numbers(houses, tmp_path):
+    words = ("--dataset", houses, "--label", "price", *QUICK)
+    code, _, _ = run("train", *words, "--embedding", "pbld", "--out", tmp_path / "r")
+    assert code == 0
+    model = fn.load_run(tmp_path / "r")
+    names, columns = model.encoding.names, len(model.params["on_columns1"]["c"])
+    numbers = [name for name in names if " " not in name]
+    assert columns == len(numbers) < len(names)
+    assert [names[i] for i in model.encoding.numbers] == numbers
+    assert run("evaluate", tmp_path / "r")[0] == run("predict", tmp_path / "r", houses)[0] == 0
+    swept = ("sweep", *words, "--embedding", "none", "piecewise", "--out", tmp_path / "s")
+    code, _, err = run(*swept)
+    assert (code, "--embedding piecewise needs --preprocess quantiles" in err) == (2, True)
+    code, _, _ = run(*swept, "--preprocess", "quantiles")
+    assert code == 0
+    assert run("evaluate", tmp_path / "s" / "best")[0] == 0
+
+
 @pytest.mark.parametrize("label", ["price", "town"])
 def test_folds(houses, tmp_path, label):
     words = ("--dataset", houses, "--label", label, "--learning-rate", 1e-3, 1e-2, *QUICK)
@@ -134,6 +154,21 @@ def test_folds(houses, tmp_path, label):
 
 
 WRONG = {
+    "an embedding": (("--embedding", "x"), "unknown embedding 'x'"),
+    "the dim of none": (("--embedding-dim", "3"), "--embedding-dim is for --embedding pbld, "),
+    "bins of waves": (
+        ("--embedding", "pbld", "--embedding-bins", "3"),
+        "--embedding-bins is for --embedding piecewise, not for pbld",
+    ),
+    "the number itself": (("--embedding", "pbld", "--embedding-dim", "1"), "at least 2"),
+    "no columns": (
+        ("--embedding", "periodic", "--preprocess", "whiten"),
+        "--embedding is for columns, which --preprocess whiten does not keep",
+    ),
+    "bins of what": (
+        ("--embedding", "piecewise", "--preprocess", "quantiles", "numbers"),
+        "--embedding piecewise needs --preprocess quantiles, as the last step",
+    ),
     "a task": (("--task", "regresion"), "unknown task 'regresion': did you mean 'regression'?"),
     "a loss of another task": (("--label", "town", "--loss", "huber"), "huber_loss is for regress"),
     "quantiles of another loss": (("--label", "price", "--quantiles", "0.5"), "for --loss pinball"),

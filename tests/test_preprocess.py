@@ -17,6 +17,7 @@ FITTERS = {
     "standardize": fn.standardize,
     "standardize_numbers": fn.standardize_numbers,
     "normalize_contrast": fn.normalize_contrast,
+    "quantile_transform": partial(fn.quantile_transform, bins=5),
     "whiten": fn.whiten,
     "shuffle_features": fn.shuffle_features,
     "standardize+shuffle_features": fn.chain(fn.standardize, fn.shuffle_features),
@@ -120,7 +121,15 @@ def test_fitting_refuses(kind, case):
 
 
 @pytest.mark.parametrize(
-    "kind", ["subtract_mean", "standardize", "whiten", "shuffle_features", "no_preprocess+whiten"]
+    "kind",
+    [
+        "subtract_mean",
+        "standardize",
+        "quantile_transform",
+        "whiten",
+        "shuffle_features",
+        "no_preprocess+whiten",
+    ],
 )
 def test_examples_of_another_shape_are_refused(kind, rng):
     fit = fn.chain(*(FITTERS[part] for part in kind.split("+")))
@@ -158,6 +167,57 @@ def test_epsilon_of_standardize_is_a_share_of_the_largest_deviation(rng, x64):
     np.testing.assert_allclose(fn.standardize(x, epsilon=0.5)(x), expected, rtol=1e-12)
     again = fn.standardize(1e3 * x, epsilon=0.5)(1e3 * x)
     np.testing.assert_allclose(again, expected, rtol=1e-12)
+
+
+def test_quantile_edges(rng):
+    x = np.stack([rng.normal(size=101), rng.integers(2, size=101), np.full(101, 3)], axis=1)
+    edges = fn.quantile_edges(x, 10)
+    assert edges.shape == (3, 11)
+    assert edges.dtype == np.float64
+    np.testing.assert_allclose(edges[0], np.sort(x[:, 0])[::10], rtol=1e-15)
+    assert np.all(np.isin(edges[1], [0, 1]))
+    np.testing.assert_array_equal(edges[2], 3)
+    out, _ = fn.piecewise_linear_forward(x, edges)
+    assert np.isfinite(out).all()
+    shares = np.asarray(out).reshape(101, 3, 10)
+    np.testing.assert_allclose(shares[:, 1].sum(axis=1), x[:, 1])  # one bin of width
+    np.testing.assert_array_equal(shares[:, 2], 0)
+    wide = fn.quantile_edges(1e9 + np.arange(5.0)[:, None], 4)
+    np.testing.assert_array_equal(wide, [1e9 + np.arange(5.0)])
+
+
+PLACES = {
+    "the quantiles": ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [-1, -0.5, 0, 0.5, 1]),
+    "between them": ([0, 1, 2, 10, 90], [0.5, 6, 50], [-0.75, 0.25, 0.75]),
+    "beyond them": ([3, 4, 5, 6, 7], [-1e9, 2, 8, 1e9], [-1, -1, 1, 1]),
+    "what many have": ([0, 0, 0, 1, 2], [0, 0.5, 1, 2], [-0.5, 0, 0.5, 1]),
+    "in between, too": ([0, 1, 1, 1, 2], [0, 0.5, 1, 1.5, 2], [-1, -0.5, 0, 0.5, 1]),
+    "what all have": ([7, 7, 7], [7, 6, 8], [0, 0, 0]),
+    "0 and 1": ([0, 0, 0, 0, 1], [0, 1, 0.5], [0, 1, 0.5]),
+    "0 and -1": ([0, 0, 0, 0, -1], [0, -1], [0.25, -1]),
+    "subnormal numbers": ([0, 1e-39, 2e-39, 3, 4], [0, 3, 4], [-0.5, 0.5, 1]),
+    "large ones": (10**9 + np.arange(5), 10**9 + np.arange(5), [-1, -0.5, 0, 0.5, 1]),
+}
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_quantile_transform(case, rng):
+    train, x, expected = PLACES[case]
+    dtype = np.float32 if case == "subnormal numbers" else None
+    others = rng.normal(size=(len(train), 2))
+    columns = np.stack([others[:, 0], np.asarray(train, dtype), others[:, 1]], axis=1)
+    asked = np.stack([np.zeros(len(x)), x, np.zeros(len(x))], axis=1)
+    fitted = fn.quantile_transform(columns.astype(dtype or np.float64), bins=4)
+    for some in (asked, asked.astype(dtype or np.float64)):
+        np.testing.assert_allclose(np.asarray(fitted(some))[:, 1], expected, atol=1e-6)
+
+
+def test_quantile_transform_of_many_is_uniform_and_rises(rng):
+    x = rng.lognormal(size=(2000, 1)).astype(np.float32) ** 3
+    out = np.asarray(fn.quantile_transform(x)(x))[:, 0]
+    np.testing.assert_allclose(np.histogram(out, 8, (-1, 1))[0], 250, atol=5)
+    order = np.argsort(x[:, 0])
+    assert (np.diff(out[order]) >= 0).all()
 
 
 def test_normalize_contrast(rng, x64):
@@ -294,6 +354,8 @@ def test_epsilon_and_dim():
         with pytest.raises((ValueError, TypeError), match=message) as error:
             fn.whiten(x, dim=dim)
         assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="bins must be at least 1"):
+        fn.quantile_transform(x, bins=0)
     with pytest.raises(ValueError, match="seed must be at least 0"):
         fn.shuffle_features(x, seed=-1)
     with pytest.raises(TypeError, match="every preprocessing must be a function"):

@@ -272,21 +272,13 @@ def test_edges_may_be_traced(rng, x64):
         np.testing.assert_allclose(dx[i], fn.piecewise_linear_backward(expected, cache), rtol=1e-12)
 
 
-def test_quantile_edges(rng):
-    x = np.stack([rng.normal(size=101), rng.integers(2, size=101), np.full(101, 3)], axis=1)
-    edges = fn.quantile_edges(x, 10)
-    assert edges.shape == (3, 11)
-    assert edges.dtype == np.float64
-    np.testing.assert_allclose(edges[0], np.sort(x[:, 0])[::10], rtol=1e-15)
-    assert np.all(np.isin(edges[1], [0, 1]))
-    np.testing.assert_array_equal(edges[2], 3)
-    out, _ = fn.piecewise_linear_forward(x, edges)
-    assert np.isfinite(out).all()
-    shares = np.asarray(out).reshape(101, 3, 10)
-    np.testing.assert_allclose(shares[:, 1].sum(axis=1), x[:, 1])  # one bin of width
-    np.testing.assert_array_equal(shares[:, 2], 0)
-    wide = fn.quantile_edges(1e9 + np.arange(5.0)[:, None], 4)
-    np.testing.assert_array_equal(wide, [1e9 + np.arange(5.0)])
+def test_bins_at_quantiles_are_even_bins_of_the_quantile_transform(rng, x64):
+    x = rng.lognormal(size=(60, 3))
+    fitted = fn.quantile_transform(x, bins=7)
+    even = fn.piecewise_linear(np.linspace(-np.ones(3), np.ones(3), 8, axis=1))
+    out, _, _ = even.forward({}, {}, fitted(x))
+    expected, _ = fn.piecewise_linear_forward(x, fn.quantile_edges(x, 7))
+    np.testing.assert_allclose(out, expected, rtol=1e-9, atol=1e-12)
 
 
 # Categories

@@ -25,7 +25,7 @@ from funcnet.datasets.registry import FILE_OPTIONS, is_file, is_table_file
 from funcnet.datasets.sources import STDIN
 from funcnet.datasets.tables import ENDS, labels_of, load_table, names_of, read_table
 from funcnet.loop import machine
-from funcnet.recipes import build_loss
+from funcnet.recipes import build_loss, numbers_of
 from funcnet.runs import Record
 from funcnet.targets import outputs_of
 from funcnet.text import visible
@@ -101,6 +101,8 @@ def with_data(record: Record, dataset: fn.Dataset) -> Record:
     """The record with what there is to know of its data."""
     outputs = outputs_of(dataset, build_loss(record.config))
     record = record.having(class_names=list(dataset.class_names), outputs=outputs)
+    if dataset.encoding is not None or record.config.embedding != "none":
+        record = record.having(numbers=list(numbers_of(dataset)))
     if dataset.target_names:
         record = record.having(target_names=list(dataset.target_names))
     if is_file(record.config.dataset) and not holds_images(record.config.dataset):

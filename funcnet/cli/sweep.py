@@ -196,6 +196,8 @@ def _new(args: argparse.Namespace) -> Sweep:
     trained_on = first(whole, config.num_train, "--num-train")
     record = record._replace(config=complete_config(record.config, trained_on))
     record = with_data(record, whole)
+    if any("embedding" in each for each in settings):  # and not of the first member alone
+        record = record.having(numbers=list(recipes.numbers_of(whole)))
     return Sweep(path, name, record, *_data(record.config, whole), resumes=False)
 
 
@@ -439,7 +441,15 @@ def _save_best(path: Path, record: Record, result: fn.SweepResult) -> None:
     if result.best is None or result.best_settings is None:
         return
     member = next(m for m in result.members if m.best is result.best)
-    known = ("recipe", "versions", "class_names", "target_names", "outputs", "data_sha256")
+    known = (
+        "recipe",
+        "versions",
+        "class_names",
+        "target_names",
+        "outputs",
+        "numbers",
+        "data_sha256",
+    )
     facts = {name: record.facts[name] for name in known if name in record.facts}
     facts["title"] = f"{record.facts['title']}: {describe(member.settings)}"
     facts["status"] = "finished"

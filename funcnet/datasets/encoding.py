@@ -93,6 +93,14 @@ class Encoding:
         return tuple(name for feature in self.features for name in feature.names)
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """Which of the D are the numbers of columns of numbers and dates, from 0."""
+        sizes = [len(feature.names) for feature in self.features]
+        starts = np.cumsum([0, *sizes])[:-1].tolist()
+        kinds = [feature.kind for feature in self.features]
+        return tuple(at for at, kind in zip(starts, kinds, strict=True) if kind != "category")
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns that are looked at."""
         return tuple(feature.name for feature in self.features)
