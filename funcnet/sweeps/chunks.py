@@ -16,6 +16,7 @@ from funcnet.model import BestModel, Model
 from funcnet.step import TrainState
 from funcnet.sweeps.groups import Group
 from funcnet.sweeps.programs import (
+    Block,
     Part,
     hold_members,
     init_states,
@@ -33,6 +34,8 @@ from funcnet.sweeps.search import member_key
 from funcnet.sweeps.table import Member, merit_at
 from funcnet.train import examples_of
 from funcnet.tree import Tree
+
+CALLS_PER_SECOND = 4  # of epochs that take less, several are done at once
 
 
 class Course(NamedTuple):
@@ -119,15 +122,43 @@ def make_pieces(
     return pieces
 
 
-def behind(piece: Piece, members: Sequence[Member], end: int) -> tuple[int, ...]:
-    """The members of a piece that are to go on until an epoch: those that are least far."""
+def side_by_side(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """Pieces of one plan and batch size, such as folds, as lists that are trained together.
+
+    So many are as could be one chunk.
+    """
+    lists: list[list[Piece]] = []
+    for piece in pieces:
+        last = lists[-1] if lists else []
+        room = piece.group.chunk_size - sum(each.size for each in last) - piece.size
+        if last and room >= 0 and _alike(last[0].group, piece.group):
+            last.append(piece)
+        else:
+            lists.append([piece])
+    return lists
+
+
+def _alike(a: Group, b: Group) -> bool:
+    """Whether the epochs of both are of equally many steps of one program."""
+    same = (a.plan, a.batch_size) == (b.plan, b.batch_size)
+    return same and a.data.num_examples == b.data.num_examples
+
+
+def behind(
+    pieces: Sequence[Piece], members: Sequence[Member], end: int
+) -> list[tuple[Piece, tuple[int, ...]]]:
+    """The members of pieces that are to go on until an epoch: those that are least far."""
     left = [
-        i
-        for i in piece.members
-        if members[i].epochs < end and (members[i].state is not None or members[i].epochs == 0)
+        [
+            i
+            for i in piece.members
+            if members[i].epochs < end and (members[i].state is not None or members[i].epochs == 0)
+        ]
+        for piece in pieces
     ]
-    last = min((members[i].epochs for i in left), default=0)
-    return tuple(i for i in left if members[i].epochs == last)
+    last = min((members[i].epochs for own in left for i in own), default=0)
+    least = [tuple(i for i in own if members[i].epochs == last) for own in left]
+    return [(piece, own) for piece, own in zip(pieces, least, strict=True) if own]
 
 
 def _packed(piece: Piece, members: Sequence[Member], end: int) -> tuple[tuple[int, ...], int]:
@@ -242,25 +273,40 @@ def _first_state(
     return TrainState(params, state, opt_state, run_key, states[0].step, states[0].epoch)
 
 
-def advance(chunk: Chunk) -> Chunk:
-    """The chunk after another epoch."""
-    group, epoch = chunk.group, chunk.epoch + 1
-    parts, losses, steps = train_members(
-        chunk.parts,
-        chunk.orders.of(chunk.epoch),
-        group.data,
-        plan=group.plan,
-        sizes=chunk.sizes,
-        batch_size=group.batch_size,
-        size=chunk.steps,
+def advance(chunks: Sequence[Chunk], end: int, *, by_one: bool) -> list[Chunk]:
+    """Chunks that are equally far, side by side, after another epoch or more, `end` at most.
+
+    Args:
+      chunks: the chunks.
+      end: the last epoch.
+      by_one: whether it is to be a single one; else it is so many as take a moment.
+    """
+    first = chunks[0]
+    looks = [epoch for epoch in first.course.looks if epoch > first.epoch]
+    count = min([end, *looks]) - first.epoch
+    steps = math.ceil(first.group.data.num_examples / first.group.batch_size)
+    count = 1 if by_one else max(1, min(count, first.steps // (CALLS_PER_SECOND * steps)))
+    done = train_members(
+        [
+            Block(
+                chunk.parts,
+                tuple(chunk.orders.of(chunk.epoch + i) for i in range(count)),
+                chunk.group.data,
+                chunk.group.plan,
+                chunk.sizes,
+                chunk.group.batch_size,
+                chunk.steps,
+            )
+            for chunk in chunks
+        ]
     )
-    chunk = chunk._replace(
-        parts=parts,
-        steps=steps,
-        losses=(*chunk.losses, losses.T),
-        epoch=epoch,
-    )
-    return _look(chunk) if chunk.epoch in chunk.course.looks else chunk
+    after = []
+    for chunk, trained in zip(chunks, done, strict=True):
+        losses = (*chunk.losses, *(own.T for own in trained.losses))
+        epoch = chunk.epoch + count
+        own = chunk._replace(parts=trained.parts, steps=trained.size, losses=losses, epoch=epoch)
+        after.append(_look(own) if epoch in own.course.looks else own)
+    return after
 
 
 def _look(chunk: Chunk) -> Chunk:

@@ -1,5 +1,6 @@
 """What trains the members of a sweep, or of a cross-validation: chunk by chunk, to the end."""
 
+import functools
 import itertools
 import math
 import os
@@ -13,7 +14,16 @@ import numpy as np
 from funcnet import checkpoints, checks
 from funcnet.datasets import Dataset
 from funcnet.evaluation import merit
-from funcnet.sweeps.chunks import Chunk, Course, advance, begin, behind, make_pieces, with_chunk
+from funcnet.sweeps.chunks import (
+    Chunk,
+    Course,
+    advance,
+    begin,
+    behind,
+    make_pieces,
+    side_by_side,
+    with_chunk,
+)
 from funcnet.sweeps.groups import Experiment, Group, check_names, check_options, make_groups
 from funcnet.sweeps.saved import identity_of_sweep, opened
 from funcnet.sweeps.search import Settings, check_settings, member_key
@@ -85,16 +95,18 @@ def train_all(
     current = _first_members(checked, members, ends, patience, task)
     groups = make_groups(experiment, checked, common, datasets, chunk_size)
     course = Course(epochs, _looks(epochs, eval_every, halve_at), monitor, patience)
-    alive, chunk, interrupted = tuple(range(len(checked))), None, False
+    alive, interrupted = tuple(range(len(checked))), False
+    chunks: list[Chunk] = []  # in the course of training
+    by_one = callback is not None or checkpoint is not None
 
     def members_now() -> tuple[Member, ...]:
-        return current if chunk is None else with_chunk(current, chunk)
+        return functools.reduce(with_chunk, chunks, current)
 
-    def report(chunk: Chunk, end: int) -> None:
+    def report(end: int) -> None:
         if callback is None:
             return
         total = _total(current, alive, end, halve_at, epochs)
-        if is_over(callback, _done(current, chunk), total, members_now):
+        if is_over(callback, _done(current, chunks), total, members_now):
             raise KeyboardInterrupt
 
     with ExitStack() as stack:
@@ -110,16 +122,17 @@ def train_all(
                 current = _first_members(checked, found, ends, patience, task)
         try:
             for begun, end in itertools.pairwise((0, *ends)):
-                for piece in make_pieces(groups, alive, current, begun):
-                    while going := behind(piece, current, end):
-                        chunk = begin(piece, going, current, key, course, end)
-                        while chunk.epoch < end and not chunk.is_thin:
-                            chunk = advance(chunk)
-                            report(chunk, end)
-                            if kept is not None and kept.is_due(chunk.epoch):
+                for pieces in side_by_side(make_pieces(groups, alive, current, begun)):
+                    while going := behind(pieces, current, end):
+                        for piece, members_of_it in going:
+                            chunks.append(begin(piece, members_of_it, current, key, course, end))
+                        while chunks[0].epoch < end and not any(c.is_thin for c in chunks):
+                            chunks[:] = advance(chunks, end, by_one=by_one)
+                            report(end)
+                            if kept is not None and kept.is_due(chunks[0].epoch):
                                 kept.save(members_now, groups)
                         current = members_now()
-                        chunk = None
+                        chunks.clear()
                 if end < epochs:
                     alive = _better_half(current, alive, end, monitor)
                     current = _stopped(current, alive)
@@ -171,9 +184,13 @@ def _stopped(members: Sequence[Member], alive: Sequence[int]) -> tuple[Member, .
     return tuple(now)
 
 
-def _done(members: Sequence[Member], chunk: Chunk) -> int:
+def _done(members: Sequence[Member], chunks: Sequence[Chunk]) -> int:
     """The epochs that all members have done, those of a chunk as many as it has."""
-    now = {i: chunk.ended[i].epochs if i in chunk.ended else chunk.epoch for i in chunk.places}
+    now = {
+        i: chunk.ended[i].epochs if i in chunk.ended else chunk.epoch
+        for chunk in chunks
+        for i in chunk.places
+    }
     return sum(now.get(i, member.epochs) for i, member in enumerate(members))
 
 

@@ -4,7 +4,7 @@ import itertools
 import math
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -127,80 +127,128 @@ def release_members(
     return _with_trees(states[0], jax.tree.map(put_together, *map(_trees, states)))
 
 
-def train_members(
-    parts: tuple[Part, ...],
-    orders: np.ndarray,
-    data: TrainingArrays,
-    *,
-    plan: Plan,
-    sizes: tuple[int, ...],
-    batch_size: int,
-    size: int,
-) -> tuple[tuple[Part, ...], np.ndarray, int]:
-    """An epoch of all members: their losses are [steps, members].
+class Block(NamedTuple):
+    """Epochs that the members of a chunk are to do.
 
-    Args:
-      parts: the members.
-      orders: the order of the examples for all of them, [N], or for each, [members, N].
+    Attributes:
+      parts: the members, see `hold_members`.
+      orders: for each epoch the order of the examples for all members, [N], or for each,
+        [members, N].
       data, batch_size: as for `Epochs`.
       plan: the plan.
       sizes: those of the parts.
-      size: how many steps the first chunk has.
+      size: how many steps the first call has.
     """
-    shared, give_up = orders.ndim == 1, in_place(parts[0].held)
-    ends, stop = list(itertools.accumulate(sizes)), threading.Event()
 
-    def prepared(part: Part, end: int, size: int) -> tuple[Any, ...]:
-        # All that is traced is traced here: the threads would not know of JAX's settings here.
-        of_each = orders if shared else orders[end - size : end].T
-        made = make_epoch(
-            of_each[:, 0] if size == 1 and not shared else of_each,
-            room=len(data.x),
-            batch_size=batch_size,
-            loss_shape=() if size == 1 else (size,),
-        )
-        # On the device: the threads would take float64 for float32.
-        made = made._replace(losses=jnp.asarray(made.losses))
-        given = Given(part.key, data.x, data.y, data.weight, data.preprocess, part.numbers)
-        static: dict[str, Any] = {"plan": plan, "members": size}
-        at = part.held, made.losses, made.order, np.int32(0), np.int32(0), given
-        steps = _compiled(_STEPS[give_up], at, batch_size=batch_size, shared=shared, **static)
-        step = None
-        if made.rest is not None:
-            step = _compiled(_STEP[give_up], (part.held, made.rest, given), shared=shared, **static)
-        return steps, step, part, made, given
+    parts: tuple[Part, ...]
+    orders: tuple[np.ndarray, ...]
+    data: TrainingArrays
+    plan: Plan
+    sizes: tuple[int, ...]
+    batch_size: int
+    size: int
 
-    def train(steps: Any, step: Any, part: Part, made: Epoch, given: Given) -> Any:
-        held, losses, after = over_epoch(
-            lambda *at: steps(*at, given),
-            lambda held, batch: step(held, batch, given),
-            part.held,
-            made,
-            size,
-            give_up,
-            stop.is_set,
-        )
-        return part._replace(held=held), losses.reshape(len(losses), -1), after
 
-    ready = list(itertools.starmap(prepared, zip(parts, ends, sizes, strict=True)))
-    with ThreadPoolExecutor(min(cores(), len(ready))) as pool:
+class Trained(NamedTuple):
+    """What became of a Block: losses are [steps, members] for each epoch, size is for the next."""
+
+    parts: tuple[Part, ...]
+    losses: tuple[np.ndarray, ...]
+    size: int
+
+
+class _Ready(NamedTuple):
+    """A part of a Block whose programs are compiled, or being so; step is for short batches."""
+
+    part: Part
+    epochs: list[Epoch]
+    given: Given
+    steps: Future[Any]
+    step: Future[Any] | None
+    members: int
+    size: int
+
+
+def train_members(blocks: Sequence[Block]) -> list[Trained]:
+    """Epochs of the members of chunks, all their parts side by side, on all cores."""
+    stop = threading.Event()
+
+    def train(ready: _Ready) -> tuple[Part, list[np.ndarray], int]:
+        steps, step = ready.steps.result(), ready.step and ready.step.result()
+        held, losses, size = ready.part.held, [], ready.size
+        for made in ready.epochs:
+            held, own, size = over_epoch(
+                lambda *at: steps(*at, ready.given),
+                lambda held, batch: step(held, batch, ready.given),
+                held,
+                made,
+                size,
+                in_place(held),
+                stop.is_set,
+            )
+            losses.append(own.reshape(len(own), -1))
+        return ready.part._replace(held=held), losses, size
+
+    parts = sum(len(block.parts) for block in blocks)
+    with ThreadPoolExecutor(2) as compiler, ThreadPoolExecutor(min(cores(), parts)) as pool:
         try:
-            done = list(pool.map(train, *zip(*ready, strict=True)))
-        except BaseException:  # an interrupt is heard here, between chunks of steps there
+            ready = [_prepared(block, compiler) for block in blocks]
+            done = [[pool.submit(train, part) for part in of_block] for of_block in ready]
+            found = [[each.result() for each in of_block] for of_block in done]
+        except BaseException:  # an interrupt is heard here, between calls of steps there
             stop.set()
             raise
-    after = min(size for _, _, size in done)
-    return tuple(part for part, _, _ in done), np.hstack([losses for _, losses, _ in done]), after
+    trained = []
+    for of_block in found:
+        parts_now, losses, sizes = zip(*of_block, strict=True)
+        by_epoch = tuple(np.hstack(own) for own in zip(*losses, strict=True))
+        trained.append(Trained(parts_now, by_epoch, min(sizes)))
+    return trained
 
 
-def _compiled(function: Any, at: tuple[Any, ...], *, plan: Plan, **static: Any) -> Any:
-    """A function compiled for arguments like these: once for a call of `sweep`."""
+def _prepared(block: Block, compiler: ThreadPoolExecutor) -> list[_Ready]:
+    """The parts of a block; all that is traced is traced here, where JAX's settings are known."""
+    shared, data = block.orders[0].ndim == 1, block.data
+    give_up = in_place(block.parts[0].held)
+    ready, end = [], 0
+    for part, size in zip(block.parts, block.sizes, strict=True):
+        end += size
+
+        def made_of(order: np.ndarray, end: int = end, size: int = size) -> Epoch:
+            of_each = order if shared else order[end - size : end].T
+            return make_epoch(
+                of_each[:, 0] if size == 1 and not shared else of_each,
+                room=len(data.x),
+                batch_size=block.batch_size,
+                loss_shape=() if size == 1 else (size,),
+            )
+
+        # On the device: the threads would take float64 for float32.
+        epochs = [made_of(order) for order in block.orders]
+        zeros = jnp.asarray(epochs[0].losses)
+        epochs = [made._replace(losses=zeros) for made in epochs]
+        first = epochs[0]
+        given = Given(part.key, data.x, data.y, data.weight, data.preprocess, part.numbers)
+        static: dict[str, Any] = {"plan": block.plan, "members": size, "shared": shared}
+        at = part.held, zeros, first.order, np.int32(0), np.int32(0), given
+        steps = _compiled(compiler, _STEPS[give_up], at, batch_size=block.batch_size, **static)
+        step = None
+        if first.rest is not None:
+            step = _compiled(compiler, _STEP[give_up], (part.held, first.rest, given), **static)
+        ready.append(_Ready(part, epochs, given, steps, step, size, block.size))
+    return ready
+
+
+def _compiled(
+    compiler: ThreadPoolExecutor, function: Any, at: tuple[Any, ...], *, plan: Plan, **static: Any
+) -> Future[Any]:
+    """A function compiled for arguments like these, or to be: once for a call of `sweep`."""
     known = plan.call.compiled
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(at))
     key = (function, plan, shapes, tuple(sorted(static.items())))
     if key not in known:
         del static["shared"]
-        known[key] = function.lower(*at, plan=plan, **static).compile()
+        known[key] = compiler.submit(function.lower(*at, plan=plan, **static).compile)
     return known[key]
 
 

@@ -152,9 +152,10 @@ def sweep(
       resume: go on with what is saved there, or begin if there is nothing.
       checkpoint_every: write after every so many epochs of a chunk; None as often as takes 1 % of
         the time.
-      callback: `callback(done, total, members)` after each epoch of a chunk: epochs done and to
-        do, of all members, and a function that gives the members as they are now. If it returns
-        True, or raises StopIteration or KeyboardInterrupt, that is as Ctrl-C.
+      callback: `callback(done, total, members)` after each epoch of a chunk, or of those that are
+        trained side by side: epochs done and to do, of all members, and a function that gives the
+        members as they are now. If it returns True, or raises StopIteration or KeyboardInterrupt,
+        that is as Ctrl-C.
       options: of `fit`, for all members: those above.
     Returns:
       A SweepResult: `.members`, `.best`, `.best_settings`, `.test`, `.table()`.
