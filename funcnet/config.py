@@ -523,7 +523,8 @@ class Config(Mapping[str, Any]):
     )
     batch_size: int | None = option_field(
         None,
-        f"examples per step; {BATCH_SIZE} if not given, or all if they are fewer",
+        f"examples per step; if not given {BATCH_SIZE}, or all if they are fewer, but for a table "
+        "such that no step has less, if there is such a number near it",
         "most used",
         "N",
         range=program.BATCH_SIZE,

@@ -36,6 +36,7 @@ TABLE: Mapping[str, Any] = {
 }
 PRIOR = 20.0  # L2 beside the sum of the losses of a table, shared by its classes
 MOST_REG = 0.1  # of so few rows as were not measured
+EVEN = range(32, 81)  # sizes of batches
 UPDATES = 1000  # of a table, at least
 MOST = 50_000  # so many make of the epochs of a large one fewer
 EPOCHS = 20  # over a table of any other size
@@ -47,8 +48,9 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
 
     Examples of dtype uint8, or of more than one axis, are pixels; others are rows of a table. These
     are standardized, with He weights, L2 of 20 / (N C), 0.1 at most, and a learning rate that falls
-    to nothing in 20 epochs, but at least 1,000 updates and about 50,000 at most; the last model
-    counts, but the best one where there is patience or a monitor.
+    to nothing in 20 epochs, but at least 1,000 updates and about 50,000 at most; batches are of 32
+    to 80 of them, such that none is short if there is such a size, the nearest to 50; the last
+    model counts, but the best one where there is patience or a monitor.
 
     Args:
       config: a Config; what is None in it is open.
@@ -73,9 +75,19 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
 
 
 def _course(config: Config, count: int, classes: int) -> dict[str, float]:
-    """Epochs over so many rows, how often to look, and L2."""
-    steps = math.ceil(count / min(config.batch_size or BATCH_SIZE, count))
+    """Epochs over so many rows, in which batches, how often to look, and L2."""
+    batch_size = config.batch_size or _batch_size(count)
+    steps = math.ceil(count / min(batch_size, count))
     usual = min(EPOCHS, math.ceil(MOST / steps))
     epochs = config.epochs or max(usual, math.ceil(UPDATES / steps))
     reg = min(MOST_REG, PRIOR / (count * classes))
-    return {"epochs": epochs, "eval_every": max(1, epochs // LOOKS), "reg": reg}
+    course = {"batch_size": batch_size, "epochs": epochs, "reg": reg}
+    return {**course, "eval_every": max(1, epochs // LOOKS)}
+
+
+def _batch_size(count: int) -> int:
+    """About 50, so that no batch of so many rows is short: a program for those is compiled, too."""
+    even = [size for size in EVEN if count % size == 0]
+    return min(
+        even, key=lambda size: abs(math.log(size / BATCH_SIZE)), default=min(BATCH_SIZE, count)
+    )

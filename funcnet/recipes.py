@@ -21,6 +21,8 @@ from funcnet.bind import bind
 from funcnet.config import BATCH_SIZE, OPTIONS, Config, canonical, replaced
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import first
+from funcnet.datasets.images import holds_images
+from funcnet.datasets.registry import is_table_file
 from funcnet.defaults import complete_config
 from funcnet.embeddings import BINS, pbld, periodic, piecewise_linear
 from funcnet.ensembles import stacked, tabm
@@ -105,6 +107,11 @@ def load_recipe(name: str, **changes: Any) -> Config:
     options = checks.choose("recipe", name, list_recipes()).options
     given = {canonical(option): value for option, value in changes.items()}
     return replaced(Config(), {**options, **given})
+
+
+def usual_recipe(dataset: str) -> str | None:
+    """The recipe of a dataset, by name or path, if none is asked for: that of tables, or none."""
+    return "table" if is_table_file(dataset) and not holds_images(dataset) else None
 
 
 def experiment(config: Mapping[str, Any], dataset: Dataset) -> Experiment:

@@ -155,7 +155,10 @@ def test_folds(houses, tmp_path, label):
 
 WRONG = {
     "an embedding": (("--embedding", "x"), "unknown embedding 'x'"),
-    "the dim of none": (("--embedding-dim", "3"), "--embedding-dim is for --embedding pbld, "),
+    "the dim of none": (
+        ("--embedding", "none", "--embedding-dim", "3"),
+        "--embedding-dim is for --embedding pbld, ",
+    ),
     "bins of waves": (
         ("--embedding", "pbld", "--embedding-bins", "3"),
         "--embedding-bins is for --embedding piecewise, not for pbld",

@@ -21,6 +21,7 @@ from funcnet.cli.console import close_output
 from funcnet.cli.parser import Formatter, Parser
 from funcnet.config import OPTIONS, Config
 from funcnet.option import option
+from funcnet.recipes import usual_recipe
 from funcnet.text import one_line, visible
 
 COMMANDS = {
@@ -116,10 +117,12 @@ def _check_option_names(command: argparse.ArgumentParser, words: list[str]) -> N
 
 
 def _base(argv: list[str]) -> Config:
-    """What is not given: as in the recipe that is asked for, or in none."""
+    """What is not given: as in the recipe that is asked for, or in that of tables for one."""
     first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", nargs="?")
-    name = first.parse_known_args(argv)[0].recipe
+    first.add_argument("--dataset", nargs="?", default="")
+    known = first.parse_known_args(argv)[0]
+    name = known.recipe or usual_recipe(known.dataset or "")
     return fn.load_recipe(name) if name in fn.list_recipes() else Config()
 
 

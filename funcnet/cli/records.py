@@ -25,7 +25,7 @@ from funcnet.datasets.registry import FILE_OPTIONS, is_file, is_table_file
 from funcnet.datasets.sources import STDIN
 from funcnet.datasets.tables import ENDS, labels_of, load_table, names_of, read_table
 from funcnet.loop import machine
-from funcnet.recipes import build_loss, numbers_of
+from funcnet.recipes import build_loss, numbers_of, usual_recipe
 from funcnet.runs import Record
 from funcnet.targets import outputs_of
 from funcnet.text import visible
@@ -39,7 +39,7 @@ def make_config(args: argparse.Namespace) -> Config:
 def make_record(config: Config, recipe: str | None) -> Record:
     """The record of a run, which finds its data from wherever it is used."""
     facts = {
-        "recipe": recipe,
+        "recipe": recipe or usual_recipe(config.dataset),
         "title": f"{run_name(config, recipe)}, hidden layers {list(config.hidden_dims)}",
         "versions": {"funcnet": fn.__version__, "jax": jax.__version__},
         "machine": machine(),
@@ -47,6 +47,13 @@ def make_record(config: Config, recipe: str | None) -> Record:
     if is_file(config.dataset) and config.dataset != STDIN:
         config = dataclasses.replace(config, dataset=str(Path(config.dataset).resolve()))
     return Record(config, facts)
+
+
+def say_recipe(config: Config, args: argparse.Namespace) -> None:
+    """Say which recipe it is, if none was asked for."""
+    usual = usual_recipe(config.dataset)
+    if usual is not None and args.recipe is None and not args.quiet:
+        print(f"recipe {usual}, as of any table; --recipe, or options in place of its own, decide")
 
 
 def run_name(config: Config, recipe: str | None) -> str:

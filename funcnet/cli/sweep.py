@@ -35,7 +35,15 @@ from funcnet.cli.options import (
     name_among,
 )
 from funcnet.cli.parser import add_command
-from funcnet.cli.records import check_data, load_data, make_record, noted, run_name, with_data
+from funcnet.cli.records import (
+    check_data,
+    load_data,
+    make_record,
+    noted,
+    run_name,
+    say_recipe,
+    with_data,
+)
 from funcnet.config import OPTIONS, Config, replaced
 from funcnet.datasets.dataset import first
 from funcnet.defaults import complete_config
@@ -43,7 +51,7 @@ from funcnet.inputs import fit_preprocess
 from funcnet.option import option
 from funcnet.runs import Record
 from funcnet.sweeps import directory
-from funcnet.sweeps.folds import FOLDS
+from funcnet.sweeps.folds import FOLDS, part_of
 from funcnet.sweeps.table import STATUSES, best_member
 from funcnet.targets import MEASURES, MONITORS
 
@@ -193,7 +201,8 @@ def _new(args: argparse.Namespace) -> Sweep:
         settings=settings,
     )
     whole = load_data(config)
-    trained_on = first(whole, config.num_train, "--num-train")
+    say_recipe(config, args)
+    trained_on = part_of(first(whole, config.num_train, "--num-train"), args.folds)
     record = record._replace(config=complete_config(record.config, trained_on))
     record = with_data(record, whole)
     if any("embedding" in each for each in settings):  # and not of the first member alone
@@ -257,7 +266,8 @@ def _run(args: argparse.Namespace, swept: Sweep, path: Path, heard: Interrupts) 
         "preprocess": swept.preprocess,
     }
     result: fn.SweepResult | fn.CrossValidation
-    experiment, folds = partial(_experiment, config, dataset), facts.get("folds")
+    folds = facts.get("folds")
+    experiment = partial(_experiment, config, part_of(dataset, folds))
     with bar, noted():
         if folds is None:
             halve_at = facts["halve_at"]

@@ -27,6 +27,7 @@ from funcnet.cli.records import (
     make_record,
     noted,
     run_name,
+    say_recipe,
     with_data,
 )
 from funcnet.config import Config
@@ -182,6 +183,7 @@ def _new(args: argparse.Namespace) -> _Begun:
         runs.check_free(path, overwrite=args.overwrite)
     dataset = load_data(config)
     _describe(args, dataset)
+    say_recipe(config, args)
     every_epoch = config.eval_every is not None
     config = complete_config(config, first(dataset, config.num_train, "--num-train"))
     record = with_data(make_record(config, args.recipe), dataset)

@@ -1,12 +1,13 @@
 """Folds: which examples each part of a cross-validation is trained on, and which it holds out."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from funcnet import checks
-from funcnet.datasets.dataset import Dataset, dataset_of_parts
+from funcnet.datasets.dataset import Dataset, dataset_of_parts, first
 from funcnet.datasets.splits import strata
 
 FOLDS = checks.Count(at_least=2)
@@ -36,6 +37,14 @@ def pooled(dataset: Dataset) -> Dataset:
         weight = np.concatenate([np.ones(n) if part is None else part for part, n in known])
     none = np.zeros(0, int)
     return _of_rows(dataset, x, y, weight, [np.arange(len(x)), none, none])
+
+
+def part_of(dataset: Dataset, folds: int | None) -> Dataset:
+    """As many examples as each of so many folds trains on; None is all of the training split."""
+    if folds is None:
+        return dataset
+    whole = pooled(dataset)
+    return first(whole, len(whole.x_train) - math.ceil(len(whole.x_train) / folds))
 
 
 def make_folds(dataset: Dataset, folds: Any, seed: int, groups: Any = None) -> tuple[Fold, ...]:
