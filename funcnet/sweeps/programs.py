@@ -32,10 +32,11 @@ from funcnet.targets import Targets
 from funcnet.tree import Tree
 
 HELD_AXES = Held(0, 0, 0, None)  # type: ignore[arg-type]  # of the members
+ONCE = {"xla_backend_optimization_level": 1}  # for what runs once, and takes longer to compile
 PART_BYTES = 8 * 2**20  # of the state of members that a core trains side by side
 
 
-@partial(jax.jit, static_argnames=("plan", "in_shape"))
+@partial(jax.jit, static_argnames=("plan", "in_shape"), compiler_options=ONCE)
 def init_states(
     keys: jax.Array,
     numbers: dict[str, jax.Array],
@@ -91,7 +92,7 @@ def hold_members(
     return tuple(_hold(state, numbers, np.int32(at), plan=plan, size=size) for at, size in pairs)
 
 
-@partial(jax.jit, static_argnames=("plan", "size"))
+@partial(jax.jit, static_argnames=("plan", "size"), compiler_options=ONCE)
 def _hold(
     state: TrainState, numbers: dict[str, jax.Array], first: Any, *, plan: Plan, size: int
 ) -> Part:
@@ -113,7 +114,7 @@ def _hold(
     return Part(hold(own, values), own.key, values)
 
 
-@partial(jax.jit, static_argnames=("sizes",))
+@partial(jax.jit, static_argnames=("sizes",), compiler_options=ONCE)
 def release_members(
     parts: tuple[Part, ...], key: jax.Array, epoch: Any, *, sizes: tuple[int, ...]
 ) -> TrainState:

@@ -80,7 +80,9 @@ def load(task: str, name: str) -> Real:
     from sklearn.model_selection import KFold, StratifiedKFold
 
     columns, y = _numbers(name) if task == "regression" else _classes(name)
-    splitter = (KFold if task == "regression" else StratifiedKFold)(FOLDS, shuffle=True, random_state=0)
+    splitter = (KFold if task == "regression" else StratifiedKFold)(
+        FOLDS, shuffle=True, random_state=0
+    )
     place = np.zeros(len(y), int)
     for fold, (_, test) in enumerate(splitter.split(np.zeros(len(y)), y)):
         place[test] = fold
@@ -103,7 +105,7 @@ def _classes(name: str) -> tuple[dict[str, list[Any]], np.ndarray]:
         known = [None if cell in MISSING else cell for cell in column]
         numeric = all(map(_is_number, filter(None, known)))
         columns[f"a{number}"] = [c if c is None or not numeric else float(c) for c in known]
-    return columns, np.array(labels)
+    return columns, np.array([f"class {label}" for label in labels])
 
 
 def _is_number(cell: str) -> bool:
