@@ -118,6 +118,37 @@ def test_weights(houses, tmp_path):
     assert f"{100 * config['results']['test_accuracy']:.2f} %" in out
 
 
+def test_a_table_has_a_recipe_of_its_own(houses, tmp_path):
+    words = ("--dataset", houses, "--label", "town", *QUICK[:-1])
+    code, out, _ = run("train", *words, "--out", tmp_path / "r")
+    assert (code, "recipe table, as of any table; --recipe, or " in out) == (0, True)
+    config = json.loads((tmp_path / "r" / "config.json").read_text())
+    recipe = fn.list_recipes()["table"].options
+    assert recipe.items() <= config.items()
+    assert config["recipe"] == "table"
+    code, out, _ = run("train", *words, "--recipe", "digits", "--out", tmp_path / "other")
+    other = json.loads((tmp_path / "other" / "config.json").read_text())
+    assert (code, "recipe table" in out, other["recipe"]) == (0, False, "digits")
+    assert not recipe.items() <= other.items()
+    code, out, _ = run("train", *words, "--keep-prob", 1, "--embedding", "none", "--quiet")
+    assert (code, "recipe" in out) == (0, False)
+    code, out, _ = run("sweep", *words, "--seeds", 2, "--out", tmp_path / "s")
+    assert (code, "recipe table, as of any table" in out) == (0, True)
+    kept = json.loads((tmp_path / "s" / "best" / "config.json").read_text())
+    assert recipe.items() <= kept.items()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [((), 48), (("--folds", 3), 36), (("--folds", 4), 50)]
+)
+def test_batches_of_a_table_leave_nothing_over(houses, tmp_path, words, expected):
+    """Of 120 examples 96 are trained on; of 108 in three folds 72, in four 81."""
+    command = "sweep" if words else "train"
+    given = ("--dataset", houses, "--label", "town", *QUICK, *words, "--out", tmp_path / "r")
+    assert run(command, *given)[0] == 0
+    assert json.loads((tmp_path / "r" / "config.json").read_text())["batch_size"] == expected
+
+
 def test_embeddings_are_of_columns_of_numbers(houses, tmp_path):
     words = ("--dataset", houses, "--label", "price", *QUICK)
     code, _, _ = run("train", *words, "--embedding", "pbld", "--out", tmp_path / "r")

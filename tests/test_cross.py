@@ -269,6 +269,24 @@ def test_the_best_model_counts_if_it_is_asked_for():
     assert best.table()[0]["val_loss"] == pytest.approx(np.mean([each.min() for each in losses]))
 
 
+def test_folds_beside_each_other_are_what_they_are_alone():
+    settings = fn.grid(learning_rate=[1e-3, 1e-2], seed=[0, 1])
+    together, alone = (
+        fn.cross_validate(experiment, classes(), settings, folds=3, chunk_size=size, **RUN)
+        for size in (None, 1)
+    )
+    for a, b in zip(together.members, alone.members, strict=True):
+        for x, y in zip(*map(jax.tree.leaves, (a.model.params, b.model.params)), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(a.history.loss, b.history.loss, rtol=1e-4)
+    together, alone = (
+        fn.cross_validate(experiment, classes(), folds=3, chunk_size=size, key=KEY, **RUN)
+        for size in (None, 1)
+    )
+    for a, b in zip(together.members, alone.members, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, a.model.params, b.model.params)
+
+
 def test_one_that_was_cut_off_goes_on_to_the_same_bits(tmp_path):
     options = {"folds": 3, "key": KEY, **RUN}
     whole = fn.cross_validate(experiment, classes(), **options)

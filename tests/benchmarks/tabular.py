@@ -6,17 +6,18 @@
 
 Five folds of each table, the same for all; a method sees nothing of what a fold holds out, but for
 the words that there are in a column. funcnet trains the folds of a table by `cross_validate`, with
-its recipes, and `tabm`, 32 nets that share their weights, in place of one. scikit-learn has its
-defaults: `MLPClassifier` and `MLPRegressor` behind StandardScaler and OneHotEncoder, the target of
-regression standardized, too, and HistGradientBoosting. RealMLP is that of pytabkit, with its
-tuned defaults, where it is installed: one net, and five of an inner cross-validation (cv5).
+its recipes; tabm-32 is 32 nets that share their weights, in place of one, sweep-32 a sweep of 32
+seeds, whose predictions are averaged. scikit-learn has its defaults: `MLPClassifier` and
+`MLPRegressor` behind StandardScaler and OneHotEncoder, the target of regression standardized, too,
+and HistGradientBoosting. RealMLP is that of pytabkit, with its tuned defaults, where it is
+installed: one net, and five of an inner cross-validation (cv5).
 
 Classification is measured by accuracy in percent, regression by RMSE over the deviation of the
 target. Times are those of whole calls for all folds, compiling and predicting with them.
 
   --task regression      in place of classification
   --part PART            held-out (the tables that nothing was chosen on), choosing or all
-  --methods A B ...      some of them; without: all that are installed but realmlp-cv5
+  --methods A B ...      some of them; without: table, table-ensemble, and those of others
   --rows N               tables of fewer rows alone
   --csv FILE             keep a line for each table and method, and go on with those there
 """
@@ -30,7 +31,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 import funcnet as fn
@@ -42,13 +42,16 @@ FIELDS = ("task", "table", "rows", "method", "score", "seconds")
 RECIPES = {
     "table": {"recipe": "table"},
     "table-ensemble": {"recipe": "table-ensemble"},
-    "stacked-32": {"recipe": "table", "members": 32},
+    "sweep-32": {"recipe": "table", "seeds": 32},
     "tabm-32": {"recipe": "table", "members": 32, "ensemble": "tabm"},
 }
 
 
-def of_funcnet(task: str, real: Real, *, recipe: str, **options: Any) -> np.ndarray:
-    """What a recipe predicts of each row, out of fold: words or numbers [N]."""
+def of_funcnet(task: str, real: Real, *, recipe: str, seeds: int = 1, **options: Any) -> np.ndarray:
+    """What a recipe predicts of each row, out of fold: words or numbers [N].
+
+    Of several seeds it is the mean of what their nets say.
+    """
     whole = {"val_fraction": 0, "test_fraction": 0}
     count = len(real.y)
     with warnings.catch_warnings():
@@ -64,8 +67,8 @@ def of_funcnet(task: str, real: Real, *, recipe: str, **options: Any) -> np.ndar
     result = fn.cross_validate(
         partial(build, config, part),
         dataset,
+        [{"seed": seed} for seed in range(seeds)],
         folds=real.place[order],
-        key=jax.random.key(config.seed),
         epochs=config.epochs,
         preprocess=build_preprocess(config),
     )
@@ -203,8 +206,9 @@ def main() -> None:
     add = parser.add_argument
     add("--task", choices=("classification", "regression"), default="classification")
     add("--part", choices=("held-out", "choosing", "all"), default="held-out")
-    usual = [*RECIPES, *OTHERS][: None if importlib.util.find_spec("pytabkit") else -2]
-    usual = [method for method in usual if method != "realmlp-cv5"]
+    usual = ["table", "table-ensemble", "sklearn-mlp", "sklearn-hgb"]
+    if importlib.util.find_spec("pytabkit"):
+        usual += ["realmlp", "realmlp-cv5"]
     add("--methods", nargs="+", default=usual, metavar="METHOD", choices=[*RECIPES, *OTHERS])
     add("--rows", type=int, default=10**9, metavar="N")
     add("--csv", metavar="FILE", type=Path)
