@@ -438,7 +438,8 @@ class Config(Mapping[str, Any]):
     reg: float | None = option_field(
         None,
         "L2 strength: 0.5 R sum(w^2) is added to the loss; if not given 0 for pixels, and for N "
-        "rows of a table of C classes 20 / (N C), 0.1 at most, without weight decay",
+        "rows of a table of C classes 20 / (N C), of regression 5 / N, 0.1 at most, without weight "
+        "decay",
         "loss",
         "R",
         range=losses.REG,

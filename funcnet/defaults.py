@@ -34,7 +34,8 @@ TABLE: Mapping[str, Any] = {
     "schedule": "cosine",
     "model": "last",
 }
-PRIOR = 20.0  # L2 beside the sum of the losses of a table, shared by its classes
+# L2 beside the sum of the losses of a table: shared by its classes or labels, and of regression.
+PRIOR, PRIOR_OF_NUMBERS = 20.0, 5.0
 MOST_REG = 0.1  # of so few rows as were not measured
 EVEN = range(32, 81)  # sizes of batches
 UPDATES = 1000  # of a table, at least
@@ -47,10 +48,10 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     """The Config with what it leaves open as the data ask for.
 
     Examples of dtype uint8, or of more than one axis, are pixels; others are rows of a table. These
-    are standardized, with He weights, L2 of 20 / (N C), 0.1 at most, and a learning rate that falls
-    to nothing in 20 epochs, but at least 1,000 updates and about 50,000 at most; batches are of 32
-    to 80 of them, such that none is short if there is such a size, the nearest to 50; the last
-    model counts, but the best one where there is patience or a monitor.
+    are standardized, with He weights, L2 of 20 / (N C), of regression 5 / N, 0.1 at most, and a
+    learning rate that falls to nothing in 20 epochs, but at least 1,000 updates and about 50,000 at
+    most; batches are of 32 to 80 of them, such that none is short if there is such a size, the
+    nearest to 50; the last model counts, but the best one where there is patience or a monitor.
 
     Args:
       config: a Config; what is None in it is open.
@@ -62,7 +63,7 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     if x.dtype == np.uint8 or x.ndim > 2:
         chosen = dict(PIXELS)
     else:
-        chosen = {**TABLE, **_course(config, len(x), max(1, len(dataset.class_names)))}
+        chosen = {**TABLE, **_course(config, dataset)}
         if config.embedding == "piecewise":
             chosen["preprocess"] = ("quantiles",)
         if config.learning_rate_decay is not None:
@@ -74,13 +75,16 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     return replace(config, **{k: v for k, v in chosen.items() if getattr(config, k) is None})
 
 
-def _course(config: Config, count: int, classes: int) -> dict[str, float]:
-    """Epochs over so many rows, in which batches, how often to look, and L2."""
+def _course(config: Config, dataset: Dataset) -> dict[str, float]:
+    """Epochs over the rows, in which batches, how often to look, and L2."""
+    count, prior = len(dataset.x_train), PRIOR_OF_NUMBERS
+    if dataset.task != "regression":
+        prior = PRIOR / len(dataset.class_names)
     batch_size = config.batch_size or _batch_size(count)
     steps = math.ceil(count / min(batch_size, count))
     usual = min(EPOCHS, math.ceil(MOST / steps))
     epochs = config.epochs or max(usual, math.ceil(UPDATES / steps))
-    reg = min(MOST_REG, PRIOR / (count * classes))
+    reg = min(MOST_REG, prior / count)
     course = {"batch_size": batch_size, "epochs": epochs, "reg": reg}
     return {**course, "eval_every": max(1, epochs // LOOKS)}
 
