@@ -12,24 +12,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from funcnet import (
-    checks,
-    embeddings,
-    layers,
-    losses,
-    net,
-    nonfinite,
-    optim,
-    program,
-    rules,
-    schedules,
-    train,
-)
+from funcnet import checks, layers, losses, net, nonfinite, optim, program, rules, schedules, train
 from funcnet.augment import AUGMENTATIONS, LAYOUTS
 from funcnet.datasets.dataset import TASKS
 from funcnet.datasets.delimited import DECIMALS, HEADER, SEPARATORS
 from funcnet.datasets.registry import DATASETS
 from funcnet.datasets.splits import FRACTION, TEST_FRACTION, VAL_FRACTION
+from funcnet.embeddings import BINS, EMBEDDINGS, PBLD_DIM, PERIODIC_DIM
+from funcnet.ensembles import ENSEMBLES
 from funcnet.history import columns
 from funcnet.named import describe_steps
 from funcnet.option import Option, option_field
@@ -49,8 +39,7 @@ def _hyper(name: str, metavar: str, besides: str = "") -> Any:
         for optimizer, make in optim.OPTIMIZERS.items()
         if name in inspect.signature(make).parameters
     }
-    values = list(known.values())
-    usual = max(values, key=values.count)
+    usual = max(known.values(), key=list(known.values()).count)
     others = [f"{value:g} of {o}" for o, value in known.items() if value != usual]
     default = ", ".join([f"{usual:g}", *others]).replace("e-0", "e-")
     help = f"of {', '.join(known)}; {default} if not given{besides}"
@@ -58,24 +47,12 @@ def _hyper(name: str, metavar: str, besides: str = "") -> Any:
 
 
 MODELS = ("best", "last")
-ENSEMBLES = {  # how members are made, and what they share, for help
-    "stacked": "nothing but the data",
-    "tabm": "their weights, but for factors of each unit and the last layer (TabM)",
-    "tabm_mini": "all weights but factors of the inputs and the last layer",
-}
-EMBEDDINGS = {  # of numbers, and what they are, for help
-    "none": "themselves",
-    "pbld": "waves with learned frequencies and phases, beside the number itself",
-    "periodic": "waves with learned frequencies",
-    "piecewise": "how far they are through each of some bins, between quantiles",
-}
 MONITORS = {name: name for task in TASKS for name in columns(task) if name != "epoch"}
 GROUPS = {
     "most used": "options used most",
     **{name: name for name in ("data", "network", "loss", "training", "optimizer")},
 }
 _NORMALIZATIONS = {"none": None, **{name: name for name in net.NORMALIZATIONS}}
-_SCALES = {name: name for name in net.SCALES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,8 +223,7 @@ class Config(Mapping[str, Any]):
     )
     num_train: int | None = option_field(
         None,
-        "train on the first N training examples only (preprocessing is fitted to all of them all "
-        "the same)",
+        "train on the first N training examples only; preprocessing is fitted to all",
         "data",
         "N",
         range=checks.COUNT,
@@ -321,8 +297,8 @@ class Config(Mapping[str, Any]):
     )
     embedding_dim: int | None = option_field(
         None,
-        f"features of each column of numbers with --embedding; {embeddings.PBLD_DIM} of pbld, "
-        f"{embeddings.PERIODIC_DIM} of periodic, the bins of piecewise if not given",
+        f"features of each column with --embedding; if not given {PBLD_DIM} of pbld, "
+        f"{PERIODIC_DIM} of periodic, the bins of piecewise",
         "network",
         "DIM",
         range=checks.COUNT,
@@ -330,7 +306,7 @@ class Config(Mapping[str, Any]):
     )
     embedding_bins: int | None = option_field(
         None,
-        f"of --embedding piecewise; {embeddings.BINS} if not given",
+        f"of --embedding piecewise; {BINS} if not given",
         "network",
         "N",
         range=checks.COUNT,
@@ -376,7 +352,7 @@ class Config(Mapping[str, Any]):
         "network",
         "SCALE",
         range=net.WEIGHT_SCALE,
-        choices=_SCALES,
+        choices={name: name for name in net.SCALES},
         optional=True,
         gradcheck=True,
         needed=True,
@@ -558,8 +534,7 @@ class Config(Mapping[str, Any]):
     )
     on_nonfinite: str | None = option_field(
         None,
-        "what to do at a step that is not finite: stop, and keep the run until then, or skip its "
-        "update; stop if not given",
+        "at a step that is not finite: stop and keep the run until then, as if not given, or skip",
         "training",
         "WHAT",
         choices={name: name for name in nonfinite.POLICIES if name != "raise"},
@@ -576,8 +551,7 @@ class Config(Mapping[str, Any]):
     )
     tta: bool = option_field(
         False,
-        "at the end, measure the test accuracy of predictions averaged over ten flips and shifts "
-        "of each image, too",
+        "at the end, test accuracy of predictions averaged over ten flips and shifts, too",
         "training",
         sweep="",
     )

@@ -36,6 +36,12 @@ __all__ = [
 ]
 
 
+EMBEDDINGS = {  # what options make of numbers, for help
+    "none": "themselves",
+    "pbld": "waves with learned frequencies and phases, beside the number itself",
+    "periodic": "waves with learned frequencies",
+    "piecewise": "how far they are through each of some bins, between quantiles",
+}
 PBLD_DIM, PERIODIC_DIM, BINS = 4, 24, 16  # if not given; those of the papers, but for the bins
 
 

@@ -44,6 +44,12 @@ from funcnet.tree import Tree, restructure, structure_of
 
 __all__ = ["ensemble", "stacked", "tabm"]
 
+ENSEMBLES = {  # how members are made, and what they share, for help
+    "stacked": "nothing but the data",
+    "tabm": "their weights, but for factors of each unit and the last layer (TabM)",
+    "tabm_mini": "all weights but factors of the inputs and the last layer",
+}
+
 
 def tabm(
     hidden_dims: Sequence[int],

@@ -35,7 +35,7 @@ def train(*options):
     code, out, err = run(*words, "--quiet", "--learning-rate", 0.05, *options)
     assert (code, err) == (0, "")
     dataset = fn.load_arrays("mine.csv", test_fraction=0.3, val_fraction=0.2)
-    model = fn.load_model("r/best.safetensors", fn.mlp([4], 3))
+    model = fn.load_run("r", model="best")
     return out, model, dataset
 
 

@@ -292,7 +292,7 @@ def test_defaults_depend_on_what_the_data_are():
     assert (config.preprocess, config.weight_scale) == (("numbers",), "he")
     assert (config.schedule, config.model) == ("cosine", "last")
     assert config.reg == 0.1
-    assert config.epochs * 2 >= 1000 > (config.epochs - 1) * 2  # two steps an epoch
+    assert (config.batch_size, config.epochs) == (60, 1000)  # a step an epoch
     assert 20 <= config.epochs / config.eval_every <= 30
     for pixels in (x.reshape(60, 2, 2), (x.clip(0) * 9).astype(np.uint8)):
         other = rows._replace(x_train=pixels, x_val=pixels[:5], x_test=pixels[:5])
@@ -311,6 +311,7 @@ def test_what_is_said_is_done():
         "schedule": "constant",
         "reg": 0.0,
         "epochs": 7,
+        "batch_size": 50,
         "eval_every": 0,
         "model": "best",
         "loss": "svm",
@@ -327,6 +328,11 @@ def test_what_is_said_is_done():
     many = rows._replace(x_train=np.tile(x, (100, 1)), y_train=np.tile(y, 100))
     assert fn.complete_config(fn.Config(), many).epochs == 20
     assert fn.complete_config(fn.Config(), many).reg == 20 / (6000 * 3)
+    numbers = many._replace(task="regression", class_names=(), y_train=many.y_train * 1.0)
+    assert fn.complete_config(fn.Config(), numbers).reg == 5 / 6000
+    for count, batch_size in ((6000, 50), (96, 48), (31, 31), (83 * 3, 50), (83, 50), (37, 37)):
+        few = many._replace(x_train=many.x_train[:count], y_train=many.y_train[:count])
+        assert fn.complete_config(fn.Config(), few).batch_size == batch_size
     most = rows._replace(x_train=np.zeros((10**6, 1)), y_train=np.zeros(10**6, int))
     assert fn.complete_config(fn.Config(), most).epochs == 3
 
