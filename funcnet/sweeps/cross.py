@@ -1,8 +1,8 @@
 """Cross-validation as one sweep: folds x seeds x settings are its members.
 
-result = cross_validate(experiment, load_table("wine.csv", test_fraction=0), settings,
-                        folds=5, key=key, epochs=50, batch_size=100)
-result.table()
+    result = cross_validate(experiment, load_table("wine.csv", test_fraction=0), settings,
+                            folds=5, key=key, epochs=50, batch_size=100)
+    result.table()
 """
 
 import os
