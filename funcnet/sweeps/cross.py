@@ -1,5 +1,7 @@
 """Cross-validation as one sweep: folds x seeds x settings are its members.
 
+Each fold has its own examples, and preprocessing and units that are fitted to them:
+
     result = cross_validate(experiment, load_table("wine.csv", test_fraction=0), settings,
                             folds=5, key=key, epochs=50, batch_size=100)
     result.table()
