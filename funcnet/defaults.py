@@ -79,7 +79,7 @@ def _course(config: Config, dataset: Dataset) -> dict[str, float]:
     """Epochs over the rows, in which batches, how often to look, and L2."""
     count, prior = len(dataset.x_train), PRIOR_OF_NUMBERS
     if dataset.task != "regression":
-        prior = PRIOR / len(dataset.class_names)
+        prior = PRIOR / max(1, len(dataset.class_names))
     batch_size = config.batch_size or _batch_size(count)
     steps = math.ceil(count / min(batch_size, count))
     usual = min(EPOCHS, math.ceil(MOST / steps))

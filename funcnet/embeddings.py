@@ -431,8 +431,8 @@ def _in_bins(x: jax.Array, edges: jax.Array) -> tuple[jax.Array, ...]:
     last = real & (jnp.cumsum(real[:, ::-1], axis=1)[:, ::-1] == 1)
     slope = jnp.where(real, 1 / jnp.where(real, width, 1), 0)
     share = jnp.where(real[None], (wide - edges[None, :, :-1]) * slope[None], 0)  # [N, D, B]
-    below = (share < 0) & ~first[None]
-    return share, slope, below, (share >= 1) & ~last[None]
+    below = (wide < edges[None, :, :-1]) & ~first[None]
+    return share, slope, below, (wide >= edges[None, :, 1:]) & ~last[None]
 
 
 def piecewise_linear(edges: Any, dim: int | None = None) -> Layer:

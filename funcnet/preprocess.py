@@ -157,7 +157,7 @@ def quantile_edges(x: Any, bins: int) -> np.ndarray:
 
     Args:
       x: [N, D] numbers, finite.
-      bins: the number of bins; between distinct values that are fewer, edges are repeated.
+      bins: the number of bins; where many examples have one value, edges are repeated.
     Returns:
       edges [D, bins + 1], a NumPy array of float64.
     """
@@ -170,11 +170,12 @@ def quantile_edges(x: Any, bins: int) -> np.ndarray:
 
 
 def quantile_transform(x: Any, *, bins: int = 48) -> Preprocess:
-    """Put the place of a value among those of its column for it: -1 for the least one, 0 for the
-    median, 1 for the largest one, and for those beyond these; linear between quantiles.
+    """Put the place of a value among those of its column for it: -1 for the least one, about 0 for
+    the median, 1 for the largest one, and for those beyond these; linear between quantiles.
 
-    A value that many examples have is at the middle of their places, and columns that only hold 0
-    and 1 are left as they are, as by `standardize_numbers`. It takes outliers and skewness out of
+    A value that many examples have is at the middle of their places, 0 if all have it. Columns that
+    only hold 0 and 1 are left as they are, as by `standardize_numbers`, and what is beyond is 0 or
+    1. It takes outliers and skewness out of
     the columns of a table; embeddings of type `piecewise_linear` with evenly spaced edges then have
     bins at quantiles (Gorishniy et al. 2022, arXiv 2203.05556, section 3.2.1).
 
@@ -204,7 +205,7 @@ def _places(edges: np.ndarray, least: float) -> np.ndarray:
     """What edges become: -1 to 1 in equal steps, and those that are equal the mean of their own."""
     group = np.cumsum(np.diff(edges, prepend=edges[:1]) > least)
     sums = np.bincount(group, weights=np.linspace(-1, 1, len(edges)))
-    return (sums / np.bincount(group))[group]
+    return np.round(sums / np.bincount(group), 15)[group]
 
 
 def _apply_quantile_transform(stats: Any, x: Any) -> Any:
@@ -213,12 +214,17 @@ def _apply_quantile_transform(stats: Any, x: Any) -> Any:
         raise ValueError(
             f"x has examples of shape {list(x.shape[1:])}, but {list(edges.shape[:-1])} have edges"
         )
+    if xp is np and len(x) > (rows := max(1, 2**22 // edges.size)):
+        slices = range(0, len(x), rows)
+        return np.concatenate([_apply_quantile_transform(stats, x[i : i + rows]) for i in slices])
     dtype = xp.promote_types(edges.dtype, np.float32)
-    edges, places = edges.astype(dtype)[None], places.astype(dtype)[None]
-    x, left, steps = x.astype(dtype)[..., None], edges[..., :-1], places[..., 1:] - places[..., :-1]
-    widths = xp.where(steps > 0, edges[..., 1:] - left, 1)
-    shares = xp.clip((x - left) / widths, 0, 1)  # [N, ..., bins]
-    return places[..., 0] + (shares * steps).sum(axis=-1)
+    # Halves, so that no difference is beyond the largest number.
+    x, edges = x.astype(dtype)[..., None] / 2, edges.astype(dtype)[None] / 2
+    left, right, places = edges[..., :-1], edges[..., 1:], places.astype(dtype)
+    wide = right > left  # in this dtype, too
+    within = (xp.clip(x, left, right) - left) / xp.where(wide, right - left, 1)
+    shares = xp.where(wide, within, x >= right)  # [N, ..., bins]
+    return places[..., 0] + (shares * (places[..., 1:] - places[..., :-1])).sum(axis=-1)
 
 
 def normalize_contrast(x: Any, *, epsilon: float = 10.0) -> Preprocess:

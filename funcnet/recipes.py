@@ -21,7 +21,6 @@ from funcnet.bind import bind
 from funcnet.config import BATCH_SIZE, OPTIONS, Config, canonical, replaced
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import first
-from funcnet.datasets.images import holds_images
 from funcnet.datasets.registry import is_table_file
 from funcnet.defaults import complete_config
 from funcnet.embeddings import BINS, pbld, periodic, piecewise_linear
@@ -111,7 +110,10 @@ def load_recipe(name: str, **changes: Any) -> Config:
 
 def usual_recipe(dataset: str) -> str | None:
     """The recipe of a dataset, by name or path, if none is asked for: that of tables, or none."""
-    return "table" if is_table_file(dataset) and not holds_images(dataset) else None
+    try:
+        return "table" if is_table_file(dataset) else None
+    except OSError:  # whoever reads it says so
+        return None
 
 
 def experiment(config: Mapping[str, Any], dataset: Dataset) -> Experiment:
@@ -170,10 +172,11 @@ def build(config: Config, dataset: Dataset) -> tuple[Layer, Optimizer, dict[str,
 
 
 def _reg(config: Config) -> Any:
-    """The L2 strength beside the mean of the losses of members that each have weights."""
-    if config.ensemble != "stacked" or config.members == 1 or config.reg is None:
-        return config.reg
-    return config.reg / config.members
+    """The L2 strength beside the mean of the losses of members that each have weights, or a head.
+
+    What members share has less of it, for all of their losses pull at it.
+    """
+    return config.reg if config.members == 1 or config.reg is None else config.reg / config.members
 
 
 def build_loss(config: Config) -> LossFn:
@@ -199,7 +202,7 @@ def build_net(config: Config, num_classes: int, numbers: Sequence[int] = ()) -> 
 
     if config.ensemble != "stacked":
         mini = config.ensemble == "tabm_mini"
-        first = "signs" if config.embedding == "none" else "normal"
+        first = "signs" if config.embedding == "none" or not len(numbers) else "normal"
         net = tabm(num_outputs=num_classes, mini=mini, r_init=first, **given(tabm))
         return _embedding(config, numbers, net)
     net = _embedding(config, numbers, mlp(num_classes=num_classes, **given(mlp)))
@@ -232,14 +235,17 @@ def numbers_of(dataset: Dataset) -> Sequence[int]:
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     """The optimizer of a configuration, with its schedule.
 
-    Weight decay is for the weights, the leaves named w; muon leaves the last layer to Adam.
+    Weight decay is for the weights, the leaves named w; muon leaves the last layer, embeddings, and
+    factors of members to Adam.
     """
     make, given = config.meaning("optimizer"), hyper_parameters(config)
     takes = inspect.signature(make).parameters
     if "decay_names" in takes:
         given["decay_names"] = ("w",)
     if "adam_names" in takes:
-        given["adam_names"] = (f"affine{len(config.hidden_dims) + 1}",)
+        # The last layer, embeddings, and the factors and biases of members, which are no matrices.
+        last = f"affine{len(config.hidden_dims) + 1}"
+        given["adam_names"] = (last, "on_columns1", "r", "s", "b")
     optimizer = make(build_schedule(config, steps_per_epoch), **given)
     if config.clip_norm is not None:
         optimizer = clip_by_global_norm(optimizer, config.clip_norm)

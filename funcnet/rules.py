@@ -53,7 +53,10 @@ def _check_embedding(config: Any) -> None:
     kinds = [step.partition("=")[0] for step in steps]
     mixed = [kind for kind in kinds if kind in ("whiten", "shuffle")]
     if name != "none" and mixed:
-        raise ValueError(f"--embedding is for columns, which --preprocess {mixed[0]} does not keep")
+        raise ValueError(
+            f"--embedding {name} is for columns, which --preprocess {mixed[0]} does not keep: "
+            "--embedding none goes with it"
+        )
     if name == "piecewise" and kinds and kinds[-1] != "quantiles":
         raise ValueError("--embedding piecewise needs --preprocess quantiles, as the last step")
 

@@ -277,7 +277,10 @@ def run_model(path: str | os.PathLike[str], record: Record, which: str | None) -
     numbers = record.facts.get("numbers", [])
     if not all(isinstance(each, int) and each >= 0 for each in numbers):
         raise ValueError(f"{path} is damaged: numbers is {checks.cut(numbers)}")
-    net = build_net(record.config, outputs, numbers)
+    try:
+        net = build_net(record.config, outputs, numbers)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
     return load_run_model(path, net, which=which or record.config.model or "best")
 
 

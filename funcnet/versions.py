@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-VERSIONS = {"run": 4, "sweep": 5, "member": 3, "model": 3, "state": 1, "checkpoint": 1}
+VERSIONS = {"run": 5, "sweep": 6, "member": 3, "model": 3, "state": 1, "checkpoint": 1}
 
 
 # What a config.json holds besides options and its stamp, and what that is.
@@ -134,6 +134,9 @@ LIFTS: dict[tuple[str, int], Callable[[Any], Any]] = {
     ("sweep", 2): _sweep_2,
     ("table", 2): _same,
     ("run", 3): _run_3,
+    ("run", 4): _same,  # there were no embeddings
+    ("sweep", 5): _same,
+    ("table", 5): _same,
     ("sweep", 4): _run_3,
     ("table", 4): _same,
     ("model", 1): _same,

@@ -25,6 +25,7 @@ from funcnet.datasets.registry import FILE_OPTIONS, is_file, is_table_file
 from funcnet.datasets.sources import STDIN
 from funcnet.datasets.tables import ENDS, labels_of, load_table, names_of, read_table
 from funcnet.loop import machine
+from funcnet.option import option
 from funcnet.recipes import build_loss, numbers_of, usual_recipe
 from funcnet.runs import Record
 from funcnet.targets import outputs_of
@@ -53,7 +54,8 @@ def say_recipe(config: Config, args: argparse.Namespace) -> None:
     """Say which recipe it is, if none was asked for."""
     usual = usual_recipe(config.dataset)
     if usual is not None and args.recipe is None and not args.quiet:
-        print(f"recipe {usual}, as of any table; --recipe, or options in place of its own, decide")
+        own = ", ".join(map(option, fn.list_recipes()[usual].options))
+        print(f"recipe {usual}, as of any table; --recipe, or {own}, decide otherwise")
 
 
 def run_name(config: Config, recipe: str | None) -> str:

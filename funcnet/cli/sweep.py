@@ -3,7 +3,7 @@
 import argparse
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ from funcnet.runs import Record
 from funcnet.sweeps import directory
 from funcnet.sweeps.folds import FOLDS, part_of
 from funcnet.sweeps.table import STATUSES, best_member
-from funcnet.targets import MEASURES, MONITORS
+from funcnet.targets import MEASURES, MONITORS, outputs_of
 
 # Options of sweeps alone, and --out and --recipe: what they are if they are not given.
 OWN: dict[str, Any] = {
@@ -203,11 +203,21 @@ def _new(args: argparse.Namespace) -> Sweep:
     whole = load_data(config)
     say_recipe(config, args)
     trained_on = part_of(first(whole, config.num_train, "--num-train"), args.folds)
-    record = record._replace(config=complete_config(record.config, trained_on))
+    record = record._replace(config=_complete(record.config, settings, trained_on))
     record = with_data(record, whole)
     if any("embedding" in each for each in settings):  # and not of the first member alone
         record = record.having(numbers=list(recipes.numbers_of(whole)))
-    return Sweep(path, name, record, *_data(record.config, whole), resumes=False)
+    return Sweep(path, name, record, *_data(record.config, whole, args.folds), resumes=False)
+
+
+def _complete(
+    config: Config, settings: Sequence[Mapping[str, Any]], trained_on: fn.Dataset
+) -> Config:
+    """The Config, complete for all members: the epochs are enough for the largest batches."""
+    sizes = [each["batch_size"] for each in settings if each.get("batch_size") is not None]
+    largest = replaced(config, {"batch_size": max(sizes)} if sizes else {})
+    complete = complete_config(largest, trained_on)
+    return replaced(complete, {"batch_size": sizes[0]} if sizes else {})
 
 
 def _resumed(path: Path) -> Sweep:
@@ -220,14 +230,15 @@ def _resumed(path: Path) -> Sweep:
     config, whole = record.config, load_data(record.config)
     check_data(record, whole, "since the sweep was begun")
     record = with_data(record, whole)
-    return Sweep(path, path.name, record, *_data(config, whole), resumes=True)
+    data = _data(config, whole, record.facts.get("folds"))
+    return Sweep(path, path.name, record, *data, resumes=True)
 
 
-def _data(config: Config, whole: fn.Dataset) -> tuple[fn.Dataset, Any]:
+def _data(config: Config, whole: fn.Dataset, folds: int | None) -> tuple[fn.Dataset, Any]:
     """The data that are trained on, and what all members preprocess them with."""
     dataset = first(whole, config.num_train, "--num-train")
     preprocess: Any = recipes.build_preprocess(config)
-    if config.num_train is not None:  # it is fitted to all of them all the same
+    if config.num_train is not None and not folds:  # it is fitted to all of them all the same
         preprocess = fit_preprocess(preprocess, whole.x_train)
     return dataset, preprocess
 
@@ -294,7 +305,7 @@ def _run(args: argparse.Namespace, swept: Sweep, path: Path, heard: Interrupts) 
     record = record.having(status="finished", results=results)
     try:
         if isinstance(result, fn.SweepResult):
-            _save_best(path / "best", record, result)
+            _save_best(path / "best", record, result, dataset)
         directory.save_sweep(path, record, result.members)
         lines.append(f"saved in {path}")
     finally:
@@ -446,7 +457,7 @@ def _summary_of_folds(result: fn.CrossValidation) -> tuple[list[str], dict[str, 
     return lines, results
 
 
-def _save_best(path: Path, record: Record, result: fn.SweepResult) -> None:
+def _save_best(path: Path, record: Record, result: fn.SweepResult, dataset: fn.Dataset) -> None:
     """A run directory of the best member, for `evaluate` and `predict`."""
     if result.best is None or result.best_settings is None:
         return
@@ -456,7 +467,6 @@ def _save_best(path: Path, record: Record, result: fn.SweepResult) -> None:
         "versions",
         "class_names",
         "target_names",
-        "outputs",
         "numbers",
         "data_sha256",
     )
@@ -464,7 +474,9 @@ def _save_best(path: Path, record: Record, result: fn.SweepResult) -> None:
     facts["title"] = f"{record.facts['title']}: {describe(member.settings)}"
     facts["status"] = "finished"
     facts["results"] = validated(result.best, member.history)
-    own = Record(replaced(record.config, member.settings), facts)
+    config = replaced(record.config, {**member.settings, "model": "best"})
+    facts["outputs"] = outputs_of(dataset, recipes.build_loss(config))
+    own = Record(config, facts)
     runs.create_run(path, own, overwrite=True)
     runs.save_models(path, own, member.model or result.best, result.best, member.history)
     runs.write_record(path, "run", own)

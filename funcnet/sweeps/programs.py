@@ -166,8 +166,8 @@ class _Ready(NamedTuple):
     given: Given
     steps: Future[Any]
     step: Future[Any] | None
-    members: int
     size: int
+    give_up: bool
 
 
 def train_members(blocks: Sequence[Block]) -> list[Trained]:
@@ -184,7 +184,7 @@ def train_members(blocks: Sequence[Block]) -> list[Trained]:
                 held,
                 made,
                 size,
-                in_place(held),
+                ready.give_up,
                 stop.is_set,
             )
             losses.append(own.reshape(len(own), -1))
@@ -236,7 +236,7 @@ def _prepared(block: Block, compiler: ThreadPoolExecutor) -> list[_Ready]:
         step = None
         if first.rest is not None:
             step = _compiled(compiler, _STEP[give_up], (part.held, first.rest, given), **static)
-        ready.append(_Ready(part, epochs, given, steps, step, size, block.size))
+        ready.append(_Ready(part, epochs, given, steps, step, block.size, give_up))
     return ready
 
 

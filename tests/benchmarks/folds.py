@@ -74,7 +74,8 @@ def of_funcnet(epochs: int) -> tuple[float, np.ndarray]:
     rows = len(splits[0][0])
 
     def experiment(width: int, rate: float, alpha: float) -> tuple[Any, ...]:
-        return fn.mlp([width], 3), fn.adam(rate), {"reg": alpha / BATCH}
+        net = fn.mlp([width], 3, weight_scale="glorot")
+        return net, fn.adam(rate), {"reg": alpha / BATCH}
 
     settings = [
         {"width": width, "rate": rate, "alpha": alpha, "seed": seed}
@@ -102,7 +103,7 @@ def _settings() -> list[tuple[int, float, float]]:
 def main() -> None:
     """Run both, in turn, and print how long they take and what they reach."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     count = len(_settings()) * SEEDS * FOLDS

@@ -172,19 +172,23 @@ def score_of(task: str, real: Real, said: np.ndarray) -> float:
     return float(np.mean(own))
 
 
-def report(task: str, lines: list[dict[str, Any]], methods: list[str]) -> None:
-    """Print means, and the differences from `table`, over the tables that all methods have."""
+def report(task: str, lines: list[dict[str, Any]], methods: list[str], names: list[str]) -> None:
+    """Print means, and differences from the first method, over the tables that all have."""
     scores: dict[str, dict[str, float]] = {}
     seconds: dict[str, dict[str, float]] = {}
     for line in lines:
-        if line["task"] == task:
+        if line["task"] == task and line["table"] in names:
             scores.setdefault(line["method"], {})[line["table"]] = float(line["score"])
             seconds.setdefault(line["method"], {})[line["table"]] = float(line["seconds"])
     methods = [method for method in methods if method in scores]
+    if not methods:
+        return
     common = sorted(set.intersection(*(set(scores[method]) for method in methods)))
     up = 1 if task == "classification" else -1
     digits = 2 if task == "classification" else 4
-    print(f"\n{task}: {len(common)} tables, mean and its standard error; what table has more")
+    print(
+        f"\n{task}: {len(common)} tables, mean and its standard error; what {methods[0]} has more"
+    )
     for method in methods:
         own = np.array([scores[method][name] for name in common])
         took = sum(seconds[method][name] for name in common)
@@ -217,12 +221,14 @@ def main() -> None:
     if args.csv and args.csv.exists():
         with args.csv.open(newline="") as file:
             lines = list(csv.DictReader(file))
-    for name in names_of(args.task, args.part):
+    names = names_of(args.task, args.part)
+    for name in names:
         real = load(args.task, name)
         if len(real.y) >= args.rows:
             continue
         for method in args.methods:
-            if any((line["table"], line["method"]) == (name, method) for line in lines):
+            known = [(line["task"], line["table"], line["method"]) for line in lines]
+            if (args.task, name, method) in known:
                 continue
             began = time.perf_counter()
             if method in RECIPES:
@@ -240,7 +246,9 @@ def main() -> None:
                     writer = csv.DictWriter(file, FIELDS)
                     writer.writeheader()
                     writer.writerows(lines)
-    report(args.task, lines, args.methods)
+    report(
+        args.task, [line for line in lines if int(line["rows"]) < args.rows], args.methods, names
+    )
 
 
 if __name__ == "__main__":
