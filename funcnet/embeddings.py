@@ -432,7 +432,8 @@ def _in_bins(x: jax.Array, edges: jax.Array) -> tuple[jax.Array, ...]:
     slope = jnp.where(real, 1 / jnp.where(real, width, 1), 0)
     share = jnp.where(real[None], (wide - edges[None, :, :-1]) * slope[None], 0)  # [N, D, B]
     below = (wide < edges[None, :, :-1]) & ~first[None]
-    return share, slope, below, (wide >= edges[None, :, 1:]) & ~last[None]
+    above = real[None] & (wide >= edges[None, :, 1:]) & ~last[None]
+    return share, slope, below, above
 
 
 def piecewise_linear(edges: Any, dim: int | None = None) -> Layer:

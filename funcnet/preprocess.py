@@ -191,7 +191,7 @@ def quantile_transform(x: Any, *, bins: int = 48) -> Preprocess:
     edges = quantile_edges(flat, bins)
     least = 0.0
     if not checks.is_wide(x):  # then float32 computes with them
-        edges, least = edges.astype(np.float32).astype(np.float64), 4 * np.finfo(np.float32).tiny
+        edges, least = edges.astype(np.float32).astype(np.float64), 64 * np.finfo(np.float32).tiny
     places = np.stack([_places(own, least) for own in edges])
     switches = np.flatnonzero(((flat == 0) | (flat == 1)).all(axis=0) & (flat != flat[0]).any(0))
     edges[switches], places[switches] = np.eye(bins + 1)[-1], np.eye(bins + 1)[-1]
@@ -218,8 +218,8 @@ def _apply_quantile_transform(stats: Any, x: Any) -> Any:
         slices = range(0, len(x), rows)
         return np.concatenate([_apply_quantile_transform(stats, x[i : i + rows]) for i in slices])
     dtype = xp.promote_types(edges.dtype, np.float32)
-    # Halves, so that no difference is beyond the largest number.
-    x, edges = x.astype(dtype)[..., None] / 2, edges.astype(dtype)[None] / 2
+    # Sixteenths, so that no difference is beyond the largest number, nor its inverse the least.
+    x, edges = x.astype(dtype)[..., None] / 16, edges.astype(dtype)[None] / 16
     left, right, places = edges[..., :-1], edges[..., 1:], places.astype(dtype)
     wide = right > left  # in this dtype, too
     within = (xp.clip(x, left, right) - left) / xp.where(wide, right - left, 1)

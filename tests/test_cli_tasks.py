@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -149,6 +150,33 @@ def test_batches_of_a_table_leave_nothing_over(houses, tmp_path, words, expected
     assert json.loads((tmp_path / "r" / "config.json").read_text())["batch_size"] == expected
 
 
+def test_the_best_of_a_sweep_is_its_own(houses, tmp_path):
+    """Its outputs may be others than those of the first member, and its best model counts."""
+    words = ("--dataset", houses, "--label", "price", *QUICK, "--loss", "pinball")
+    rates = ("--quantiles", 0.1, 0.5, 0.9, "--quantiles", 0.5, "--learning-rate", 1e-2)
+    code, out, _ = run("sweep", *words, *rates, "--out", tmp_path / "s")
+    assert code == 0
+    code, _, err = run("evaluate", tmp_path / "s" / "best")
+    assert (code, err) == (0, "")
+    config = json.loads((tmp_path / "s" / "best" / "config.json").read_text())
+    assert config["outputs"] == len(config["quantiles"])
+    assert config["model"] == "best"
+    rmse = re.search(r"test RMSE of that model (\S+)", out)[1]
+    _, shown, _ = run("evaluate", tmp_path / "s" / "best")
+    assert f"test RMSE {rmse}" in shown
+
+
+def test_all_members_have_the_epochs_of_the_largest_batches(houses, tmp_path):
+    words = ("--dataset", houses, "--label", "town", "--hidden-dims", 2, "--quiet")
+    configs = []
+    for name, sizes in (("a", (16, 96)), ("b", (96, 16))):
+        code, _, _ = run("sweep", *words, "--batch-size", *sizes, "--out", tmp_path / name)
+        assert code == 0
+        configs.append(json.loads((tmp_path / name / "config.json").read_text()))
+    assert [config["epochs"] for config in configs] == [1000, 1000]
+    assert [config["batch_size"] for config in configs] == [16, 96]
+
+
 def test_embeddings_are_of_columns_of_numbers(houses, tmp_path):
     words = ("--dataset", houses, "--label", "price", *QUICK)
     code, _, _ = run("train", *words, "--embedding", "pbld", "--out", tmp_path / "r")
@@ -197,7 +225,7 @@ WRONG = {
     "the number itself": (("--embedding", "pbld", "--embedding-dim", "1"), "at least 2"),
     "no columns": (
         ("--embedding", "periodic", "--preprocess", "whiten"),
-        "--embedding is for columns, which --preprocess whiten does not keep",
+        "--embedding periodic is for columns, which --preprocess whiten does not keep: ",
     ),
     "bins of what": (
         ("--embedding", "piecewise", "--preprocess", "quantiles", "numbers"),

@@ -212,6 +212,25 @@ def test_quantile_transform(case, rng):
         np.testing.assert_allclose(np.asarray(fitted(some))[:, 1], expected, atol=1e-6)
 
 
+def test_quantile_transform_of_what_its_dtype_cannot_tell_apart(rng):
+    """Edges that float32 has for one; a range beyond its largest number."""
+    x = 1e9 + 10 * rng.normal(size=(200, 2))
+    out = np.asarray(fn.quantile_transform(x)(x.astype(np.float32)))
+    assert np.isfinite(out).all()
+    assert np.abs(out).max() <= 1
+    for bins in (1, 2, 48):
+        far = np.array([[-3e38], [0], [3e38], [1]], np.float32)
+        out = np.asarray(fn.quantile_transform(far, bins=bins)(far))[:, 0]
+        assert (out[0], out[2]) == (-1, 1)
+        assert -1 < out[1] <= out[3] < 1
+
+
+def test_quantile_transform_of_many_columns_is_that_of_each(rng):
+    x = rng.normal(size=(900, 200))
+    whole = np.asarray(fn.quantile_transform(x, bins=48)(x))  # in parts
+    np.testing.assert_array_equal(whole[:, :3], fn.quantile_transform(x[:, :3], bins=48)(x[:, :3]))
+
+
 def test_quantile_transform_of_many_is_uniform_and_rises(rng):
     x = rng.lognormal(size=(2000, 1)).astype(np.float32) ** 3
     out = np.asarray(fn.quantile_transform(x)(x))[:, 0]

@@ -272,6 +272,14 @@ def test_edges_may_be_traced(rng, x64):
         np.testing.assert_allclose(dx[i], fn.piecewise_linear_backward(expected, cache), rtol=1e-12)
 
 
+@pytest.mark.parametrize("bins", [3, 7, 9, 48])
+def test_an_edge_is_in_the_bin_to_its_right_alone(bins):
+    edges = np.linspace(-1, 1, bins + 1, dtype=np.float32)
+    out, cache = fn.piecewise_linear_forward(edges[1:-1, None], edges[None])
+    dx = fn.piecewise_linear_backward(jnp.ones_like(out), cache)
+    np.testing.assert_allclose(dx[:, 0], 1 / np.diff(edges)[1:], rtol=1e-5)
+
+
 def test_bins_at_quantiles_are_even_bins_of_the_quantile_transform(rng, x64):
     x = rng.lognormal(size=(60, 3))
     fitted = fn.quantile_transform(x, bins=7)
