@@ -12,7 +12,9 @@ from funcnet import checks
 from funcnet.ensembles import ensemble, stacked
 from funcnet.evaluation import evaluate, is_better, merit
 from funcnet.layer import named_children
-from funcnet.model import Model, check_model
+from funcnet.model import Model, check_model, predict_scores
+from funcnet.net import serial
+from funcnet.preprocess import no_preprocess
 from funcnet.targets import Targets
 from funcnet.tree import FrozenDict
 
@@ -80,7 +82,10 @@ def select_models(
       monitor: what says which committee is better, a measure such as "val_log_loss" of `evaluate`;
         None is log loss of classes, loss of others.
     Returns:
-      The models for `join_models`, the first one the best alone.
+      The models for `join_models`, the first one the best alone; none with scores that are not
+      finite.
+    Raises:
+      ValueError: as for `join_models` and `evaluate`, or no model has finite scores.
     """
     size = checks.COUNT.check("size", size)
     join_models(models)  # they go together
@@ -88,18 +93,24 @@ def select_models(
     if monitor is None:
         of_classes = targets.task == "classification" and targets.gives_probabilities
         monitor = "val_log_loss" if of_classes else "val_loss"
-    chosen: list[Model] = []
+    # Each is asked once; a committee is a model that is given what its members say.
+    said = np.stack([predict_scores(model, x) for model in models], axis=1)  # [N, M, C]
+    sound = np.flatnonzero(np.isfinite(said).all(axis=(0, 2))).tolist()
+    if not sound:
+        raise ValueError("every model has scores that are NaN or infinite: none can be chosen")
+    committee = Model(serial(), {}, {}, no_preprocess(said), targets=targets)
+    chosen: list[int] = []
     best = None
     for _ in range(size):
-        merits = [
-            _merit(join_models([*chosen, model]), x, y, sample_weight, monitor) for model in models
-        ]
-        top = max(range(len(models)), key=lambda i: (float(merits[i][0]), float(merits[i][1]), -i))
+        merits = {
+            i: _merit(committee, said[:, [*chosen, i]], y, sample_weight, monitor) for i in sound
+        }
+        top = max(sound, key=lambda i: (float(merits[i][0]), float(merits[i][1]), -i))
         if best is not None and not is_better(merits[top], best):
             break
         best = merits[top]
-        chosen.append(models[top])
-    return chosen
+        chosen.append(top)
+    return [models[i] for i in chosen]
 
 
 def _merit(model: Model, x: Any, y: Any, weight: Any, monitor: str) -> tuple[Any, Any]:

@@ -188,7 +188,7 @@ def scores(model: Model, x: jax.Array, views: tuple[View, ...] = ()) -> jax.Arra
     def of_view(x: jax.Array) -> jax.Array:
         inputs = as_input(model.preprocess(x), model.params)
         found = model.net.forward(model.params, model.state, inputs, key=None, train=False)[0]
-        return combined(found, model.targets) if found.ndim == 3 else found
+        return combined(found, model.targets) if found.ndim > 2 else found
 
     if not views:
         return of_view(x)

@@ -447,13 +447,14 @@ def loss_of_scores(
 ) -> tuple[jax.Array, jax.Array]:
     """The loss of what a network gives, and its gradient with respect to that.
 
-    That of [N, K, C], the scores of K members, is the mean of their losses:
+    That of [N, K, C], the scores of K members, is the mean of their losses, and so that of members
+    of members:
 
         loss = mean over k of loss_fn(scores[:, k], y),  dscores[:, k] = that of member k / K
 
     Args:
       loss_fn, y, sample_weight: as for `loss_and_grads`.
-      scores: [N, C] or [N, K, C].
+      scores: [N, C], [N, K, C], or with more axes of members.
     Returns:
       loss, a scalar; dscores, of the shape of scores.
     Raises:
@@ -464,11 +465,13 @@ def loss_of_scores(
         raise TypeError(
             f"loss_fn takes no weights: give it a parameter sample_weight=None, got {loss_fn!r}"
         )
-    if jnp.ndim(scores) != 3:
+    if jnp.ndim(scores) < 3:
         return loss_fn(scores, y, **weights)
+    shape = scores.shape
+    scores = scores.reshape(shape[0], -1, shape[-1])
     each = jax.vmap(lambda member: loss_fn(member, y, **weights), in_axes=1, out_axes=(0, 1))
     losses, dscores = each(scores)  # [K], [N, K, C]
-    return losses.mean(), dscores / scores.shape[1]
+    return losses.mean(), (dscores / scores.shape[1]).reshape(shape)
 
 
 def as_input(x: Any, params: Tree) -> jax.Array:

@@ -191,7 +191,8 @@ def quantile_transform(x: Any, *, bins: int = 48) -> Preprocess:
     edges = quantile_edges(flat, bins)
     least = 0.0
     if not checks.is_wide(x):  # then float32 computes with them
-        edges, least = edges.astype(np.float32).astype(np.float64), 64 * np.finfo(np.float32).tiny
+        edges = edges.astype(np.float32).astype(np.float64)
+        least = 64 * float(np.finfo(np.float32).tiny)
     places = np.stack([_places(own, least) for own in edges])
     switches = np.flatnonzero(((flat == 0) | (flat == 1)).all(axis=0) & (flat != flat[0]).any(0))
     edges[switches], places[switches] = np.eye(bins + 1)[-1], np.eye(bins + 1)[-1]

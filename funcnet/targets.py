@@ -251,9 +251,12 @@ def outputs_of(dataset: Dataset, loss_fn: LossFn) -> int:
 def combined(scores: jax.Array, targets: Targets) -> jax.Array:
     """The scores [N, C] of what the members of an ensemble say together, [N, M, C].
 
+    Of ensembles of ensembles, [N, M, K, C], it is what all M K of them say.
+
     Probabilities and predictions are averaged, not scores: of logits log mean softmax and the logit
     of the mean sigmoid, of logarithms log mean exp; others are their mean.
     """
+    scores = scores.reshape(scores.shape[0], -1, scores.shape[-1])
     if targets.link == "softmax":
         return _log_mean_exp(jax.nn.log_softmax(scores, axis=-1))
     if targets.link == "log":

@@ -82,6 +82,34 @@ def test_one_that_is_there_twice_counts_twice():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_committee_of_ensembles():
+    dataset = TASKS["classification"][0]
+    options = {"epochs": 2, "batch_size": 20, "eval_every": None}
+    models = [
+        fn.fit(
+            fn.tabm([4], 3, members=2), fn.adam(1e-2), dataset, key=jax.random.key(i), **options
+        ).model
+        for i in range(2)
+    ]
+    together = fn.join_models(models)
+    expected = np.mean([fn.predict_proba(model, X) for model in models], axis=0)
+    np.testing.assert_allclose(fn.predict_proba(together, X), expected, rtol=1e-5)
+    measured = fn.evaluate(together, dataset.x_val, dataset.y_val)
+    of_true = expected[80:][np.arange(40), dataset.y_val]
+    assert measured.log_loss == pytest.approx(-np.log(of_true).mean(), rel=1e-5)
+    assert len(fn.select_models(models, dataset.x_val, dataset.y_val, size=2)) in (1, 2)
+    both = fn.fit(together.net, fn.adam(1e-2), dataset, key=jax.random.key(0), **options)
+    assert both.history.loss[-1] < both.history.loss[0]
+
+
+def test_a_model_without_finite_scores_is_not_chosen():
+    y, eye = np.array([0, 1, 2, 0]), np.eye(4, dtype=np.float32)
+    good, bad = sure(RNG.normal(size=(4, 3))), sure(np.full((4, 3), np.nan))
+    assert fn.select_models([bad, good], eye, y) == [good]
+    with pytest.raises(ValueError, match="every model has scores that are NaN or infinite"):
+        fn.select_models([bad, bad], eye, y)
+
+
 def test_it_is_saved_and_read_like_any_other(tmp_path):
     together = fn.join_models(trained("several targets"))
     fn.save_model(tmp_path / "m.safetensors", together)

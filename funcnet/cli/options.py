@@ -138,8 +138,8 @@ def add_recipe_option(parser: Any) -> None:
         "--recipe",
         type=name_among("recipe", fn.list_recipes()),
         metavar="NAME",
-        help=f"start from the options of a recipe: {listed(fn.list_recipes())}; an option that is "
-        "given as well takes the place of the recipe's",
+        help=f"start from the options of a recipe: {listed(fn.list_recipes())}; if not given table "
+        "for a table, else none; an option that is given as well takes the place of the recipe's",
     )
 
 

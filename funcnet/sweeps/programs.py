@@ -175,7 +175,8 @@ def train_members(blocks: Sequence[Block]) -> list[Trained]:
     stop = threading.Event()
 
     def train(ready: _Ready) -> tuple[Part, list[np.ndarray], int]:
-        steps, step = ready.steps.result(), ready.step and ready.step.result()
+        steps = ready.steps.result()
+        step: Any = None if ready.step is None else ready.step.result()
         held, losses, size = ready.part.held, [], ready.size
         for made in ready.epochs:
             held, own, size = over_epoch(
