@@ -447,7 +447,7 @@ def test_targets_of_regression_have_the_shape_they_had():
         pytest.param(FuncNetRegressor, True, marks=pytest.mark.slow),
     ],
 )
-def test_ensembles(make, early_stopping):
+def test_ensembles(make, early_stopping, tmp_path):
     X, y = data_of(make)
     estimator = tiny(make, n_ensemble=3, early_stopping=early_stopping, max_iter=15).fit(X, y)
     assert len(estimator.models_) == 3
@@ -462,6 +462,10 @@ def test_ensembles(make, early_stopping):
         np.testing.assert_allclose(estimator.predict(X), mean, rtol=1e-5)
     assert len(estimator.loss_curve_) == estimator.n_iter_
     assert (estimator.validation_scores_ is not None) == early_stopping
+    fn.save_model(tmp_path / "m.safetensors", estimator.model_)
+    again = fn.load_model(tmp_path / "m.safetensors", estimator.model_.net)
+    of = fn.predict_proba if make is FuncNetClassifier else fn.predict
+    np.testing.assert_allclose(of(again, X), mean, rtol=1e-4)
     ends = tiny(make, n_ensemble=2, tol=10.0, n_iter_no_change=2, max_iter=15).fit(X, y)
     assert ends.n_iter_ == 4
 

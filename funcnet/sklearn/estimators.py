@@ -15,6 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from funcnet import checks
+from funcnet.committee import join_models
 from funcnet.layer import Layer
 from funcnet.losses import gives_probabilities
 from funcnet.model import predict_proba, predict_scores
@@ -211,6 +212,7 @@ class FuncNet(BaseEstimator):
         if train.classes is not None:
             self.classes_ = train.classes
         self.models_, self._net, self._last = trained.models, net, trained.last
+        self._together = _together(trained.models)
         self._course: Course = course
         self.loss_curve_, self.loss_ = course.losses, course.losses[-1]
         self.validation_scores_ = course.scores or None
@@ -224,11 +226,11 @@ class FuncNet(BaseEstimator):
 
     @property
     def model_(self) -> Any:
-        """The Model, of several nets the first: for `predict`, `save_model` and so on."""
-        models = vars(self).get("models_")
-        if models is None:
+        """The Model, of several nets that of all: for `predict`, `save_model` and so on."""
+        model = vars(self).get("_together")
+        if model is None:
             raise AttributeError(f"this {type(self).__name__} is not fitted yet: call fit first")
-        return models[0]
+        return model
 
     @property
     def coefs_(self) -> list[np.ndarray]:
@@ -242,10 +244,14 @@ class FuncNet(BaseEstimator):
 
     @property
     def _num_affine(self) -> int:
-        return sum(name.startswith("affine") for name in self.model_.params)
+        return sum(name.startswith("affine") for name in self._first.params)
 
     def _affine(self, number: int) -> Any:
-        return self.model_.params[f"affine{number}"]
+        return self._first.params[f"affine{number}"]
+
+    @property
+    def _first(self) -> Any:
+        return self.models_[0] if hasattr(self, "models_") else self.model_
 
     def _inputs(self, X: Any) -> np.ndarray:
         """What the nets take of examples."""
@@ -270,6 +276,7 @@ class FuncNet(BaseEstimator):
         state = dict(super().__getstate__())
         if "models_" in state:
             state["models_"] = tuple(replace(model, net=None) for model in self.models_)
+            del state["_together"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -278,6 +285,12 @@ class FuncNet(BaseEstimator):
         if "models_" in state:
             net = net_of(state["_net"])
             self.models_ = tuple(replace(model, net=net) for model in state["models_"])
+            self._together = _together(self.models_)
+
+
+def _together(models: tuple[Any, ...]) -> Any:
+    """Nets as one Model."""
+    return models[0] if len(models) == 1 else join_models(models)
 
 
 def _is_probable(estimator: Any) -> bool:
@@ -326,7 +339,7 @@ class FuncNetClassifier(ClassifierMixin, FuncNet):
       n_iter_, t_: epochs of the last fit, examples seen in all.
       n_layers_, n_outputs_, out_activation_: the layers, input and output among them; the scores;
         "softmax", or "logistic" of several labels.
-      model_, models_: the `Model` of funcnet; those of n_ensemble.
+      model_, models_: the `Model` of funcnet, of several nets that of all; those of n_ensemble.
     """
 
     task = "classification"
@@ -395,7 +408,7 @@ class FuncNetClassifier(ClassifierMixin, FuncNet):
         """The mean over the nets of probabilities, or of scores that make none."""
         x = self._inputs(X)
         of = predict_proba if self.model_.targets.gives_probabilities else predict_scores
-        return np.mean([of(model, x) for model in self.models_], axis=0)
+        return of(self.model_, x)
 
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn wants to know."""
@@ -440,7 +453,7 @@ class FuncNetRegressor(RegressorMixin, FuncNet):
       n_iter_, t_: epochs of the last fit, examples seen in all.
       n_layers_, n_outputs_, out_activation_: the layers, input and output among them; the scores;
         "identity", or "exp" of loss "poisson".
-      model_, models_: the `Model` of funcnet; those of n_ensemble.
+      model_, models_: the `Model` of funcnet, of several nets that of all; those of n_ensemble.
     """
 
     task = "regression"
@@ -473,8 +486,7 @@ class FuncNetRegressor(RegressorMixin, FuncNet):
           X: as for `fit`.
         """
         x = self._inputs(X)
-        found = [m.targets.decode(predict_scores(m, x), points=True) for m in self.models_]
-        return np.mean(found, axis=0)
+        return self.model_.targets.decode(predict_scores(self.model_, x), points=True)
 
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn wants to know."""
