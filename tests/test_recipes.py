@@ -276,6 +276,31 @@ def test_an_experiment_of_what_a_run_directory_holds(unoptimized):
     assert found.options["reg"] == 0.1
 
 
+@pytest.mark.parametrize("ensemble", ["stacked", "tabm", "tabm_mini"])
+def test_l2_is_that_of_each_member(ensemble):
+    """The loss is the mean of those of members, while each has weights or a head of its own."""
+    digits = fn.load_digits()
+    alone = fn.experiment({"reg": 0.1}, digits).options["reg"]
+    several = fn.experiment({"reg": 0.1, "members": 4, "ensemble": ensemble}, digits)
+    assert (alone, several.options["reg"]) == (0.1, 0.1 / 4)
+
+
+def test_muon_is_for_matrices():
+    x, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+    rows = fn.Dataset(x, y, x[:5], y[:5], x[:0], y[:0], ("a", "b", "c"))
+    given = {"optimizer": "muon", "embedding": "pbld", "members": 2, "ensemble": "tabm"}
+    net, optimizer, _, _ = fn.experiment({**given, "hidden_dims": [8, 8]}, rows)
+    params, _, _ = net.init(jax.random.key(0), (4,))
+    grads = jax.tree.map(jnp.ones_like, params)
+    _, state = optimizer.update(grads, optimizer.init(params), params)
+    moved = jax.tree_util.tree_flatten_with_path(state["v"])[0]
+    by_muon = ["/".join(key.key for key in path) for path, v in moved if not v.any()]
+    assert by_muon == [
+        "serial1/batch_ensemble_affine1/w",
+        "serial1/batch_ensemble_affine2/w",
+    ]
+
+
 def test_wrong_names_in_python():
     with pytest.raises(
         ValueError, match="unknown recipe 'cifar10_cpu': did you mean 'cifar10-cpu'"
