@@ -221,10 +221,10 @@ def _apply_quantile_transform(stats: Any, x: Any) -> Any:
     dtype = xp.promote_types(edges.dtype, np.float32)
     # Sixteenths, so that no difference is beyond the largest number, nor its inverse the least.
     x, edges = x.astype(dtype)[..., None] / 16, edges.astype(dtype)[None] / 16
-    left, right, places = edges[..., :-1], edges[..., 1:], places.astype(dtype)
+    left, right, places = edges[..., :-1], edges[..., 1:], places.astype(dtype)[None]
     wide = right > left  # in this dtype, too
     within = (xp.clip(x, left, right) - left) / xp.where(wide, right - left, 1)
-    shares = xp.where(wide, within, x >= right)  # [N, ..., bins]
+    shares = xp.where(wide, within, (x >= right).astype(dtype))  # [N, ..., bins]
     return places[..., 0] + (shares * (places[..., 1:] - places[..., :-1])).sum(axis=-1)
 
 
