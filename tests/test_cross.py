@@ -287,6 +287,20 @@ def test_folds_beside_each_other_are_what_they_are_alone():
         jax.tree.map(np.testing.assert_array_equal, a.model.params, b.model.params)
 
 
+def test_short_epochs_are_looked_at_as_long_ones_are():
+    """Several are done at once, but where there is a callback after each of them."""
+    options = {**RUN, "epochs": 60, "eval_every": 7, "batch_size": 40, "key": KEY}
+    at_once, by_one = (
+        fn.cross_validate(experiment, classes(), folds=3, callback=callback, **options)
+        for callback in (None, lambda *now: None)
+    )
+    for a, b in zip(at_once.members, by_one.members, strict=True):
+        assert a.history.epoch.tolist() == [*range(0, 60, 7), 60]
+        for name, column in a.history.rows().items():
+            np.testing.assert_array_equal(column, b.history.rows()[name])
+        np.testing.assert_array_equal(a.history.loss, b.history.loss)
+
+
 def test_one_that_was_cut_off_goes_on_to_the_same_bits(tmp_path):
     options = {"folds": 3, "key": KEY, **RUN}
     whole = fn.cross_validate(experiment, classes(), **options)
