@@ -21,6 +21,7 @@ from funcnet import optim, recipes
 from funcnet.cli import main, train
 
 NAMES = tuple(fn.list_recipes())
+OF_TABLES = ("table", "table-ensemble")
 SMALL = {"hidden_dims": [8], "epochs": 2, "num_train": 200}
 
 
@@ -449,7 +450,7 @@ def small_images():
 
 
 @pytest.mark.usefixtures("small_images", "unoptimized")
-@pytest.mark.parametrize("name", slow_but([name for name in NAMES if name != "digits"]))
+@pytest.mark.parametrize("name", slow_but([n for n in NAMES if n not in ("digits", *OF_TABLES)]))
 def test_a_recipe_runs(name):
     recipe = fn.list_recipes()[name].options
     assert recipe["dataset"] == "cifar10"
@@ -485,6 +486,26 @@ def test_a_recipe_runs(name):
         averaged = f"{100 * results['tta_test_accuracy']:.2f} %"
         assert tta.startswith(f"test accuracy {averaged}, ")
         assert f"averaged over 10 views {averaged}" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", ["kind", "size"])
+@pytest.mark.parametrize("name", OF_TABLES)
+def test_a_recipe_of_tables_runs(name, label, unoptimized):
+    rng = np.random.default_rng(0)
+    lines = ["size,colour,kind"]
+    for number in rng.normal(size=90):
+        lines.append(f"{number:.3f},{'rgb'[rng.integers(3)]},{'ab'[int(number > 0)]}")
+    Path("things.csv").write_text("\n".join(lines))
+    words = ("--dataset", "things.csv", "--label", label, "--epochs", 100, "--quiet")
+    assert run("train", "--recipe", name, *words)[0] == 0
+    config = json.loads((Path("runs") / name / "config.json").read_text())
+    assert fn.list_recipes()[name].options.items() <= config.items()
+    task = "regression" if label == "size" else "classification"
+    assert (config["recipe"], config["task"]) == (name, task)
+    found = config["results"]["test_rmse" if label == "size" else "test_accuracy"]
+    assert found < 0.8 if label == "size" else found > 0.8
+    assert run("evaluate", Path("runs") / name)[0] == 0
 
 
 def test_a_recipe_computes_in_the_dtype_that_it_says():
