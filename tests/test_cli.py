@@ -283,7 +283,7 @@ VARIANTS = [case for case in OPTIONS_AND_CASES if " " in case]  # the option its
 
 
 @pytest.mark.parametrize(
-    "case", slow_but(OPTIONS_AND_CASES, *[c for c in OPTIONS_AND_CASES if c not in VARIANTS][::4])
+    "case", slow_but(OPTIONS_AND_CASES, *[c for c in OPTIONS_AND_CASES if c not in VARIANTS][::8])
 )
 def test_every_option_does_something(case, plain_course, unoptimized):
     beside, given = OPTIONS_AND_CASES[case]
