@@ -175,9 +175,9 @@ def quantile_transform(x: Any, *, bins: int = 48) -> Preprocess:
 
     A value that many examples have is at the middle of their places, 0 if all have it. Columns that
     only hold 0 and 1 are left as they are, as by `standardize_numbers`, and what is beyond is 0 or
-    1. It takes outliers and skewness out of
-    the columns of a table; embeddings of type `piecewise_linear` with evenly spaced edges then have
-    bins at quantiles (Gorishniy et al. 2022, arXiv 2203.05556, section 3.2.1).
+    1. It takes outliers and skewness out of the columns of a table; behind it `piecewise_linear`
+    with evenly spaced edges has bins at quantiles (Gorishniy et al. 2022, arXiv 2203.05556,
+    section 3.2.1).
 
     Args:
       x: [N, ...] training inputs.

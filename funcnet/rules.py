@@ -8,8 +8,6 @@ from funcnet import checks, losses, optim, schedules
 from funcnet.datasets.registry import check_source
 from funcnet.option import option
 
-PERIODIC = ("pbld", "periodic")  # embeddings by waves
-
 
 def check(config: Any) -> None:
     """Raise unless the options of a Config go together.
@@ -44,9 +42,12 @@ def _check_members(config: Any) -> None:
 
 def _check_embedding(config: Any) -> None:
     name, steps = config.embedding, config.preprocess or ()
-    for given, takers in (("embedding_dim", PERIODIC), ("embedding_bins", ())):
-        if config[given] is not None and name not in (*takers, "piecewise"):
-            several = ", ".join((*takers, "piecewise"))
+    for given, takers in (
+        ("embedding_dim", ("pbld", "periodic", "piecewise")),
+        ("embedding_bins", ("piecewise",)),
+    ):
+        if config[given] is not None and name not in takers:
+            several = ", ".join(takers)
             raise ValueError(f"{option(given)} is for --embedding {several}, not for {name}")
     if name == "pbld" and config.embedding_dim == 1:
         raise ValueError("--embedding-dim of pbld is at least 2: one is the number itself")

@@ -462,14 +462,7 @@ def _save_best(path: Path, record: Record, result: fn.SweepResult, dataset: fn.D
     if result.best is None or result.best_settings is None:
         return
     member = next(m for m in result.members if m.best is result.best)
-    known = (
-        "recipe",
-        "versions",
-        "class_names",
-        "target_names",
-        "numbers",
-        "data_sha256",
-    )
+    known = ("recipe", "versions", "class_names", "target_names", "numbers", "data_sha256")
     facts = {name: record.facts[name] for name in known if name in record.facts}
     facts["title"] = f"{record.facts['title']}: {describe(member.settings)}"
     facts["status"] = "finished"
