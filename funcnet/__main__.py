@@ -7,16 +7,23 @@ from typing import Any, NoReturn
 
 
 def entry() -> None:
-    """Run the command of the command line; Ctrl-C ends it even while it is being loaded."""
+    """Run the command of the command line.
+
+    Ctrl-C ends it without a traceback wherever it comes: while the program is being loaded,
+    before the command begins to listen for it, and after it has ended.
+    """
     listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if listens:
         signal.signal(signal.SIGINT, _end)
         sys.unraisablehook = _raised
     from funcnet import cli
 
-    if listens:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    cli.entry()
+    try:
+        if listens:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        cli.entry()
+    except KeyboardInterrupt:
+        _end(signal.SIGINT, None)
 
 
 def _end(number: int, frame: Any) -> NoReturn:

@@ -167,6 +167,25 @@ def test_ctrl_c_while_the_program_is_loaded_shows_no_traceback():
     assert ends == {130}
 
 
+@pytest.mark.parametrize("place", ["cli.keep_compiled", "cli._parse", "cli.sys.exit"])
+def test_ctrl_c_outside_of_a_command_shows_no_traceback(place):
+    """Before it has read its arguments, and when it is done."""
+    code = f"""
+import signal, sys
+from funcnet import cli
+from funcnet.__main__ import entry
+def interrupted(*words):
+    signal.raise_signal(signal.SIGINT)
+{place} = interrupted
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["funcnet", "recipes"]
+entry()
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_ctrl_c_that_python_drops_ends_a_command_all_the_same():
     """JAX has a callback of the garbage collector, and what it raises is dropped."""
     code = """
