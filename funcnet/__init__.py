@@ -38,12 +38,14 @@ if _TYPE_CHECKING:
     from funcnet.nonfinite import *
     from funcnet.optim import *
     from funcnet.optimizer import *
+    from funcnet.parallel import *
     from funcnet.plots import *
     from funcnet.preprocess import *
     from funcnet.recipes import *
     from funcnet.regression import *
     from funcnet.runs import *
     from funcnet.schedules import *
+    from funcnet.shards import *
     from funcnet.step import *
     from funcnet.sweeps.cross import *
     from funcnet.sweeps.search import *
@@ -114,6 +116,7 @@ _NAMES = {
         rmsprop sgd sgd_momentum with_average
     """,
     "optimizer": "Optimizer apply_updates",
+    "parallel": "device_mesh",
     "plots": """
         plot_heat_map plot_histories plot_history plot_lines plot_parallel plot_reliability
         plot_sweep
@@ -129,6 +132,7 @@ _NAMES = {
         complement constant coslog4 cosine_decay exponential_decay flat_cosine one_cycle step_decay
         warmup
     """,
+    "shards": "BATCH_AXIS batch_mean batch_sum",
     "step": "TrainState init_train_state make_train_step",
     "sweeps.cross": "CrossValidation Fold cross_validate",
     "sweeps.search": "grid integers log_uniform member_key random_search uniform",

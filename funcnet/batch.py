@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from funcnet import checks
 from funcnet.layers import accumulator
+from funcnet.shards import BATCH_AXIS, num_shards, over_shards
 from funcnet.tree import Array
 
 
@@ -52,6 +53,21 @@ def shares(sample_weight: Any, scores: jax.Array) -> jax.Array | None:
     w = w / jnp.where(largest == 0, 1, largest)
     total = w.sum()
     return w / jnp.where(total == 0, 1, total)
+
+
+def share_of_shard(sample_weight: Any) -> jax.Array:
+    """The share of a shard in the mean over its batch, a scalar: that of its weights.
+
+    Args:
+      sample_weight: [N] of the shard; None is 1 each.
+    """
+    if sample_weight is None:
+        return jnp.asarray(1 / (num_shards() or 1), jnp.float32)
+    w = accumulator(_real("sample_weight", checks.array(sample_weight)).astype(float))
+    largest = jax.lax.pmax(w.max(), BATCH_AXIS)  # so no sum overflows
+    own = (w / jnp.where(largest == 0, 1, largest)).sum()
+    total = over_shards(own)
+    return own / jnp.where(total == 0, 1, total)
 
 
 def counted(share: jax.Array | None, *arrays: jax.Array) -> tuple[jax.Array, ...]:

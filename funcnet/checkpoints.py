@@ -37,7 +37,12 @@ from funcnet.tree import Tree
 
 # What checkpoints are called by what they are of.
 FILES = {"run": r"epoch-\d+\.safetensors", "sweep": r"(members-)?\d+\.safetensors"}
-SINCE = {"monitor": "'val_accuracy'", "class_weight": "None"}  # what older ones do not say
+SINCE = {  # what older ones do not say
+    "monitor": "'val_accuracy'",
+    "class_weight": "None",
+    "reproducible": "None",
+    "model_parallel": "None",
+}
 SHARE = 0.01  # of the time may be spent on checkpoints, if nobody says how often
 
 

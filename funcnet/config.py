@@ -23,12 +23,14 @@ from funcnet.ensembles import ENSEMBLES
 from funcnet.history import columns
 from funcnet.named import describe_steps
 from funcnet.option import Option, option_field
+from funcnet.parallel import REPRODUCIBLE
 from funcnet.preprocess import PREPROCESSINGS
 
 __all__ = ["Config"]
 
 BATCH_SIZE = 50  # unless it is given, or the data are fewer
 _names = ", ".join
+_OF_DATA: dict[str, Any] = {"sweep": "one", "gradcheck": True}  # of what is read, once
 MATMUL_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
@@ -73,8 +75,7 @@ class Config(Mapping[str, Any]):
         "standard input), arrays (.npz, .npy) or a folder of images, one for each class",
         "most used",
         "NAME",
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
         needed=True,
     )
     data_dir: str | None = option_field(
@@ -82,8 +83,7 @@ class Config(Mapping[str, Any]):
         "where downloaded data are; if not given $FUNCNET_DATA, else the user's cache",
         "data",
         "DIR",
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
         needed=True,
     )
     label: tuple[str, ...] = option_field(
@@ -94,8 +94,7 @@ class Config(Mapping[str, Any]):
         "COLUMN",
         several=True,
         least=1,
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
         needed=True,
     )
     task: str | None = option_field(
@@ -104,16 +103,14 @@ class Config(Mapping[str, Any]):
         "most used",
         "TASK",
         choices={name: name for name in TASKS},
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     weight: str | None = option_field(
         None,
         "column of a table that says how much each example counts",
         "data",
         "COLUMN",
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     header: str | None = option_field(
         None,
@@ -121,8 +118,7 @@ class Config(Mapping[str, Any]):
         "data",
         "WHICH",
         choices=HEADER,
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     separator: str | None = option_field(
         None,
@@ -130,8 +126,7 @@ class Config(Mapping[str, Any]):
         "data",
         "WHICH",
         choices=SEPARATORS,
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     decimal: str | None = option_field(
         None,
@@ -139,8 +134,7 @@ class Config(Mapping[str, Any]):
         "data",
         "WHICH",
         choices=DECIMALS,
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     columns: tuple[str, ...] = option_field(
         (),
@@ -149,8 +143,7 @@ class Config(Mapping[str, Any]):
         "COLUMN",
         several=True,
         least=1,
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     drop: tuple[str, ...] = option_field(
         (),
@@ -159,8 +152,7 @@ class Config(Mapping[str, Any]):
         "COLUMN",
         several=True,
         least=1,
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     categorical: tuple[str, ...] = option_field(
         (),
@@ -169,8 +161,7 @@ class Config(Mapping[str, Any]):
         "COLUMN",
         several=True,
         least=1,
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     group: str | None = option_field(
         None,
@@ -178,8 +169,7 @@ class Config(Mapping[str, Any]):
         "splits",
         "data",
         "COLUMN",
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     split_by: str | None = option_field(
         None,
@@ -187,8 +177,7 @@ class Config(Mapping[str, Any]):
         "for validation; or that says train, val and test",
         "data",
         "COLUMN",
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     image_size: tuple[int, ...] | None = option_field(
         None,
@@ -198,8 +187,7 @@ class Config(Mapping[str, Any]):
         range=checks.COUNT,
         several=True,
         least=1,
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     val_fraction: float | None = option_field(
         None,
@@ -207,8 +195,7 @@ class Config(Mapping[str, Any]):
         "data",
         "F",
         range=VAL_FRACTION,
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
         needed=True,
     )
     test_fraction: float | None = option_field(
@@ -217,8 +204,7 @@ class Config(Mapping[str, Any]):
         "data",
         "F",
         range=TEST_FRACTION,
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
         needed=True,
     )
     num_train: int | None = option_field(
@@ -238,8 +224,7 @@ class Config(Mapping[str, Any]):
         "STEP",
         steps=PREPROCESSINGS,
         least=1,
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     augment: tuple[str, ...] = option_field(
         (),
@@ -371,8 +356,7 @@ class Config(Mapping[str, Any]):
         "most used",
         "N",
         range=checks.SEED,
-        sweep="one",
-        gradcheck=True,
+        **_OF_DATA,
     )
     loss: str | None = option_field(
         None,
@@ -501,7 +485,8 @@ class Config(Mapping[str, Any]):
     batch_size: int | None = option_field(
         None,
         f"examples per step; if not given {BATCH_SIZE}, or all if they are fewer, but for a table "
-        "such that no step has less, if there is such a number near it",
+        "such that no step has less, if there is such a number near it; with --reproducible a "
+        "multiple of S",
         "most used",
         "N",
         range=program.BATCH_SIZE,
@@ -538,6 +523,15 @@ class Config(Mapping[str, Any]):
         "training",
         "WHAT",
         choices={name: name for name in nonfinite.POLICIES if name != "raise"},
+        sweep="",
+    )
+    reproducible: int | None = option_field(
+        None,
+        "cut each batch in S shards, a power of two, and add them in one order: the same bits on "
+        "1, 2, 4, ... S devices or processes",
+        "training",
+        "S",
+        range=REPRODUCIBLE,
         sweep="",
     )
     model: str | None = option_field(

@@ -51,7 +51,8 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     are standardized, with He weights, L2 of 20 / (N C), of regression 5 / N, 0.1 at most, and a
     learning rate that falls to nothing in 20 epochs, but at least 1,000 updates and about 50,000 at
     most; batches are of 32 to 80 of them, such that none is short if there is such a size, the
-    nearest to 50; the last model counts, but the best one where there is patience or a monitor.
+    nearest to 50, and a multiple of `reproducible`; the last model counts, but the best one where
+    there is patience or a monitor.
 
     Args:
       config: a Config; what is None in it is open.
@@ -80,7 +81,7 @@ def _course(config: Config, dataset: Dataset) -> dict[str, float]:
     count, prior = len(dataset.x_train), PRIOR_OF_NUMBERS
     if dataset.task != "regression":
         prior = PRIOR / max(1, len(dataset.class_names))
-    batch_size = config.batch_size or _batch_size(count)
+    batch_size = config.batch_size or _even_batch_size(count, config.reproducible or 1)
     steps = math.ceil(count / min(batch_size, count))
     usual = min(EPOCHS, math.ceil(MOST / steps))
     epochs = config.epochs or max(usual, math.ceil(UPDATES / steps))
@@ -89,9 +90,15 @@ def _course(config: Config, dataset: Dataset) -> dict[str, float]:
     return {**course, "eval_every": max(1, epochs // LOOKS)}
 
 
-def _batch_size(count: int) -> int:
+def usual_batch_size(count: int, shards: int = 1) -> int:
+    """50, or all of so many examples if they are fewer; a multiple of the number of shards."""
+    if count < BATCH_SIZE:
+        return max(count // shards, 1) * shards
+    return math.ceil(BATCH_SIZE / shards) * shards
+
+
+def _even_batch_size(count: int, shards: int) -> int:
     """About 50, so that no batch of so many rows is short: a program for those is compiled, too."""
-    even = [size for size in EVEN if count % size == 0]
-    return min(
-        even, key=lambda size: abs(math.log(size / BATCH_SIZE)), default=min(BATCH_SIZE, count)
-    )
+    even = [size for size in EVEN if count % size == 0 and size % shards == 0]
+    usual = usual_batch_size(count, shards)
+    return min(even, key=lambda size: abs(math.log(size / BATCH_SIZE)), default=usual)

@@ -49,6 +49,11 @@ class TrainingArrays(NamedTuple):
     num_examples: int
     preprocess: Preprocess
 
+    def on(self, device: jax.Device) -> "TrainingArrays":
+        """A copy on a device."""
+        x, y, weight, left = jax.device_put((self.x, self.y, self.weight, self.preprocess), device)
+        return TrainingArrays(x, y, weight, self.num_examples, left)
+
 
 def training_arrays(
     dataset: Dataset, preprocess: Preprocess, targets: Targets, *, augments: bool

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import checks
+from funcnet.shards import batch_mean, batch_size
 from funcnet.tree import Array, Backward, Forward, Tree, restructure, structure_of
 
 __all__ = [
@@ -98,7 +99,8 @@ def batchnorm_forward(
 
         out = gamma xhat + beta,   xhat = (x - mean) / sqrt(var + eps)
 
-    In training, mean and variance are those of the batch, and the running ones follow them,
+    In training, mean and variance are those of the batch (of all its shards, see `batch_mean`,
+    where it is cut), and the running ones follow them,
     `running = momentum * running + (1 - momentum) * batch`, as CS231n has it: the variance is the
     biased one, divided by N. (PyTorch's momentum is the other share, and its running variance
     is divided by N - 1.) In evaluation they are the running ones: each example is on its own.
@@ -120,8 +122,8 @@ def batchnorm_forward(
     _check_running(x, running, train)
     wide = accumulator(x)  # [N, D], float32 at least
     if train:
-        mean = wide.mean(axis=0)  # [D]
-        var = jnp.square(wide - mean[None]).mean(axis=0)  # [D]
+        mean = batch_mean(wide)  # [D]
+        var = batch_mean(jnp.square(wide - mean[None]))  # [D]
         running = _follow(running, {"mean": mean, "var": var}, momentum)
     else:
         mean, var = (jnp.asarray(running[name], wide.dtype) for name in ("mean", "var"))  # [D]
@@ -148,7 +150,7 @@ def batchnorm_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, j
     dout = accumulator(like_output("batchnorm", dout, xhat.shape, gamma.dtype))
     dxhat = dout * accumulator(gamma)[None]  # [N, D]
     if train.value:
-        dxhat = dxhat - dxhat.mean(axis=0)[None] - xhat * (dxhat * xhat).mean(axis=0)[None]
+        dxhat = dxhat - batch_mean(dxhat)[None] - xhat * batch_mean(dxhat * xhat)[None]
     dx, dgamma, dbeta = dxhat / std[None], (dout * xhat).sum(axis=0), dout.sum(axis=0)
     return dx.astype(gamma.dtype), dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)
 
@@ -389,7 +391,7 @@ def _check_running(x: jax.Array, running: Tree, train: bool) -> None:
     if set(running) != {"mean", "var"}:
         raise ValueError(f"batchnorm: running must have mean and var, got {sorted(running)}")
     _check_shapes("batchnorm", x, **{f"running {k}": jnp.asarray(v) for k, v in running.items()})
-    if train and x.shape[0] == 1:
+    if train and batch_size(x) == 1:
         raise ValueError(
             "batchnorm: a batch of one example has no variance to train on: use batches of two "
             "or more that leave no remainder of one, or train=False"

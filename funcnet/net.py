@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from funcnet import checks, layers, transposed
 from funcnet.activations import ACTIVATIONS
+from funcnet.batch import share_of_shard
 from funcnet.bind import bind
 from funcnet.layer import (
     Cache,
@@ -35,6 +36,7 @@ from funcnet.layer import (
 )
 from funcnet.layers import add, common_dtype
 from funcnet.losses import is_zero, l2_penalty, softmax_loss, takes_weights
+from funcnet.shards import is_sharded, over_shards
 from funcnet.transposed import Path, Transposed
 from funcnet.tree import LossFn, Tree, restructure, structure_of
 
@@ -407,13 +409,17 @@ def loss_and_grads(
         None. Batch normalization does not know them: an example of weight 0 is in the mean and the
         variance of the batch like any other, and in the running ones.
     Returns:
-      loss, a scalar; grads, in the tree structure of params; the new state.
+      loss, a scalar; grads, in the tree structure of params; the new state. In a mapped axis named
+      `BATCH_AXIS`, as `jax.vmap` and `jax.shard_map` have one, x is a shard of the batch, each of
+      as many examples, and these are of the whole batch.
     Raises:
       TypeError: there are weights, and loss_fn takes none.
     """
     scores, cache, state = net.forward(params, state, as_input(x, params), key=key, train=train)
     total, dscores = loss_of_scores(loss_fn, scores, y, sample_weight)
     _, grads = net.backward(dscores, cache)
+    if is_sharded():
+        grads = jax.tree.map(over_shards, grads)
     if not is_zero(reg):
         penalty, penalty_grads = l2_penalty(params, reg)
         total, grads = jax.tree.map(add, (total, grads), (penalty, penalty_grads))
@@ -447,6 +453,9 @@ def loss_of_scores(
 ) -> tuple[jax.Array, jax.Array]:
     """The loss of what a network gives, and its gradient with respect to that.
 
+    Of a shard, in a mapped axis `BATCH_AXIS`, loss is that of the whole batch, and dscores that of
+    the shard's scores.
+
     That of [N, K, C], the scores of K members, is the mean of their losses, and so that of members
     of members:
 
@@ -465,6 +474,16 @@ def loss_of_scores(
         raise TypeError(
             f"loss_fn takes no weights: give it a parameter sample_weight=None, got {loss_fn!r}"
         )
+    if is_sharded():
+        total, dscores = _loss_of_whole(loss_fn, scores, y, weights)
+        share = share_of_shard(sample_weight).astype(total.dtype)
+        return over_shards(share * total), share.astype(dscores.dtype) * dscores
+    return _loss_of_whole(loss_fn, scores, y, weights)
+
+
+def _loss_of_whole(
+    loss_fn: LossFn, scores: jax.Array, y: Any, weights: dict[str, Any]
+) -> tuple[jax.Array, jax.Array]:
     if jnp.ndim(scores) < 3:
         return loss_fn(scores, y, **weights)
     shape = scores.shape

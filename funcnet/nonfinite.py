@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checks
+from funcnet.parallel import local
 from funcnet.program import Program
-from funcnet.step import Epochs, Given, Held, all_finite, gradients, release
+from funcnet.step import Epochs, Given, Held, all_finite, gradients_on, release, released
 from funcnet.tree import Tree, named_leaves
 
 __all__ = ["NonFiniteError", "Trouble"]
@@ -146,14 +147,15 @@ def find(held: Held, numbers: Sequence[int], last_loss: float, epochs: Epochs) -
 
 def _where(held: Held, batch: Any, after: Held, epoch: int, epochs: Epochs) -> tuple[str, ...]:
     """What is not finite in a step."""
-    given = epochs.given
-    loss, grads, updates = _parts(held, batch, given, epoch, program=epochs.program)
+    given = epochs.given_for(len(batch))
+    loss, grads, updates = local(_parts(held, batch, given, epoch, program=epochs.program))
     names = ["loss"] if not np.isfinite(loss) else []
     for what, tree in (("gradient", grads), ("update", updates)):
         names += [f"{what} of {name}" for name, leaf in named_leaves(tree).items() if _is_bad(leaf)]
     if not names:  # by a rounding that the whole step alone has
-        state = release(after, given.key, epoch)._replace(key=None)
-        names = [name for name, leaf in named_leaves(state._asdict()).items() if _is_bad(leaf)]
+        state = release(after, local(given.key), epoch)._asdict()
+        state.pop("key")
+        names = [name for name, leaf in named_leaves(state).items() if _is_bad(leaf)]
     return tuple(names) or ("loss",)
 
 
@@ -162,9 +164,8 @@ def _parts(
     held: Held, batch: Any, given: Given, epoch: Any, *, program: Program
 ) -> tuple[jax.Array, Tree, Tree]:
     """The loss, the gradients and the updates of a step."""
-    state = release(held, given.key, epoch)
-    examples = given.batch(batch)
-    loss, grads, _ = gradients(program, given.numbers, given.preprocess, state, *examples)
+    state = released(held, given.key, epoch)
+    loss, grads, _ = gradients_on(state, batch, given, program)
     updates, _ = program.optimizer.update(grads, state.opt_state, state.params)
     return loss, grads, updates
 

@@ -15,6 +15,7 @@ from funcnet.layer import Layer
 from funcnet.losses import LABEL_SMOOTHING, REG, as_loss, is_zero
 from funcnet.net import as_input
 from funcnet.optim import Optimizer, as_optimizer, with_average
+from funcnet.parallel import Spread
 from funcnet.preprocess import Preprocess
 from funcnet.targets import check_loss, usual_loss
 from funcnet.tree import LossFn, Tree
@@ -39,7 +40,7 @@ class Program(NamedTuple):
     """What is compiled into a step.
 
     task is that of the targets; averages says that the optimizer is one `with_average`; skips that
-    updates which are not finite are left out.
+    updates which are not finite are left out; spread over which devices, None is one as ever.
     """
 
     net: Layer
@@ -49,6 +50,7 @@ class Program(NamedTuple):
     averages: bool
     skips: bool = False
     task: str = "classification"
+    spread: Spread | None = None
 
 
 class Numbers(NamedTuple):

@@ -18,11 +18,11 @@ import numpy as np
 from funcnet import checks
 from funcnet.augment import AUGMENTATIONS, Augmentation
 from funcnet.bind import bind
-from funcnet.config import BATCH_SIZE, OPTIONS, Config, canonical, replaced
+from funcnet.config import OPTIONS, Config, canonical, replaced
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import first
 from funcnet.datasets.registry import is_table_file
-from funcnet.defaults import complete_config
+from funcnet.defaults import complete_config, usual_batch_size
 from funcnet.embeddings import BINS, pbld, periodic, piecewise_linear
 from funcnet.ensembles import stacked, tabm
 from funcnet.inputs import fit_preprocess
@@ -133,6 +133,8 @@ def experiment(config: Mapping[str, Any], dataset: Dataset) -> Experiment:
     net, optimizer, options = build(config, dataset)
     if config.on_nonfinite is not None:
         options["on_nonfinite"] = config.on_nonfinite
+    if config.reproducible is not None:
+        options["reproducible"] = config.reproducible
     options |= {
         "key": jax.random.key(config.seed),
         "epochs": config.epochs,
@@ -155,7 +157,7 @@ def build(config: Config, dataset: Dataset) -> tuple[Layer, Optimizer, dict[str,
     """
     count, batch_size = len(dataset.x_train), config.batch_size
     if batch_size is None:
-        batch_size = min(BATCH_SIZE, count)
+        batch_size = usual_batch_size(count, config.reproducible or 1)
     loss_fn = build_loss(config)
     net = build_net(config, outputs_of(dataset, loss_fn), numbers_of(dataset))
     optimizer = build_optimizer(config, math.ceil(count / batch_size))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from funcnet import checks, transposed
 from funcnet.augment import mixup
@@ -39,6 +40,7 @@ from funcnet.optim import (
     averaged_params,
     moves_transposes,
 )
+from funcnet.parallel import DATA, MODEL, local
 from funcnet.preprocess import Preprocess, no_preprocess
 from funcnet.program import (
     Numbers,
@@ -48,6 +50,7 @@ from funcnet.program import (
     as_program,
     num_scores,
 )
+from funcnet.shards import BATCH_AXIS, Places, in_order, is_sharded, once
 from funcnet.signature import complete, takes
 from funcnet.targets import Targets, is_known, outputs_of, task_of_loss
 from funcnet.tree import LossFn, Tree, structure_of
@@ -73,6 +76,18 @@ class TrainState(NamedTuple):
     key: jax.Array
     step: jax.Array
     epoch: jax.Array
+
+
+class Held(NamedTuple):
+    """The state of a run in its loop: what changes.
+
+    Matrices are held as their transposes where that is faster, see `funcnet.transposed`.
+    """
+
+    params: Tree
+    state: Tree
+    opt_state: Tree
+    step: jax.Array
 
 
 def init_train_state(
@@ -161,10 +176,21 @@ def run_step(
     If the program skips, a step with a NaN or an infinity in loss, gradients, updates or the state
     of layers changes nothing but the count of steps, and its loss is NaN if it is not infinite.
     """
-    value, grads, state = gradients(program, numbers, preprocess, train_state, x, y, weight)
-    params, before, opt_state, key, step, epoch = train_state
+    found = gradients(program, numbers, preprocess, train_state, x, y, weight)
+    params, state, opt_state, key, step, epoch = train_state
+    (params, state, opt_state, step), value = updated(
+        program, Held(params, state, opt_state, step), *found
+    )
+    return TrainState(params, state, opt_state, key, step, epoch), value
+
+
+def updated(
+    program: Program, held: Held, value: jax.Array, grads: Tree, state: Tree
+) -> tuple[Held, jax.Array]:
+    """`run_step`, of the loss of a batch, its gradients, and the state of layers after it."""
+    params, before, opt_state, step = held
     updates, new = program.optimizer.update(grads, opt_state, params)
-    after = TrainState(apply_updates(params, updates), state, new, key, step + 1, epoch)
+    after = Held(apply_updates(params, updates), state, new, step + 1)
     if program.skips:
         well = all_finite((value, grads, updates, state))
         parts = (after.params, after.state, after.opt_state), (params, before, opt_state)
@@ -190,11 +216,18 @@ def gradients(
     y: Any,
     weight: Any = None,
 ) -> tuple[jax.Array, Tree, Tree]:
-    """The loss of a batch, its gradients, and the state of the layers after it."""
+    """The loss of a batch, its gradients, and the state of the layers after it.
+
+    Of one shard of a batch it is the same, with random numbers of its own, and pairs for mixup that
+    are of one shard.
+    """
     params, state, _, key, step, _ = train_state
     _, step_key = jax.random.split(key)
     # Split, not folded: fold_in(key, i) is the i-th of split(key, n), which the layers get.
-    layer_key, augment_key, mixup_key = jax.random.split(jax.random.fold_in(step_key, step), 3)
+    batch_key = jax.random.fold_in(step_key, step)
+    if is_sharded():
+        batch_key = jax.random.fold_in(batch_key, jax.lax.axis_index(BATCH_AXIS))
+    layer_key, augment_key, mixup_key = jax.random.split(batch_key, 3)
     if program.augment is not None:
         x = program.augment(augment_key, x)
     inputs, targets = as_input(preprocess(x), params), y
@@ -248,18 +281,6 @@ def _mixed(
     return inputs, jnp.where(none, 0, both[:, :-1] / jnp.where(none, 1, column)), column[:, 0]
 
 
-class Held(NamedTuple):
-    """The state of a run in its loop: what changes.
-
-    Matrices are held as their transposes where that is faster, see `funcnet.transposed`.
-    """
-
-    params: Tree
-    state: Tree
-    opt_state: Tree
-    step: jax.Array
-
-
 @partial(jax.jit, static_argnames=("program",))
 def hold(train_state: TrainState, *, program: Program) -> Held:
     """The state of a run for `Epochs`."""
@@ -269,20 +290,36 @@ def hold(train_state: TrainState, *, program: Program) -> Held:
 def held_parts(train_state: TrainState, program: Program) -> Held:
     """`hold`, within a compiled program."""
     params, state, opt_state, _, step, _ = train_state
-    if jax.default_backend() == "cpu" and moves_transposes(program.optimizer):
+    on_one_cpu = program.spread is None and jax.default_backend() == "cpu"
+    if on_one_cpu and moves_transposes(program.optimizer):
         params, opt_state = transposed.hold(params, opt_state, matrices(program.net))
     return Held(params, state, opt_state, step)
 
 
+def begin(train_state: TrainState, program: Program) -> Held:
+    """The state of a run for `Epochs`, on the devices over which it is spread."""
+    held = hold(train_state, program=program)
+    return held if program.spread is None else program.spread.placed(held)
+
+
+def release(held: Held, key: Any, epoch: Any) -> TrainState:
+    """The TrainState of a run that is held, on one device."""
+    return released(local(held), key, epoch)
+
+
 @jax.jit
-def release(held: Held, key: jax.Array, epoch: Any) -> TrainState:
-    """The TrainState of a run that is held."""
+def released(held: Held, key: jax.Array, epoch: Any) -> TrainState:
+    """The TrainState of a run that is held, within a compiled program."""
     params, state, opt_state, step = transposed.release(held)
     return TrainState(params, state, opt_state, key, step, jnp.asarray(epoch, jnp.int32))
 
 
 class Given(NamedTuple):
-    """What the steps of a run are given and do not change; numbers are Numbers, or make them."""
+    """What the steps of a run are given and do not change; numbers are Numbers, or make them.
+
+    Where a batch is cut in shards, loops is how many times loops run: [2] int32, the number of
+    shards of each device, and 1; a compiler that knew it would make other programs of other ones.
+    """
 
     key: jax.Array
     x: jax.Array
@@ -290,6 +327,7 @@ class Given(NamedTuple):
     weight: jax.Array | None
     preprocess: Preprocess
     numbers: Any
+    loops: jax.Array | None = None
 
     def batch(self, rows: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         """The examples of some rows, their targets and their weights."""
@@ -301,9 +339,47 @@ def step_on(held: Held, batch: jax.Array, given: Given, program: Program) -> tup
     params, state, opt_state, count = held
     # The number of epochs is nothing that a step goes by.
     train_state = TrainState(params, state, opt_state, given.key, count, count)
-    examples = given.batch(batch)
-    after, loss = run_step(program, given.numbers, given.preprocess, train_state, *examples)
-    return Held(after.params, after.state, after.opt_state, after.step), loss.astype(float)
+    found = gradients_on(train_state, batch, given, program)
+    update = partial(updated, program)
+    if given.loops is not None:
+        update = partial(once, update, given.loops[1])
+    held, loss = update(held, *found)
+    return held if program.spread is None else program.spread.kept(held), loss.astype(float)
+
+
+def gradients_on(
+    train_state: TrainState, batch: jax.Array, given: Given, program: Program
+) -> tuple[jax.Array, Tree, Tree]:
+    """`gradients` on the examples with the numbers in batch [N], wherever they are computed."""
+    spread, loops = program.spread, given.loops
+    if spread is None or spread.shards is None or loops is None:
+        examples = given.batch(batch)
+        if spread is not None:
+            examples = jax.tree.map(spread.rows, examples)
+        return gradients(program, given.numbers, given.preprocess, train_state, *examples)
+
+    def of_shard(whole: tuple[TrainState, Given], rows: jax.Array) -> Any:
+        train_state, given = whole
+        examples = given.batch(rows)
+        return gradients(program, given.numbers, given.preprocess, train_state, *examples)
+
+    shards, devices = spread.cut(len(batch)), spread.holders(len(batch))
+
+    def on_device(whole: tuple[TrainState, Given], rows: jax.Array, loops: jax.Array) -> Any:
+        places = Places(shards, DATA, devices, count=loops[0], one=loops[1])
+        return in_order(of_shard, whole, rows, places)
+
+    cut = PartitionSpec(DATA) if devices > 1 else PartitionSpec()
+    manual = {DATA} if spread.model > 1 else {DATA, MODEL}
+    run = jax.shard_map(
+        on_device,
+        mesh=spread.mesh,
+        in_specs=(PartitionSpec(), cut, PartitionSpec()),
+        out_specs=PartitionSpec(),
+        axis_names=manual,
+        check_vma=False,
+    )
+    return run((train_state, given._replace(loops=None)), batch.reshape(shards, -1), loops)
 
 
 def _steps(
@@ -323,10 +399,18 @@ def _steps(
     return run_steps(step, held, losses, order, first, end, batch_size)
 
 
-_STEPS = compiled_steps(_steps, static_argnames=("program", "batch_size"))
-
-
-_STEP = compiled_steps(step_on, static_argnames=("program",))
+# In shards a product is of one thread: with more of them its rounding goes by their number.
+_OPTIONS = {False: None, True: {"xla_cpu_multi_thread_eigen": False}}
+_STEPS = {
+    shards: compiled_steps(
+        _steps, static_argnames=("program", "batch_size"), compiler_options=options
+    )
+    for shards, options in _OPTIONS.items()
+}
+_STEP = {
+    shards: compiled_steps(step_on, static_argnames=("program",), compiler_options=options)
+    for shards, options in _OPTIONS.items()
+}
 
 
 class Epochs:
@@ -352,8 +436,12 @@ class Epochs:
         held: Held,
     ) -> None:
         self.given = Given(key, data.x, data.y, data.weight, data.preprocess, numbers)
+        if program.spread is not None:
+            self.given = program.spread.on_each(jax.tree.map(jnp.asarray, self.given))
         self.program, self.in_place = program, in_place(held)
         self._batch_size, self._size = batch_size, FIRST_CHUNK
+        spread = program.spread
+        self._is_cut = spread is not None and spread.shards is not None
         self._orders = Orders(key, data.num_examples)
 
     def train(self, held: Held, epoch: int) -> tuple[Held, np.ndarray]:
@@ -381,11 +469,20 @@ class Epochs:
         return make_epoch(order, room=len(self.given.x), batch_size=self._batch_size)
 
     def _steps(self, *at: Any) -> tuple[Held, jax.Array]:
-        run = _STEPS[self.in_place]
-        return run(*at, self.given, program=self.program, batch_size=self._batch_size)
+        run, given = _STEPS[self._is_cut][self.in_place], self.given_for(self._batch_size)
+        return run(*at, given, program=self.program, batch_size=self._batch_size)
 
     def _step(self, held: Held, batch: Any) -> tuple[Held, jax.Array]:
-        return _STEP[self.in_place](held, batch, self.given, program=self.program)
+        run, given = _STEP[self._is_cut][self.in_place], self.given_for(len(batch))
+        return run(held, batch, given, program=self.program)
+
+    def given_for(self, count: int) -> Given:
+        """What a step of so many examples is given."""
+        spread = self.program.spread
+        if spread is None or spread.shards is None:
+            return self.given
+        loops = np.array([spread.cut(count) // spread.holders(count), 1], np.int32)
+        return self.given._replace(loops=jnp.asarray(loops))
 
 
 def params_in_use(train_state: TrainState, *, program: Program) -> Tree:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from funcnet import checks
 from funcnet.checkpoints import (
@@ -29,6 +30,7 @@ from funcnet.model import BestModel, Model, as_best, predict_scores
 from funcnet.nonfinite import NonFiniteError, Trouble, Watch, check_policy, find
 from funcnet.optim import Optimizer
 from funcnet.own_metrics import Metric, call_metric, check_metrics, columns_of
+from funcnet.parallel import as_spread, bits_of, check_split
 from funcnet.preprocess import Preprocess, subtract_mean
 from funcnet.program import (
     Program,
@@ -43,8 +45,8 @@ from funcnet.step import (
     Epochs,
     Held,
     TrainState,
+    begin,
     check_step,
-    hold,
     init_train_state,
     params_in_use,
     release,
@@ -111,6 +113,8 @@ def fit(
     resume: bool = False,
     checkpoint_every: int | None = None,
     keep_checkpoints: int = 2,
+    mesh: Mesh | None = None,
+    reproducible: int | None = None,
     **options: Unpack[FitOptions],
 ) -> FitResult:
     """Train a network.
@@ -186,6 +190,17 @@ def fit(
       checkpoint_every: write one after every so many epochs; None as often as takes 1 % of the
         time.
       keep_checkpoints: how many of the last ones are kept; each has the best model, too.
+      mesh: the devices that train, such as `device_mesh(4)`: each computes its part of every batch,
+        and all have the same parameters. Of a mesh with a second axis the devices of a row have
+        some columns each of the weights of affine layers. batch_size must be a multiple of the
+        first axis; a last batch that cannot be divided is computed by all. Measurements are those
+        of one device. The order of examples, dropout and batch norm are those of one device, up to
+        the rounding of sums. None is one device.
+      reproducible: cut each batch in so many shards, a power of two that divides batch_size and
+        that the number of devices divides, and add up what comes of them in one order: then the
+        parameters are the same to the bit on 1, 2, 4, ... devices of a kind, and a run may go on
+        with another number of them. Dropout, augmentation and mixup take each shard by itself. It
+        takes longer. None leaves the order to the compiler.
     Returns:
       A FitResult: `.state`, `.model`, `.best`, `.history`, `.interrupted`.
     Raises:
@@ -205,6 +220,7 @@ def fit(
     if callback is not None:
         checks.function("callback", callback)
     batch_size = check_batch_size(batch_size, dataset)
+    program = program._replace(spread=as_spread(mesh, reproducible, batch_size))
     if eval_every is not None:
         eval_every = EVAL_EVERY.check("eval_every", eval_every)
     own = check_metrics(metrics, columns(dataset.task))
@@ -224,6 +240,7 @@ def fit(
     if train_state is None:
         in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
         train_state = init_train_state(net, optimizer, in_shape, key=checks.key(key))
+    check_split(program.spread, train_state.params)
     train_state = check_step(program, numbers, fitted, train_state, dataset, targets, batch_size)
 
     data = training_arrays(dataset, fitted, targets, augments=program.augment is not None)
@@ -276,6 +293,7 @@ def fit(
             made_of = {name: value for name, value in given.items() if name != "preprocess"}
             made_of |= {"batch_size": batch_size, "metrics": tuple(own), "monitor": monitor}
             made_of["loss_fn"] = loss_fn
+            made_of |= bits_of(program.spread)
             made_of["on_nonfinite"] = "skip" if program.skips else "raise or stop"  # of one program
             identity = identity_of(net, optimizer, dataset, fitted, train_state.key, made_of)
             kept = stack.enter_context(
@@ -412,7 +430,7 @@ def _begun(
 ) -> _Run:
     """A run before its first epoch here: anew, or as a checkpoint has it."""
     if found is None:
-        held = hold(train_state, program=program)
+        held = begin(train_state, program)
         return _Run(int(train_state.epoch), held, None, (), (), None, None)
     best = best_row = None
     rows = rows_of(found.columns)
@@ -420,7 +438,7 @@ def _begun(
         last, own = model_at(found.train_state), found.best
         best = as_best(replace(last, params=own.params, state=own.state), **own.numbers)
         best_row = next(row for row in rows if row["epoch"] == best.epoch)
-    held, losses = hold(found.train_state, program=program), (found.columns["loss"],)
+    held, losses = begin(found.train_state, program), (found.columns["loss"],)
     return _Run(int(found.train_state.epoch), held, None, losses, rows, best, best_row)
 
 

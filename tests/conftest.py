@@ -8,6 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+jax.config.update("jax_num_cpu_devices", 8)  # for tests of several; all others run on the first
+
 # Tests that run with the slow ones, an identifier a line: those that take more than about a second,
 # of which others like them are left, or that rarely break. `pytest --durations=400` says which.
 SLOW = Path(__file__).parent / "slow.txt"

@@ -132,6 +132,35 @@ def _shown(default: Any) -> str:
     return f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
 
 
+def add_device_options(parser: Any, *, columns: bool = True) -> None:
+    """--devices, and --model-parallel if a command has it."""
+    add = parser.add_argument_group("devices").add_argument
+    add(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="train on the first N devices; on one if not given. On a CPU, "
+        "JAX_NUM_CPU_DEVICES=N makes N of its cores",
+    )
+    if columns:
+        add(
+            "--model-parallel",
+            type=int,
+            metavar="M",
+            help="spread the weights of each affine layer over M of them, by columns (default: 1)",
+        )
+
+
+def mesh_of(args: argparse.Namespace) -> Any:
+    """The devices that a command is given, None for one as ever."""
+    columns = getattr(args, "model_parallel", None)
+    if args.devices is None and columns is not None:
+        raise ValueError("--model-parallel needs --devices")
+    if args.devices is None:
+        return None
+    return fn.device_mesh(args.devices, model_parallel=1 if columns is None else columns)
+
+
 def add_recipe_option(parser: Any) -> None:
     """--recipe."""
     parser.add_argument(

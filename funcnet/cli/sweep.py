@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 import funcnet as fn
 from funcnet import checks, recipes, runs
@@ -28,10 +29,12 @@ from funcnet.cli.console import (
 from funcnet.cli.measures import LABELS, first_measure, shown
 from funcnet.cli.options import (
     add_config_options,
+    add_device_options,
     add_recipe_option,
     given_options,
     is_range,
     listed,
+    mesh_of,
     name_among,
 )
 from funcnet.cli.parser import add_command
@@ -144,6 +147,7 @@ def add(commands: Any, base: Config) -> Any:
         help="members to train side by side; if not given, as the memory allows",
     )
     add_config_options(parser, base, takes=lambda known: known.sweep, several=True)
+    add_device_options(parser, columns=False)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--out", metavar="DIR", help="directory; runs/sweep-NAME, numbered, if not given"
@@ -162,9 +166,10 @@ def run(args: argparse.Namespace) -> int:
     _check_action(args)
     if args.action == "show":
         return _show(args)
+    mesh = mesh_of(args)
     swept = _resumed(Path(args.run_directory)) if args.action == "resume" else _new(args)
     with interrupts() as heard, runs.begun(swept.path, swept.name, kept=runs.MEMBERS) as path:
-        return _run(args, swept, path, heard)
+        return _run(args, swept, path, heard, mesh)
 
 
 def _check_action(args: argparse.Namespace) -> None:
@@ -243,7 +248,9 @@ def _data(config: Config, whole: fn.Dataset, folds: int | None) -> tuple[fn.Data
     return dataset, preprocess
 
 
-def _run(args: argparse.Namespace, swept: Sweep, path: Path, heard: Interrupts) -> int:
+def _run(
+    args: argparse.Namespace, swept: Sweep, path: Path, heard: Interrupts, mesh: Mesh | None
+) -> int:
     from tqdm import tqdm
 
     record, dataset = swept.record, swept.dataset
@@ -275,6 +282,7 @@ def _run(args: argparse.Namespace, swept: Sweep, path: Path, heard: Interrupts) 
         "resume": swept.resumes,
         "callback": report,
         "preprocess": swept.preprocess,
+        "mesh": mesh,
     }
     result: fn.SweepResult | fn.CrossValidation
     folds = facts.get("folds")

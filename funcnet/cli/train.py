@@ -18,7 +18,14 @@ from funcnet.checkpoints import has_checkpoints
 from funcnet.cli.console import best_line, interrupts, say, validated
 from funcnet.cli.describe import summary
 from funcnet.cli.measures import first_measure, further_line
-from funcnet.cli.options import add_config_options, add_recipe_option, given_options, views
+from funcnet.cli.options import (
+    add_config_options,
+    add_device_options,
+    add_recipe_option,
+    given_options,
+    mesh_of,
+    views,
+)
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import (
     check_data,
@@ -60,6 +67,7 @@ def add(commands: Any, base: Config) -> Any:
     )
     add_recipe_option(parser)
     add_config_options(parser, base)
+    add_device_options(parser)
     group = parser.add_argument_group("output")
     add = group.add_argument
     add("--out", metavar="DIR", help="run directory; runs/NAME, numbered, if not given")
@@ -67,7 +75,7 @@ def add(commands: Any, base: Config) -> Any:
         "--resume",
         metavar="RUN",
         help="go on with the run in a directory that was cut off, to the same bits; of the options "
-        "above --epochs may be given, where the schedule allows",
+        "above --epochs may be given, where the schedule allows, and --devices",
     )
     add("--overwrite", action="store_true", help="replace an earlier run in --out")
     add("--quiet", action="store_true", help="no progress bar and no line per epoch")
@@ -83,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     _check_options(args)
+    mesh = mesh_of(args)
     begun = _resumed(args) if args.resume else _new(args)
     config, record, dataset = begun.config, begun.record, begun.dataset
     net, optimizer, dataset, options = fn.experiment(config, dataset)
@@ -126,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
                 callback=report,
                 checkpoint=path / runs.CHECKPOINTS,
                 resume=bool(args.resume),
+                mesh=mesh,
                 **{"on_nonfinite": "stop", **options},
             )
         if not started:

@@ -91,8 +91,11 @@ class Chunk(NamedTuple):
         return bool(self.ended) and _is_thin(len(self.places) - len(self.ended), self.size)
 
     def state(self) -> TrainState:
-        """The states of all members."""
-        return release_members(self.parts, self.key, self.epoch, sizes=self.sizes)
+        """The states of all members, on one device."""
+        parts, devices = self.parts, self.group.devices
+        if devices:
+            parts = jax.device_put(parts, devices[0])
+        return release_members(parts, self.key, self.epoch, sizes=self.sizes)
 
 
 class Best(NamedTuple):
@@ -228,7 +231,8 @@ def begin(
     first = tuple(members[i] for i in filled)
     best = [_best_of(m, course.monitor) for m in first if m.best is not None]
     state = _first_state(group, first, member_keys, numbers)
-    sizes = split(state)
+    devices = group.devices
+    sizes = split(state, max(1, len(devices)))
     chunk = Chunk(
         group=group,
         places={i: own.index(i) for i in going},
@@ -240,7 +244,7 @@ def begin(
         orders=Orders(
             state.key, group.data.num_examples, state.key.size if state.key.ndim else None
         ),
-        parts=hold_members(state, numbers, plan=group.plan, sizes=sizes),
+        parts=hold_members(state, numbers, plan=group.plan, sizes=sizes, devices=devices),
         sizes=sizes,
         steps=FIRST_CHUNK,
         best=stack(best),
@@ -291,7 +295,7 @@ def advance(chunks: Sequence[Chunk], end: int, *, by_one: bool) -> list[Chunk]:
             Block(
                 chunk.parts,
                 tuple(chunk.orders.of(chunk.epoch + i) for i in range(count)),
-                chunk.group.data,
+                chunk.group.copies or (chunk.group.data,),
                 chunk.group.plan,
                 chunk.sizes,
                 chunk.group.batch_size,

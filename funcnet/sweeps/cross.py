@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Unpack
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.evaluation import is_better, merit
@@ -123,6 +124,7 @@ def cross_validate(
     resume: bool = False,
     checkpoint_every: int | None = None,
     callback: Callable[[int, int, Callable[[], tuple[Member, ...]]], Any] | None = None,
+    mesh: Mesh | None = None,
     **options: Unpack[FitOptions],
 ) -> CrossValidation:
     """Train one experiment with many settings on each fold of the data, as one sweep.
@@ -142,8 +144,8 @@ def cross_validate(
       fold_seed: of the shuffle that makes the folds.
       groups: [N], what belongs together, such as patients: a group is held out as a whole. None is
         no such.
-      key, epochs, batch_size, chunk_size, patience, checkpoint, resume, checkpoint_every, callback:
-        as for `sweep`.
+      key, epochs, batch_size, chunk_size, patience, checkpoint, resume, checkpoint_every, callback,
+        mesh: as for `sweep`.
       eval_every: measure every so many epochs, too; None is after the last one alone.
       model: which model of a member counts: "last", or "best", which is chosen by what is held out
         and so flatters itself.
@@ -180,6 +182,7 @@ def cross_validate(
         resume=resume,
         checkpoint_every=checkpoint_every,
         callback=callback,
+        mesh=mesh,
         options={**options, "batch_size": batch_size},
     )
     alone = {identity(plain): plain for plain in map(_plain, members)}

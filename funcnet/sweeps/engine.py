@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from funcnet import checkpoints, checks
 from funcnet.datasets import Dataset
 from funcnet.evaluation import merit
+from funcnet.parallel import devices_of
 from funcnet.sweeps.chunks import (
     Chunk,
     Course,
@@ -64,6 +66,7 @@ def train_all(
     resume: bool,
     checkpoint_every: int | None,
     callback: Callable[[int, int, Callable[[], tuple[Member, ...]]], Any] | None,
+    mesh: Mesh | None,
     options: Mapping[str, Any],
 ) -> Trained:
     """Train one experiment with many settings; arguments and errors are those of `sweep`.
@@ -93,7 +96,7 @@ def train_all(
     ends = (*halve_at, epochs)
     task = datasets[0].task
     current = _first_members(checked, members, ends, patience, task)
-    groups = make_groups(experiment, checked, common, datasets, chunk_size)
+    groups = make_groups(experiment, checked, common, datasets, chunk_size, devices_of(mesh))
     course = Course(epochs, _looks(epochs, eval_every, halve_at), monitor, patience)
     alive, interrupted = tuple(range(len(checked))), False
     chunks: list[Chunk] = []  # in the course of training

@@ -88,6 +88,8 @@ class Group(NamedTuple):
     data: TrainingArrays
     batch_size: int
     chunk_size: int
+    devices: tuple[jax.Device, ...] = ()  # over which members are spread; none is one as ever
+    copies: tuple[TrainingArrays, ...] = ()  # the data on each of them
 
 
 def make_groups(
@@ -96,6 +98,7 @@ def make_groups(
     common: dict[str, Any],
     datasets: Sequence[Dataset],
     chunk_size: int | None,
+    devices: tuple[jax.Device, ...] = (),
 ) -> list[Group]:
     """The groups, everything in them checked.
 
@@ -104,6 +107,7 @@ def make_groups(
       common: the options of `sweep`.
       datasets: the data, checked; of several, a setting called fold says which.
       chunk_size: as for `sweep`.
+      devices: over which members are spread, several or none.
     """
     takes_seed, call = "seed" in inspect.signature(experiment).parameters, Call()
     static = tuple((k, v) for k, v in common.items() if k not in ("preprocess", "batch_size"))
@@ -139,6 +143,10 @@ def make_groups(
     def arrays(which: int, fold: int, targets: Targets, augments: bool) -> TrainingArrays:
         return training_arrays(datasets[fold], fitted(which, fold), targets, augments=augments)
 
+    @cache
+    def copies(*which: Any) -> tuple[TrainingArrays, ...]:
+        return tuple(arrays(*which).on(device) for device in devices)
+
     def group(plan: Plan, fold: int, own: dict[int, dict[str, Any]]) -> Group:
         dataset = datasets[fold]
         members = [made[i] for i in own]
@@ -154,6 +162,10 @@ def make_groups(
         init = partial(init_train_state, program.net, program.optimizer, in_shape)
         state = jax.eval_shape(lambda key: init(key=key), jax.random.key(0))
         state = check_step(program, first.numbers, preprocess, state, dataset, targets, batch_size)
+        usual = _default_chunk_size(program.net, state, in_shape, batch_size)
+        if jax.default_backend() != "cpu":  # else they share their memory
+            usual *= max(1, len(devices))
+        which_data = which, fold, targets, program.augment is not None
         return Group(
             plan=plan,
             dataset=dataset,
@@ -165,9 +177,11 @@ def make_groups(
             preprocess=preprocess,
             targets=targets,
             in_shape=in_shape,
-            data=arrays(which, fold, targets, program.augment is not None),
+            data=arrays(*which_data),
             batch_size=batch_size,
-            chunk_size=chunk_size or _default_chunk_size(program.net, state, in_shape, batch_size),
+            chunk_size=chunk_size or usual,
+            devices=devices,
+            copies=copies(*which_data),
         )
 
     return [group(plan, fold, own) for (plan, fold), own in numbers.items()]

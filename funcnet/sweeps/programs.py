@@ -24,7 +24,7 @@ from funcnet.step import (
     held_parts,
     init_train_state,
     params_in_use,
-    release,
+    released,
     step_on,
 )
 from funcnet.sweeps.groups import Plan, make_program
@@ -66,30 +66,44 @@ class Part(NamedTuple):
     numbers: dict[str, jax.Array]
 
 
-def split(state: TrainState) -> tuple[int, ...]:
-    """How many members each part of a chunk has.
+def split(state: TrainState, devices: int = 1) -> tuple[int, ...]:
+    """How many members each part of a chunk has; there is a part or more for each device.
 
     On the CPU parts run in threads, each as good as on one core, and are as small as is good for a
     core's cache; the operations of a part alone would seldom fill all cores.
     """
     leaves = jax.tree.leaves(_trees(state))
     count = len(leaves[0])
-    if jax.default_backend() != "cpu" or count == 1:
-        return (count,)
-    width = max(1, PART_BYTES // (sum(leaf.nbytes for leaf in leaves) // count))
-    parts = min(count, max(cores(), math.ceil(count / width)))
+    parts = min(count, devices)
+    if jax.default_backend() == "cpu":
+        width = max(1, PART_BYTES // (sum(leaf.nbytes for leaf in leaves) // count))
+        parts = min(count, max(devices, cores(), math.ceil(count / width)))
     # Parts of one size are one program; a few more of them cost less than another.
     parts = next((n for n in range(parts, parts + parts // 2 + 1) if count % n == 0), parts)
     return tuple(len(part) for part in np.array_split(np.arange(count), parts))
 
 
 def hold_members(
-    state: TrainState, numbers: dict[str, jax.Array], *, plan: Plan, sizes: tuple[int, ...]
+    state: TrainState,
+    numbers: dict[str, jax.Array],
+    *,
+    plan: Plan,
+    sizes: tuple[int, ...],
+    devices: Sequence[jax.Device] = (),
 ) -> tuple[Part, ...]:
-    """The states of members for `train_members`, in parts of these sizes."""
+    """The states of members for `train_members`, in parts of these sizes, on their devices."""
     firsts = itertools.accumulate(sizes, initial=0)
     pairs = zip(firsts, sizes, strict=False)  # all but the last sum
-    return tuple(_hold(state, numbers, np.int32(at), plan=plan, size=size) for at, size in pairs)
+    parts = [_hold(state, numbers, np.int32(at), plan=plan, size=size) for at, size in pairs]
+    if not devices:
+        return tuple(parts)
+    places = [devices[place(number, parts, devices)] for number in range(len(parts))]
+    return tuple(map(jax.device_put, parts, places))
+
+
+def place(number: int, parts: Sequence[Any], places: Sequence[Any]) -> int:
+    """On which of several places a part is, of parts that are spread evenly over them."""
+    return number * len(places) // len(parts)
 
 
 @partial(jax.jit, static_argnames=("plan", "size"), compiler_options=ONCE)
@@ -119,7 +133,7 @@ def release_members(
     parts: tuple[Part, ...], key: jax.Array, epoch: Any, *, sizes: tuple[int, ...]
 ) -> TrainState:
     """The TrainState of members that are held."""
-    states = [release(part.held, key, epoch) for part in parts]
+    states = [released(part.held, key, epoch) for part in parts]
 
     def put_together(*leaves: jax.Array) -> jax.Array:
         pairs = zip(leaves, sizes, strict=True)
@@ -135,7 +149,7 @@ class Block(NamedTuple):
       parts: the members, see `hold_members`.
       orders: for each epoch the order of the examples for all members, [N], or for each,
         [members, N].
-      data, batch_size: as for `Epochs`.
+      data, batch_size: as for `Epochs`; data is on each device over which parts are spread.
       plan: the plan.
       sizes: those of the parts.
       size: how many steps the first call has.
@@ -143,7 +157,7 @@ class Block(NamedTuple):
 
     parts: tuple[Part, ...]
     orders: tuple[np.ndarray, ...]
-    data: TrainingArrays
+    data: Sequence[TrainingArrays]
     plan: Plan
     sizes: tuple[int, ...]
     batch_size: int
@@ -192,7 +206,9 @@ def train_members(blocks: Sequence[Block]) -> list[Trained]:
         return ready.part._replace(held=held), losses, size
 
     parts = sum(len(block.parts) for block in blocks)
-    with ThreadPoolExecutor(2) as compiler, ThreadPoolExecutor(min(cores(), parts)) as pool:
+    devices = max(len(block.data) for block in blocks)
+    threads = min(max(cores(), devices), parts)
+    with ThreadPoolExecutor(2) as compiler, ThreadPoolExecutor(threads) as pool:
         try:
             ready = [_prepared(block, compiler) for block in blocks]
             done = [[pool.submit(train, part) for part in of_block] for of_block in ready]
@@ -210,17 +226,18 @@ def train_members(blocks: Sequence[Block]) -> list[Trained]:
 
 def _prepared(block: Block, compiler: ThreadPoolExecutor) -> list[_Ready]:
     """The parts of a block; all that is traced is traced here, where JAX's settings are known."""
-    shared, data = block.orders[0].ndim == 1, block.data
+    shared, room = block.orders[0].ndim == 1, len(block.data[0].x)
     give_up = in_place(block.parts[0].held)
     ready, end = [], 0
-    for part, size in zip(block.parts, block.sizes, strict=True):
+    for number, (part, size) in enumerate(zip(block.parts, block.sizes, strict=True)):
+        data = block.data[place(number, block.parts, block.data)]
         end += size
 
         def made_of(order: np.ndarray, end: int = end, size: int = size) -> Epoch:
             of_each = order if shared else order[end - size : end].T
             return make_epoch(
                 of_each[:, 0] if size == 1 and not shared else of_each,
-                room=len(data.x),
+                room=room,
                 batch_size=block.batch_size,
                 loss_shape=() if size == 1 else (size,),
             )
@@ -247,7 +264,8 @@ def _compiled(
     """A function compiled for arguments like these, or to be: once for a call of `sweep`."""
     known = plan.call.compiled
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(at))
-    key = (function, plan, shapes, tuple(sorted(static.items())))
+    where = frozenset(jax.tree.leaves(at)[0].devices())
+    key = (function, plan, shapes, where, tuple(sorted(static.items())))
     if key not in known:
         del static["shared"]
         known[key] = compiler.submit(function.lower(*at, plan=plan, **static).compile)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Unpack
 
 import jax
+from jax.sharding import Mesh
 
 from funcnet import checks
 from funcnet.committee import join_models, select_models
@@ -111,6 +112,7 @@ def sweep(
     resume: bool = False,
     checkpoint_every: int | None = None,
     callback: Callable[[int, int, Callable[[], tuple[Member, ...]]], Any] | None = None,
+    mesh: Mesh | None = None,
     **options: Unpack[FitOptions],
 ) -> SweepResult:
     """Train one experiment with many settings.
@@ -156,6 +158,8 @@ def sweep(
         trained side by side: epochs done and to do, of all members, and a function that gives the
         members as they are now. If it returns True, or raises StopIteration or KeyboardInterrupt,
         that is as Ctrl-C.
+      mesh: devices over which the members are spread, such as `device_mesh(4)`; they exchange
+        nothing. None is one device.
       options: of `fit`, for all members: those above.
     Returns:
       A SweepResult: `.members`, `.best`, `.best_settings`, `.test`, `.table()`.
@@ -183,6 +187,7 @@ def sweep(
         resume=resume,
         checkpoint_every=checkpoint_every,
         callback=callback,
+        mesh=mesh,
         options={**options, "batch_size": batch_size},
     )
     index, best = best_member(done.members, done.monitor)

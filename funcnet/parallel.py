@@ -1,0 +1,236 @@
+"""Several devices: which there are to be, where the arrays of a run lie, and how batches are cut.
+
+The first axis of a mesh is for examples, each device having its part of every batch; the second,
+if there is one, for the outputs of affine layers, each device having some columns of the weights.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from funcnet import checks
+from funcnet.tree import path_name
+
+__all__ = ["device_mesh"]
+
+DATA, MODEL = "data", "model"
+DEVICES = checks.COUNT
+MODEL_PARALLEL = checks.COUNT
+REPRODUCIBLE = checks.COUNT  # a power of two
+
+
+def device_mesh(devices: int | None = None, *, model_parallel: int = 1) -> Mesh:
+    """Devices for `fit` and sweeps, in a grid: parts of a batch, and parts of the weights.
+
+    Args:
+      devices: how many, the first ones that JAX has; None is all of them.
+      model_parallel: over how many of them each weight of an affine layer is spread, by columns.
+    Returns:
+      A `jax.sharding.Mesh` [devices / model_parallel, model_parallel] with axes "data" and "model".
+    Raises:
+      ValueError: there are not so many devices, or they cannot be divided so.
+    """
+    there = jax.devices()
+    count = len(there) if devices is None else DEVICES.check("devices", devices)
+    columns = MODEL_PARALLEL.check("model_parallel", model_parallel)
+    if count > len(there):
+        raise ValueError(
+            f"devices is {count}, but JAX has {checks.plural(len(there), 'device')}: "
+            f"{there[0].platform}{_more(there[0].platform)}"
+        )
+    if count % columns:
+        raise ValueError(f"model_parallel is {columns}, which does not divide {count} devices")
+    grid = np.array(there[:count]).reshape(-1, columns)
+    return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto,) * 2)
+
+
+def _more(platform: str) -> str:
+    return " (JAX_NUM_CPU_DEVICES makes more of the cores)" if platform == "cpu" else ""
+
+
+class Spread(NamedTuple):
+    """How a run is spread over devices; it is hashable, a part of the program.
+
+    Attributes:
+      mesh: the devices, with axes DATA and MODEL.
+      shards: in how many shards each batch is cut, whatever the devices, for the same bits on any
+        number of them; None leaves it to the compiler.
+    """
+
+    mesh: Mesh
+    shards: int | None
+
+    @property
+    def data(self) -> int:
+        """Over how many devices a batch is spread."""
+        return self.mesh.shape[DATA]
+
+    @property
+    def model(self) -> int:
+        """Over how many devices the columns of weights are spread."""
+        return self.mesh.shape[MODEL]
+
+    def cut(self, count: int) -> int:
+        """In how many shards a batch of so many examples is cut: a short one may allow fewer."""
+        return math.gcd(count, self.shards or 1)
+
+    def holders(self, count: int) -> int:
+        """Over how many devices a batch of so many examples is spread: all, or each has all."""
+        parts = self.cut(count) if self.shards else count
+        return self.data if parts % self.data == 0 else 1
+
+    def rows(self, array: jax.Array) -> jax.Array:
+        """An array [N, ...] in a compiled program, spread by its rows if they can be divided."""
+        if len(array) % self.data:
+            return array
+        return jax.lax.with_sharding_constraint(array, self._at(DATA))
+
+    def kept(self, tree: Any) -> Any:
+        """Parameters and what follows them, in a compiled program: where `placed` has them."""
+        if self.model == 1:
+            return tree
+        keep = jax.lax.with_sharding_constraint
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: keep(leaf, self._place(path, leaf)), tree
+        )
+
+    def placed(self, tree: Any) -> Any:
+        """A tree of arrays on the devices: matrices of weights by columns, all else on each."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: _put(leaf, self._place(path, leaf)), tree
+        )
+
+    def on_each(self, tree: Any) -> Any:
+        """A tree of arrays on every device."""
+        return jax.tree.map(lambda leaf: _put(leaf, self._at()), tree)
+
+    def splits(self, tree: Any) -> bool:
+        """Whether there is something that is spread by its columns."""
+        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+        return any(self._place(*leaf) != self._at() for leaf in leaves)
+
+    def _place(self, path: Any, leaf: Any) -> NamedSharding:
+        shape = np.shape(leaf)
+        is_weight = len(shape) == 2 and path and path_name(path[-1:]) == "w"
+        if self.model > 1 and is_weight and shape[1] % self.model == 0:
+            return self._at(None, MODEL)
+        return self._at()
+
+    def _at(self, *axes: str | None) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """An array that every process has, on the devices of all of them."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        words = _put(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def local(tree: Any) -> Any:
+    """A tree of arrays on several devices as one on a device of this process alone."""
+    leaves = jax.tree.leaves(tree)
+    meshes = [leaf.sharding.mesh for leaf in leaves if _is_spread(leaf)]
+    if not meshes:
+        return tree
+    if not all(leaf.is_fully_replicated for leaf in leaves):
+        tree = _replicated(NamedSharding(meshes[0], PartitionSpec()))(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0) if _is_spread(leaf) else leaf, tree)
+
+
+def _is_spread(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding)
+
+
+def _replicated(sharding: NamedSharding) -> Any:
+    return jax.jit(lambda tree: tree, out_shardings=sharding)
+
+
+def as_spread(mesh: Any, reproducible: Any, batch_size: int) -> Spread | None:
+    """How `fit` is to be spread, checked; None is on one device as ever.
+
+    Args:
+      mesh, reproducible, batch_size: those of `fit`.
+    """
+    if mesh is None and reproducible is None:
+        return None
+    mesh = device_mesh(1) if mesh is None else as_mesh(mesh)
+    data = mesh.shape[DATA]
+    if reproducible is not None:
+        shards = REPRODUCIBLE.check("reproducible", reproducible)
+        if shards & (shards - 1):
+            raise ValueError(f"reproducible must be a power of two, 1, 2, 4, ..., got {shards}")
+        if shards % data:
+            raise ValueError(
+                f"reproducible is {shards}: so many shards cannot be divided among {data} devices"
+            )
+        if batch_size % shards:
+            raise ValueError(
+                f"batch_size is {batch_size}, which cannot be cut in {shards} equal shards, as "
+                f"reproducible wants it: choose a multiple of {shards}"
+            )
+        return Spread(mesh, shards)
+    if batch_size % data:
+        raise ValueError(
+            f"batch_size is {batch_size}, which cannot be divided among {data} devices: choose a "
+            f"multiple of {data}"
+        )
+    return Spread(mesh, None)
+
+
+def as_mesh(mesh: Any) -> Mesh:
+    """A mesh as it is used: its axes are called DATA and MODEL, and left to the compiler.
+
+    Raises:
+      TypeError, ValueError: it is none, or has more than two axes.
+    """
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh must be a jax.sharding.Mesh, as device_mesh() is, got {mesh!r}")
+    grid = mesh.devices
+    if grid.ndim not in (1, 2):
+        raise ValueError(
+            "mesh must have one axis, of examples, or two, of examples and of columns of weights, "
+            f"got {grid.ndim}: {mesh.axis_names}"
+        )
+    return Mesh(grid.reshape(len(grid), -1), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2)
+
+
+def bits_of(spread: Spread | None) -> dict[str, int | None]:
+    """What of it the bits of a run in shards go by; of any other run more than that."""
+    exact = spread is not None and spread.shards is not None
+    return {
+        "reproducible": spread.shards if spread and exact else None,
+        "model_parallel": spread.model if spread and exact else None,
+    }
+
+
+def devices_of(mesh: Any) -> tuple[jax.Device, ...]:
+    """The devices over which the members of a sweep are spread; none for one as ever.
+
+    Raises:
+      TypeError, ValueError: it is no mesh of devices of this process, or one of columns.
+    """
+    if mesh is None:
+        return ()
+    mesh = as_mesh(mesh)
+    if mesh.shape[MODEL] > 1:
+        raise ValueError("a sweep spreads its members over devices, not the weights of each")
+    devices = tuple(mesh.devices.flat)
+    if any(device.process_index != jax.process_index() for device in devices):
+        raise ValueError("a sweep is for the devices of one process: jax.local_devices()")
+    return devices if len(devices) > 1 else ()
+
+
+def check_split(spread: Spread | None, params: Any) -> None:
+    """Raise if weights are to be spread by columns, and none can be."""
+    if spread is not None and spread.model > 1 and not spread.splits(params):
+        raise ValueError(
+            f"no layer has a number of outputs that {spread.model} divides: over so many devices "
+            "no weights can be spread"
+        )
