@@ -7,7 +7,6 @@ and if something is not finite there, goes the way from where all was well again
 import math
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +15,8 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.parallel import local
-from funcnet.program import Program
-from funcnet.step import Epochs, Given, Held, all_finite, gradients_on, release, released
-from funcnet.tree import Tree, named_leaves
+from funcnet.step import all_finite
+from funcnet.tree import named_leaves
 
 __all__ = ["NonFiniteError", "Trouble"]
 
@@ -74,7 +72,12 @@ def check_policy(policy: Any) -> str:
     return policy
 
 
-is_finite = jax.jit(all_finite)
+_all_finite = jax.jit(all_finite)
+
+
+def is_finite(held: Any) -> bool:
+    """Whether all numbers of the state of a run are finite."""
+    return bool(_all_finite(local(held)))
 
 
 class Watch:
@@ -85,10 +88,10 @@ class Watch:
       looks: whether to look at all.
     """
 
-    def __init__(self, held: Held, *, looks: bool) -> None:
-        self._ever, self._looks, self._due = looks, looks and bool(is_finite(held)), 0.0
+    def __init__(self, held: Any, *, looks: bool) -> None:
+        self._ever, self._looks, self._due = looks, looks and is_finite(held), 0.0
 
-    def is_well(self, held: Held, losses: np.ndarray, *, now: bool) -> bool | None:
+    def is_well(self, held: Any, losses: np.ndarray, *, now: bool) -> bool | None:
         """Whether all is finite; None if the losses are, and the state is not looked at.
 
         Args:
@@ -103,7 +106,7 @@ class Watch:
         began = time.perf_counter()
         if not now and began < self._due:
             return None
-        well = not self._looks or bool(is_finite(held))
+        well = not self._looks or is_finite(held)
         after = time.perf_counter()
         self._due = after + (after - began) / SHARE
         return well
@@ -113,24 +116,24 @@ class Found(NamedTuple):
     """Where a run went bad: the state and the losses of the epochs before the Trouble's."""
 
     trouble: Trouble
-    held: Held
+    held: Any
     losses: tuple[np.ndarray, ...]
 
 
-def find(held: Held, numbers: Sequence[int], last_loss: float, epochs: Epochs) -> Found | None:
+def find(held: Any, numbers: Sequence[int], last_loss: float, epochs: Any) -> Found | None:
     """The first step that is not finite in some epochs; None if there is none.
 
     Args:
-      held: the state before them, in which all was well.
+      held: the state before them, in which all was well, as epochs hold it.
       numbers: which epochs, counted from 0.
       last_loss: the loss of the step before them.
-      epochs: the Epochs of the run.
+      epochs: the Epochs or ExactEpochs of the run.
     """
     losses: list[np.ndarray] = []
-    looks = bool(is_finite(held))
+    looks = is_finite(held)
     for epoch in numbers:
         after, new = epochs.train(held, epoch)
-        if not np.isfinite(new).all() or (looks and not bool(is_finite(after))):
+        if not np.isfinite(new).all() or (looks and not is_finite(after)):
             break
         held, last_loss = after, float(new[-1])
         losses.append(new)
@@ -138,36 +141,23 @@ def find(held: Held, numbers: Sequence[int], last_loss: float, epochs: Epochs) -
         return None
     before = held
     for batch, after, loss in epochs.each_step(held, epoch):
-        if not np.isfinite(loss) or (looks and not bool(is_finite(after))):
+        if not np.isfinite(loss) or (looks and not is_finite(after)):
             where = _where(before, batch, after, epoch, epochs)
             return Found(Trouble(int(after.step), epoch + 1, where, last_loss), held, tuple(losses))
         before, last_loss = after, float(loss)
     return None
 
 
-def _where(held: Held, batch: Any, after: Held, epoch: int, epochs: Epochs) -> tuple[str, ...]:
+def _where(held: Any, batch: Any, after: Any, epoch: int, epochs: Any) -> tuple[str, ...]:
     """What is not finite in a step."""
-    given = epochs.given_for(len(batch))
-    loss, grads, updates = local(_parts(held, batch, given, epoch, program=epochs.program))
+    loss, grads, updates = epochs.parts(held, batch)
     names = ["loss"] if not np.isfinite(loss) else []
     for what, tree in (("gradient", grads), ("update", updates)):
         names += [f"{what} of {name}" for name, leaf in named_leaves(tree).items() if _is_bad(leaf)]
     if not names:  # by a rounding that the whole step alone has
-        state = release(after, local(given.key), epoch)._asdict()
-        state.pop("key")
+        state = local(after)._asdict()
         names = [name for name, leaf in named_leaves(state).items() if _is_bad(leaf)]
     return tuple(names) or ("loss",)
-
-
-@partial(jax.jit, static_argnames=("program",))
-def _parts(
-    held: Held, batch: Any, given: Given, epoch: Any, *, program: Program
-) -> tuple[jax.Array, Tree, Tree]:
-    """The loss, the gradients and the updates of a step."""
-    state = released(held, given.key, epoch)
-    loss, grads, _ = gradients_on(state, batch, given, program)
-    updates, _ = program.optimizer.update(grads, state.opt_state, state.params)
-    return loss, grads, updates
 
 
 def _is_bad(leaf: Any) -> bool:

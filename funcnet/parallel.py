@@ -5,12 +5,13 @@ if there is one, for the outputs of affine layers, each device having some colum
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from funcnet import checks
 from funcnet.tree import path_name
@@ -83,7 +84,50 @@ class Spread(NamedTuple):
         parts = self.cut(count) if self.shards else count
         return self.data if parts % self.data == 0 else 1
 
-    def rows(self, array: jax.Array) -> jax.Array:
+    @property
+    def rows(self) -> list[int]:
+        """The numbers of the rows of the mesh whose devices are of this process."""
+        own = jax.process_index()
+        return [n for n, row in enumerate(self.mesh.devices) if row[0].process_index == own]
+
+    def on_row(self, tree: Any, row: int) -> Any:
+        """A tree of arrays on each device of a row."""
+        return jax.device_put(tree, self._row(row))
+
+    def placed_on_row(self, tree: Any, row: int) -> Any:
+        """A tree of arrays on the devices of a row: weights by columns, all else on each."""
+        if self.model == 1:
+            return self.on_row(tree, row)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jax.device_put(leaf, self._row(row, *self._columns(path, leaf))),
+            tree,
+        )
+
+    def stacked(self, totals: Sequence[jax.Array]) -> jax.Array:
+        """Arrays [1, ...] of this process's rows as one [rows, ...] of all of them."""
+        shape = (self.data, *totals[0].shape[1:])
+        parts = [part for own in totals for part in _on_each(own, self.model)]
+        return jax.make_array_from_single_device_arrays(shape, self._at(DATA), parts)
+
+    def unstacked(self, array: jax.Array) -> list[jax.Array]:
+        """An array that all devices have, on those of each of this process's rows."""
+        parts = {shard.device: shard.data for shard in array.addressable_shards}
+        rows = [[parts[device] for device in self.mesh.devices[row]] for row in self.rows]
+        if self.model == 1:
+            return [part for (part,) in rows]
+        together = jax.make_array_from_single_device_arrays
+        places = map(self._row, self.rows)
+        return [together(array.shape, place, own) for place, own in zip(places, rows, strict=True)]
+
+    def _row(self, row: int, *axes: str | None) -> Any:
+        devices = self.mesh.devices[row]
+        if self.model == 1:
+            return SingleDeviceSharding(devices[0])
+        return NamedSharding(
+            Mesh(devices, (MODEL,), axis_types=(AxisType.Auto,)), PartitionSpec(*axes)
+        )
+
+    def rows_apart(self, array: jax.Array) -> jax.Array:
         """An array [N, ...] in a compiled program, spread by its rows if they can be divided."""
         if len(array) % self.data:
             return array
@@ -114,11 +158,14 @@ class Spread(NamedTuple):
         return any(self._place(*leaf) != self._at() for leaf in leaves)
 
     def _place(self, path: Any, leaf: Any) -> NamedSharding:
+        return self._at(*self._columns(path, leaf))
+
+    def _columns(self, path: Any, leaf: Any) -> tuple[str | None, ...]:
+        """By which axes of the mesh a leaf is spread."""
         shape = np.shape(leaf)
         is_weight = len(shape) == 2 and path and path_name(path[-1:]) == "w"
-        if self.model > 1 and is_weight and shape[1] % self.model == 0:
-            return self._at(None, MODEL)
-        return self._at()
+        divides = self.model > 1 and is_weight and shape[1] % self.model == 0
+        return (None, MODEL) if divides else ()
 
     def _at(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
@@ -133,8 +180,18 @@ def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
+def _on_each(array: jax.Array, devices: int) -> list[jax.Array]:
+    """An array of a row, whole, on each device of it."""
+    if devices > 1 and not array.is_fully_replicated:
+        sharding: Any = array.sharding
+        array = jax.device_put(array, NamedSharding(sharding.mesh, PartitionSpec()))
+    return [shard.data for shard in array.addressable_shards]
+
+
 def local(tree: Any) -> Any:
     """A tree of arrays on several devices as one on a device of this process alone."""
+    if hasattr(tree, "rows"):  # several copies
+        tree = tree.rows[0]
     leaves = jax.tree.leaves(tree)
     meshes = [leaf.sharding.mesh for leaf in leaves if _is_spread(leaf)]
     if not meshes:

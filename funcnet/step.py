@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
 from funcnet import checks, transposed
 from funcnet.augment import mixup
@@ -40,7 +39,7 @@ from funcnet.optim import (
     averaged_params,
     moves_transposes,
 )
-from funcnet.parallel import DATA, MODEL, local
+from funcnet.parallel import local
 from funcnet.preprocess import Preprocess, no_preprocess
 from funcnet.program import (
     Numbers,
@@ -50,7 +49,7 @@ from funcnet.program import (
     as_program,
     num_scores,
 )
-from funcnet.shards import BATCH_AXIS, Places, in_order, is_sharded, once
+from funcnet.shards import BATCH_AXIS, is_sharded
 from funcnet.signature import complete, takes
 from funcnet.targets import Targets, is_known, outputs_of, task_of_loss
 from funcnet.tree import LossFn, Tree, structure_of
@@ -296,30 +295,15 @@ def held_parts(train_state: TrainState, program: Program) -> Held:
     return Held(params, state, opt_state, step)
 
 
-def begin(train_state: TrainState, program: Program) -> Held:
-    """The state of a run for `Epochs`, on the devices over which it is spread."""
-    held = hold(train_state, program=program)
-    return held if program.spread is None else program.spread.placed(held)
-
-
+@jax.jit
 def release(held: Held, key: Any, epoch: Any) -> TrainState:
     """The TrainState of a run that is held, on one device."""
-    return released(local(held), key, epoch)
-
-
-@jax.jit
-def released(held: Held, key: jax.Array, epoch: Any) -> TrainState:
-    """The TrainState of a run that is held, within a compiled program."""
     params, state, opt_state, step = transposed.release(held)
     return TrainState(params, state, opt_state, key, step, jnp.asarray(epoch, jnp.int32))
 
 
 class Given(NamedTuple):
-    """What the steps of a run are given and do not change; numbers are Numbers, or make them.
-
-    Where a batch is cut in shards, loops is how many times loops run: [2] int32, the number of
-    shards of each device, and 1; a compiler that knew it would make other programs of other ones.
-    """
+    """What the steps of a run are given and do not change; numbers are Numbers, or make them."""
 
     key: jax.Array
     x: jax.Array
@@ -327,7 +311,6 @@ class Given(NamedTuple):
     weight: jax.Array | None
     preprocess: Preprocess
     numbers: Any
-    loops: jax.Array | None = None
 
     def batch(self, rows: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         """The examples of some rows, their targets and their weights."""
@@ -339,47 +322,12 @@ def step_on(held: Held, batch: jax.Array, given: Given, program: Program) -> tup
     params, state, opt_state, count = held
     # The number of epochs is nothing that a step goes by.
     train_state = TrainState(params, state, opt_state, given.key, count, count)
-    found = gradients_on(train_state, batch, given, program)
-    update = partial(updated, program)
-    if given.loops is not None:
-        update = partial(once, update, given.loops[1])
-    held, loss = update(held, *found)
-    return held if program.spread is None else program.spread.kept(held), loss.astype(float)
-
-
-def gradients_on(
-    train_state: TrainState, batch: jax.Array, given: Given, program: Program
-) -> tuple[jax.Array, Tree, Tree]:
-    """`gradients` on the examples with the numbers in batch [N], wherever they are computed."""
-    spread, loops = program.spread, given.loops
-    if spread is None or spread.shards is None or loops is None:
-        examples = given.batch(batch)
-        if spread is not None:
-            examples = jax.tree.map(spread.rows, examples)
-        return gradients(program, given.numbers, given.preprocess, train_state, *examples)
-
-    def of_shard(whole: tuple[TrainState, Given], rows: jax.Array) -> Any:
-        train_state, given = whole
-        examples = given.batch(rows)
-        return gradients(program, given.numbers, given.preprocess, train_state, *examples)
-
-    shards, devices = spread.cut(len(batch)), spread.holders(len(batch))
-
-    def on_device(whole: tuple[TrainState, Given], rows: jax.Array, loops: jax.Array) -> Any:
-        places = Places(shards, DATA, devices, count=loops[0], one=loops[1])
-        return in_order(of_shard, whole, rows, places)
-
-    cut = PartitionSpec(DATA) if devices > 1 else PartitionSpec()
-    manual = {DATA} if spread.model > 1 else {DATA, MODEL}
-    run = jax.shard_map(
-        on_device,
-        mesh=spread.mesh,
-        in_specs=(PartitionSpec(), cut, PartitionSpec()),
-        out_specs=PartitionSpec(),
-        axis_names=manual,
-        check_vma=False,
-    )
-    return run((train_state, given._replace(loops=None)), batch.reshape(shards, -1), loops)
+    examples, spread = given.batch(batch), program.spread
+    if spread is not None:
+        examples = jax.tree.map(spread.rows_apart, examples)
+    found = gradients(program, given.numbers, given.preprocess, train_state, *examples)
+    held, loss = updated(program, held, *found)
+    return held if spread is None else spread.kept(held), loss.astype(float)
 
 
 def _steps(
@@ -399,24 +347,17 @@ def _steps(
     return run_steps(step, held, losses, order, first, end, batch_size)
 
 
-# In shards a product is of one thread: with more of them its rounding goes by their number.
-_OPTIONS = {False: None, True: {"xla_cpu_multi_thread_eigen": False}}
-_STEPS = {
-    shards: compiled_steps(
-        _steps, static_argnames=("program", "batch_size"), compiler_options=options
-    )
-    for shards, options in _OPTIONS.items()
-}
-_STEP = {
-    shards: compiled_steps(step_on, static_argnames=("program",), compiler_options=options)
-    for shards, options in _OPTIONS.items()
-}
+_STEPS = compiled_steps(_steps, static_argnames=("program", "batch_size"))
+
+
+_STEP = compiled_steps(step_on, static_argnames=("program",))
 
 
 class Epochs:
     """The epochs of a run, each a pass over the training data in chunks of about a second.
 
-    What is held stays what it is, so that whatever ends an epoch loses nothing else.
+    On several devices a batch is spread over them, and the compiler adds up what comes of its
+    parts. What is held stays what it is, so that whatever ends an epoch loses nothing else.
 
     Args:
       key: the key of the run.
@@ -440,9 +381,12 @@ class Epochs:
             self.given = program.spread.on_each(jax.tree.map(jnp.asarray, self.given))
         self.program, self.in_place = program, in_place(held)
         self._batch_size, self._size = batch_size, FIRST_CHUNK
-        spread = program.spread
-        self._is_cut = spread is not None and spread.shards is not None
         self._orders = Orders(key, data.num_examples)
+
+    def begin(self, held: Held) -> Held:
+        """What is held, where it is trained."""
+        spread = self.program.spread
+        return held if spread is None else spread.placed(held)
 
     def train(self, held: Held, epoch: int) -> tuple[Held, np.ndarray]:
         """The state after an epoch, counted from 0, and the loss of every step [steps]."""
@@ -469,20 +413,26 @@ class Epochs:
         return make_epoch(order, room=len(self.given.x), batch_size=self._batch_size)
 
     def _steps(self, *at: Any) -> tuple[Held, jax.Array]:
-        run, given = _STEPS[self._is_cut][self.in_place], self.given_for(self._batch_size)
-        return run(*at, given, program=self.program, batch_size=self._batch_size)
+        run = _STEPS[self.in_place]
+        return run(*at, self.given, program=self.program, batch_size=self._batch_size)
 
     def _step(self, held: Held, batch: Any) -> tuple[Held, jax.Array]:
-        run, given = _STEP[self._is_cut][self.in_place], self.given_for(len(batch))
-        return run(held, batch, given, program=self.program)
+        return _STEP[self.in_place](held, batch, self.given, program=self.program)
 
-    def given_for(self, count: int) -> Given:
-        """What a step of so many examples is given."""
-        spread = self.program.spread
-        if spread is None or spread.shards is None:
-            return self.given
-        loops = np.array([spread.cut(count) // spread.holders(count), 1], np.int32)
-        return self.given._replace(loops=jnp.asarray(loops))
+    def parts(self, held: Held, batch: Any) -> tuple[jax.Array, Tree, Tree]:
+        """The loss, the gradients and the updates of a step."""
+        return local(_parts(held, batch, self.given, program=self.program))
+
+
+@partial(jax.jit, static_argnames=("program",))
+def _parts(
+    held: Held, batch: Any, given: Given, *, program: Program
+) -> tuple[jax.Array, Tree, Tree]:
+    state = release(held, given.key, 0)
+    examples = given.batch(batch)
+    loss, grads, _ = gradients(program, given.numbers, given.preprocess, state, *examples)
+    updates, _ = program.optimizer.update(grads, state.opt_state, state.params)
+    return loss, grads, updates
 
 
 def params_in_use(train_state: TrainState, *, program: Program) -> Tree:

@@ -23,6 +23,7 @@ from funcnet.checkpoints import (
 )
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.evaluation import Examples, is_better, measure, merit
+from funcnet.exact import epochs_of
 from funcnet.history import History, as_history, columns, history_row, rows_of
 from funcnet.inputs import EVALUATION_BATCH, fit_preprocess, on_device, training_arrays
 from funcnet.layer import Layer
@@ -30,7 +31,7 @@ from funcnet.model import BestModel, Model, as_best, predict_scores
 from funcnet.nonfinite import NonFiniteError, Trouble, Watch, check_policy, find
 from funcnet.optim import Optimizer
 from funcnet.own_metrics import Metric, call_metric, check_metrics, columns_of
-from funcnet.parallel import as_spread, bits_of, check_split
+from funcnet.parallel import as_spread, bits_of, check_split, local
 from funcnet.preprocess import Preprocess, subtract_mean
 from funcnet.program import (
     Program,
@@ -42,11 +43,9 @@ from funcnet.program import (
 )
 from funcnet.signature import complete, takes
 from funcnet.step import (
-    Epochs,
-    Held,
     TrainState,
-    begin,
     check_step,
+    hold,
     init_train_state,
     params_in_use,
     release,
@@ -254,7 +253,7 @@ def fit(
         return Model(*parts, encoding=dataset.encoding, targets=targets)
 
     def state_of(run: _Run) -> TrainState:
-        return run.train_state or release(run.held, key, run.epoch)
+        return run.train_state or release(local(run.held), key, run.epoch)
 
     def is_looked_at(epoch: int) -> bool:
         return eval_every is not None and (epoch % eval_every == 0 or epoch in (first, epochs))
@@ -309,10 +308,11 @@ def fit(
         if kept is not None:
             like = train_state, _best_like(train_state, program)
             found = kept.load(*like, (*columns(dataset.task), *names))
-        run = good = _begun(train_state, found, model_at, program)
+        run = _begun(train_state, found, model_at, program)
         first, key, status, trouble = run.epoch, train_state.key, "finished", None
         del train_state  # it may be large
-        passes = Epochs(key, data, numbers, program=program, batch_size=batch_size, held=run.held)
+        passes = epochs_of(key, data, numbers, program, batch_size, run.held)
+        run = good = run._replace(held=passes.begin(run.held))
         watch = Watch(run.held, looks=not program.skips)
         if first > epochs:
             raise ValueError(
@@ -409,7 +409,7 @@ def _params_in_use(train_state: TrainState, *, program: Program) -> Tree:
 
 class _Run(NamedTuple):
     epoch: int
-    held: Held
+    held: Any  # a Held, or Copies
     train_state: TrainState | None  # the same, where somebody looks at it
     losses: tuple[np.ndarray, ...]  # the steps' losses, an array for each epoch or for several
     rows: tuple[dict[str, Any], ...]
@@ -430,7 +430,7 @@ def _begun(
 ) -> _Run:
     """A run before its first epoch here: anew, or as a checkpoint has it."""
     if found is None:
-        held = begin(train_state, program)
+        held = hold(train_state, program=program)
         return _Run(int(train_state.epoch), held, None, (), (), None, None)
     best = best_row = None
     rows = rows_of(found.columns)
@@ -438,7 +438,7 @@ def _begun(
         last, own = model_at(found.train_state), found.best
         best = as_best(replace(last, params=own.params, state=own.state), **own.numbers)
         best_row = next(row for row in rows if row["epoch"] == best.epoch)
-    held, losses = begin(found.train_state, program), (found.columns["loss"],)
+    held, losses = hold(found.train_state, program=program), (found.columns["loss"],)
     return _Run(int(found.train_state.epoch), held, None, losses, rows, best, best_row)
 
 
@@ -458,7 +458,7 @@ def _progress(run: _Run, train_state: TrainState, own: Sequence[str], task: str)
     return Progress(train_state, {"loss": history.loss, **history.rows()}, best)
 
 
-def _gone_bad(good: _Run, epoch: int, epochs: Epochs) -> tuple[_Run, Trouble] | None:
+def _gone_bad(good: _Run, epoch: int, epochs: Any) -> tuple[_Run, Trouble] | None:
     """The run before the epoch that went bad, and what did, from where all was well."""
     last = float(good.losses[-1][-1]) if good.losses else np.nan
     found = find(good.held, range(good.epoch, epoch), last, epochs)

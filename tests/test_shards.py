@@ -6,30 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
 
 import funcnet as fn
-from funcnet.shards import Places, in_order, over_shards
+from funcnet.exact import in_order
+from funcnet.parallel import Spread
+from funcnet.shards import over_shards, split
 
 SHARDS = 8
 
 
 def ordered(function, whole, sharded, devices):
     """`in_order` on so many devices; the shards [SHARDS, ...] are spread over them."""
-    mesh = fn.device_mesh(devices)
-
-    @jax.jit
-    def run(whole, sharded, count, one):
-        def on_device(whole, sharded, count, one):
-            places = Places(SHARDS, "data", devices, count, one)
-            return in_order(function, whole, sharded, places)
-
-        specs = P(), P("data"), P(), P()
-        return jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)(
-            whole, sharded, count, one
-        )
-
-    return run(whole, sharded, np.int32(SHARDS // devices), np.int32(1))
+    spread = Spread(fn.device_mesh(devices), SHARDS)
+    made = split(function, whole, sharded[0], SHARDS)
+    each, rows = SHARDS // devices, range(devices)
+    wholes = [spread.on_row(whole, row) for row in rows]
+    numbers = [[spread.on_row(np.int32(n), row) for n in range(SHARDS)] for row in rows]
+    own = [range(row * each, (row + 1) * each) for row in rows]
+    found = in_order(made, wholes, sharded, own, numbers, spread if devices > 1 else None)
+    for other in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, other, found[0])
+    return found[0]
 
 
 def tree_sum(values):

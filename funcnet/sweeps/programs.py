@@ -24,7 +24,7 @@ from funcnet.step import (
     held_parts,
     init_train_state,
     params_in_use,
-    released,
+    release,
     step_on,
 )
 from funcnet.sweeps.groups import Plan, make_program
@@ -133,7 +133,7 @@ def release_members(
     parts: tuple[Part, ...], key: jax.Array, epoch: Any, *, sizes: tuple[int, ...]
 ) -> TrainState:
     """The TrainState of members that are held."""
-    states = [released(part.held, key, epoch) for part in parts]
+    states = [release(part.held, key, epoch) for part in parts]
 
     def put_together(*leaves: jax.Array) -> jax.Array:
         pairs = zip(leaves, sizes, strict=True)
