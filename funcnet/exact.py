@@ -131,13 +131,14 @@ class ExactEpochs:
         shards, holders = spread.cut(len(batch)), spread.holders(len(batch))
         cut = batch.reshape(shards, -1)
         each, wholes, own = shards // holders, [], []
-        for row, state, given in zip(spread.rows, held.rows, self._given, strict=True):
+        every = zip(spread.rows, held.rows, self._given, self._numbers, strict=True)
+        for row, state, given, numbers in every:
             wholes.append((_state_of(state, given.key), given))
             first = row * each if holders > 1 else 0
-            own.append(range(first, first + each))
+            parts = spread.on_row(list(cut[first : first + each]), row)
+            own.append(list(zip(parts, numbers[first : first + each], strict=True)))
         function = _split_step(self.program, shards, _Shapes((wholes[0], cut[0])))
-        across = spread if holders > 1 else None
-        return in_order(function, wholes, cut, own, self._numbers, across)
+        return in_order(function, wholes, own, spread if holders > 1 else None)
 
 
 def _state_of(held: Held, key: jax.Array) -> TrainState:
@@ -185,9 +186,7 @@ def _split_step(program: Program, shards: int, shapes: _Shapes) -> Split:
 def in_order(
     function: Split,
     wholes: Sequence[Any],
-    cut: np.ndarray,
-    own: Sequence[range],
-    numbers: Sequence[Sequence[jax.Array]],
+    shards: Sequence[Sequence[tuple[jax.Array, jax.Array]]],
     across: Spread | None,
 ) -> list[Any]:
     """What a function of all shards gives, on each row of devices.
@@ -195,9 +194,7 @@ def in_order(
     Args:
       function: the function.
       wholes: for each row what is the same for all shards.
-      cut: [shards, N], the examples of each.
-      own: for each row the numbers of its shards.
-      numbers: for each row the numbers of all shards, on its devices.
+      shards: for each row its shards, on its devices: what is of them alone, and their number.
       across: how rows are spread, if each has shards of its own.
     """
     known: list[dict[Any, Any]] = [
@@ -206,8 +203,8 @@ def in_order(
     ]
     (examples,) = function.shard
     stacks: list[list[dict[Any, Any]]] = [
-        [{examples: cut[n], **dict.fromkeys(function.number, given[n])} for n in shards]
-        for shards, given in zip(own, numbers, strict=True)
+        [{examples: own, **dict.fromkeys(function.number, number)} for own, number in of_row]
+        for of_row in shards
     ]
     for stage in function.stages:
         totals = []

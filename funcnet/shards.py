@@ -132,7 +132,7 @@ def split(function: Callable[..., Any], whole: Any, shard: Any, shards: int) -> 
     own, others = jaxpr.invars[:count], jaxpr.invars[count:]
     pieces, of_shard = _pieces(jaxpr, others)
     for place, variable in enumerate(jaxpr.outvars):
-        if variable in of_shard:
+        if isinstance(variable, core.Var) and variable in of_shard:
             raise ValueError(
                 f"output {place} of what is trained in shards is another for each of them: a layer "
                 "whose state goes by its batch must take it by batch_sum or batch_mean"

@@ -21,9 +21,11 @@ def ordered(function, whole, sharded, devices):
     made = split(function, whole, sharded[0], SHARDS)
     each, rows = SHARDS // devices, range(devices)
     wholes = [spread.on_row(whole, row) for row in rows]
-    numbers = [[spread.on_row(np.int32(n), row) for n in range(SHARDS)] for row in rows]
-    own = [range(row * each, (row + 1) * each) for row in rows]
-    found = in_order(made, wholes, sharded, own, numbers, spread if devices > 1 else None)
+    own = [
+        [spread.on_row((sharded[n], np.int32(n)), row) for n in range(row * each, (row + 1) * each)]
+        for row in rows
+    ]
+    found = in_order(made, wholes, own, spread if devices > 1 else None)
     for other in found[1:]:
         jax.tree.map(np.testing.assert_array_equal, other, found[0])
     return found[0]
