@@ -41,6 +41,7 @@ if _TYPE_CHECKING:
     from funcnet.parallel import *
     from funcnet.plots import *
     from funcnet.preprocess import *
+    from funcnet.processes import *
     from funcnet.recipes import *
     from funcnet.regression import *
     from funcnet.runs import *
@@ -125,6 +126,7 @@ _NAMES = {
         Preprocess chain no_preprocess normalize_contrast quantile_edges quantile_transform
         shuffle_features standardize standardize_numbers subtract_mean whiten
     """,
+    "processes": "join_processes",
     "recipes": "Experiment Recipe experiment list_recipes load_recipe",
     "regression": "absolute_loss huber_loss pinball_loss poisson_loss squared_loss",
     "runs": "load_run",

@@ -202,13 +202,19 @@ def opened(
     resume: bool,
     every: int | None,
     keep: int,
+    writes: bool = True,
 ) -> Iterator[Checkpoints]:
     """The Checkpoints of a directory, which is made, and is held until the end.
+
+    If it is not this process that writes there, the directory is only looked at.
 
     Raises:
       FileExistsError: there are some, and they are not to be resumed, or are of something else.
       BlockingIOError: another run writes there. OSError: the directory cannot be made.
     """
+    if not writes:
+        yield Checkpoints(Path(path), identity, every=every, keep=keep)
+        return
     with held(path, "run", resume=resume) as directory:
         yield Checkpoints(directory, identity, every=every, keep=keep)
 

@@ -173,6 +173,7 @@ def over_epoch(
     size: int,
     give_up: bool,
     stopped: Callable[[], bool] = lambda: False,
+    agreed: Callable[[int], int] = int,
 ) -> tuple[Any, np.ndarray, int]:
     """All steps of an epoch: those of full batches in chunks of about a second, and the rest.
 
@@ -184,6 +185,7 @@ def over_epoch(
       size: how many steps the first chunk has.
       give_up: whether steps are done in place.
       stopped: asked before each chunk: whether to give up, with a KeyboardInterrupt.
+      agreed: how many steps a chunk has, of how many this process would have it.
     Returns:
       What is held, the losses [steps, ...] in float64, and the size for the next epoch.
     """
@@ -196,7 +198,7 @@ def over_epoch(
         held, losses = steps(held, losses, epoch.order, np.int32(done), np.int32(end))
         jax.block_until_ready(losses)
         rate = (end - done) / max(time.perf_counter() - before, 1e-9)
-        size, done = max(1, min(8 * size, int(rate * CHUNK_SECONDS))), end
+        size, done = agreed(max(1, min(8 * size, int(rate * CHUNK_SECONDS)))), end
     history = np.asarray(losses, np.float64)[: epoch.full]
     if epoch.rest is not None:
         held, loss = step(held, epoch.rest)

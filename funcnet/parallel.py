@@ -75,6 +75,11 @@ class Spread(NamedTuple):
         """Over how many devices the columns of weights are spread."""
         return self.mesh.shape[MODEL]
 
+    @property
+    def processes(self) -> int:
+        """How many processes have devices of it."""
+        return len({device.process_index for device in self.mesh.devices.flat})
+
     def cut(self, count: int) -> int:
         """In how many shards a batch of so many examples is cut: a short one may allow fewer."""
         return math.gcd(count, self.shards or 1)
@@ -218,7 +223,11 @@ def as_spread(mesh: Any, reproducible: Any, batch_size: int) -> Spread | None:
     if mesh is None and reproducible is None:
         return None
     mesh = device_mesh(1) if mesh is None else as_mesh(mesh)
-    data = mesh.shape[DATA]
+    data, own = mesh.shape[DATA], jax.process_index()
+    if all(device.process_index != own for device in mesh.devices.flat):
+        raise ValueError(f"mesh has no device of process {own}: each must have one")
+    if any(len({device.process_index for device in row}) > 1 for row in mesh.devices):
+        raise ValueError("the devices that divide the weights must be of one process")
     if reproducible is not None:
         shards = REPRODUCIBLE.check("reproducible", reproducible)
         if shards & (shards - 1):

@@ -41,6 +41,7 @@ from funcnet.optim import (
 )
 from funcnet.parallel import local
 from funcnet.preprocess import Preprocess, no_preprocess
+from funcnet.processes import of_first
 from funcnet.program import (
     Numbers,
     Program,
@@ -391,8 +392,16 @@ class Epochs:
     def train(self, held: Held, epoch: int) -> tuple[Held, np.ndarray]:
         """The state after an epoch, counted from 0, and the loss of every step [steps]."""
         made = self._made(self._orders.of(epoch))
+        spread = self.program.spread
+        several = spread is not None and spread.processes > 1
         held, losses, self._size = over_epoch(
-            self._steps, self._step, held, made, self._size, self.in_place
+            self._steps,
+            self._step,
+            held,
+            made,
+            self._size,
+            self.in_place,
+            agreed=of_first if several else int,
         )
         return held, losses
 

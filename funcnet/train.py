@@ -33,6 +33,7 @@ from funcnet.optim import Optimizer
 from funcnet.own_metrics import Metric, call_metric, check_metrics, columns_of
 from funcnet.parallel import as_spread, bits_of, check_split, local
 from funcnet.preprocess import Preprocess, subtract_mean
+from funcnet.processes import agreed, check_same, is_first
 from funcnet.program import (
     Program,
     StepOptions,
@@ -279,6 +280,9 @@ def fit(
     def save(kept: Checkpoints, run: _Run) -> None:
         kept.save(run.epoch, lambda: _progress(run, state_of(run), names, dataset.task))
 
+    several = program.spread is not None and program.spread.processes > 1
+    writes = not several or is_first()
+
     def is_patient_no_more(run: _Run) -> bool:
         if patience is None or run.best is None:
             return False
@@ -288,13 +292,17 @@ def fit(
 
     with ExitStack() as stack:
         kept = None
-        if checkpoint is not None:
+        if checkpoint is not None or several:
             made_of = {name: value for name, value in given.items() if name != "preprocess"}
             made_of |= {"batch_size": batch_size, "metrics": tuple(own), "monitor": monitor}
             made_of["loss_fn"] = loss_fn
             made_of |= bits_of(program.spread)
             made_of["on_nonfinite"] = "skip" if program.skips else "raise or stop"  # of one program
             identity = identity_of(net, optimizer, dataset, fitted, train_state.key, made_of)
+        if several:
+            given_here = {"epochs": epochs, "eval_every": eval_every, "patience": patience}
+            check_same({**identity, **{n: str(value) for n, value in given_here.items()}})
+        if checkpoint is not None:
             kept = stack.enter_context(
                 opened(
                     checkpoint,
@@ -302,6 +310,7 @@ def fit(
                     resume=resume,
                     every=checkpoint_every,
                     keep=keep_checkpoints,
+                    writes=writes,
                 )
             )
         found = None
@@ -311,6 +320,8 @@ def fit(
         run = _begun(train_state, found, model_at, program)
         first, key, status, trouble = run.epoch, train_state.key, "finished", None
         del train_state  # it may be large
+        if several:
+            check_same({"the checkpoint that they go on from": str((run.epoch, found is None))})
         passes = epochs_of(key, data, numbers, program, batch_size, run.held)
         run = good = run._replace(held=passes.begin(run.held))
         watch = Watch(run.held, looks=not program.skips)
@@ -329,8 +340,10 @@ def fit(
                     break
                 run = run._replace(train_state=None)
                 held, losses = passes.train(run.held, epoch - 1)
-                due = kept is not None and epoch < epochs and kept.is_due(epoch)
-                seen = callback is not None or is_looked_at(epoch) or epoch == epochs
+                due = kept is not None and writes and epoch < epochs and kept.is_due(epoch)
+                if several:
+                    (due,) = agreed(due)
+                seen = several or callback is not None or is_looked_at(epoch) or epoch == epochs
                 well = watch.is_well(held, losses, now=due or seen or passes.in_place)
                 if well is False and (bad := _gone_bad(good, epoch, passes)) is not None:
                     (run, trouble), status = bad, "diverged"
@@ -339,14 +352,20 @@ def fit(
                 all_losses = _added(run.losses, losses)
                 run = looked_at(run._replace(epoch=epoch, held=held, losses=all_losses))
                 good = run._replace(train_state=None) if well else good
-                if due and kept is not None:
+                if several:
+                    run = run._replace(train_state=state_of(run))
+                if due and kept is not None and writes:
                     save(kept, run)
                 stops = report(run, losses) or is_patient_no_more(run)
+                if several:
+                    (stops,) = agreed(stops)
         except KeyboardInterrupt:
+            if several and program.spread is not None and program.spread.model > 1:
+                raise  # what is spread over processes is not to be had without the others
             status = "interrupted"
             if run.epoch > good.epoch and watch.is_well(run.held, np.zeros(0), now=True) is False:
                 run = good
-        if kept is not None and run.epoch > 0:
+        if kept is not None and writes and run.epoch > 0:
             with warned(checkpoint):
                 save(kept, run)
     train_state = state_of(run)

@@ -57,7 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         message = _one_line(error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        message = f"the computation failed, for want of memory perhaps: {_one_line(error)[:200]}"
+        why = "for want of memory perhaps"
+        if jax.distributed.is_initialized():
+            why = "perhaps since another process has ended; --resume RUN goes on"
+        message = f"the computation failed, {why}: {_one_line(error)[:200]}"
     except KeyboardInterrupt:
         print(f"funcnet {args.command}: interrupted", file=sys.stderr)
         return 130
@@ -69,7 +72,9 @@ def entry() -> None:
     """The program `funcnet`."""
     keep_compiled()
     code = main()
-    if code in (130, 143):  # an interrupted compiler does not survive the end of the interpreter
+    # An interrupted compiler does not survive the end of the interpreter, and what waits for other
+    # processes then, when one of them has failed, does not end.
+    if code in (130, 143) or (code and jax.distributed.is_initialized()):
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         sys.stderr.flush()

@@ -151,12 +151,28 @@ def add_device_options(parser: Any, *, columns: bool = True) -> None:
         )
 
 
-def mesh_of(args: argparse.Namespace) -> Any:
-    """The devices that a command is given, None for one as ever."""
+def add_process_options(parser: Any) -> None:
+    """--coordinator, --processes and --process-id."""
+    add = parser.add_argument_group(
+        "processes",
+        "Several train one net if each is begun with the same options and a number of its own; "
+        "under Slurm's srun and Open MPI's mpirun they find each other.",
+    ).add_argument
+    add(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="where process 0 is found, and listens: 127.0.0.1:PORT on one machine",
+    )
+    add("--processes", type=int, metavar="N", help="how many there are")
+    add("--process-id", type=int, metavar="I", help="which one this is, from 0")
+
+
+def mesh_of(args: argparse.Namespace, processes: int = 1) -> Any:
+    """The devices that a command is given, None for one as ever; of several processes all."""
     columns = getattr(args, "model_parallel", None)
-    if args.devices is None and columns is not None:
-        raise ValueError("--model-parallel needs --devices")
-    if args.devices is None:
+    if args.devices is None and processes == 1:
+        if columns is not None:
+            raise ValueError("--model-parallel needs --devices")
         return None
     return fn.device_mesh(args.devices, model_parallel=1 if columns is None else columns)
 

@@ -1,6 +1,7 @@
 """funcnet train."""
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -21,6 +22,7 @@ from funcnet.cli.measures import first_measure, further_line
 from funcnet.cli.options import (
     add_config_options,
     add_device_options,
+    add_process_options,
     add_recipe_option,
     given_options,
     mesh_of,
@@ -41,6 +43,7 @@ from funcnet.config import Config
 from funcnet.datasets.dataset import first
 from funcnet.defaults import complete_config
 from funcnet.option import option
+from funcnet.processes import is_first
 from funcnet.rules import class_weight, schedule_name
 from funcnet.runs import Record
 from funcnet.targets import MEASURES
@@ -68,6 +71,7 @@ def add(commands: Any, base: Config) -> Any:
     add_recipe_option(parser)
     add_config_options(parser, base)
     add_device_options(parser)
+    add_process_options(parser)
     group = parser.add_argument_group("output")
     add = group.add_argument
     add("--out", metavar="DIR", help="run directory; runs/NAME, numbered, if not given")
@@ -91,7 +95,10 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     _check_options(args)
-    mesh = mesh_of(args)
+    processes = fn.join_processes(args.coordinator, args.processes, args.process_id)
+    mesh, writes = mesh_of(args, processes), processes == 1 or is_first()
+    if not writes:
+        args.quiet = True
     begun = _resumed(args) if args.resume else _new(args)
     config, record, dataset = begun.config, begun.record, begun.dataset
     net, optimizer, dataset, options = fn.experiment(config, dataset)
@@ -107,6 +114,9 @@ def run(args: argparse.Namespace) -> int:
 
     def report(epoch: int, train_state: fn.TrainState, metrics: dict[str, Any]) -> None:
         nonlocal started
+        if not writes:
+            started = True
+            return
         if not started:  # by now all arguments are known to be right
             started = True
             if args.resume:
@@ -123,17 +133,21 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet and (epoch % shown_every == 0 or epoch == epochs):
             say(_epoch_line(epoch, epochs, metrics))
 
-    with (
-        interrupts() as heard,
-        runs.begun(begun.path, begun.name, overwrite=args.overwrite) as path,
-    ):
+    def directory() -> Any:
+        if not writes:
+            return contextlib.nullcontext(begun.path)
+        return runs.begun(begun.path, begun.name, overwrite=args.overwrite)
+
+    with interrupts() as heard, directory() as path:
+        # Of several processes the others only read there.
+        kept = path if writes or args.resume else None
         with bar, noted():
             result = fn.fit(
                 net,
                 optimizer,
                 dataset,
                 callback=report,
-                checkpoint=path / runs.CHECKPOINTS,
+                checkpoint=kept and kept / runs.CHECKPOINTS,
                 resume=bool(args.resume),
                 mesh=mesh,
                 **{"on_nonfinite": "stop", **options},
@@ -141,6 +155,8 @@ def run(args: argparse.Namespace) -> int:
         if not started:
             print("funcnet train: interrupted before the first epoch", file=sys.stderr)
             return heard.code
+        if not writes:
+            return heard.code if result.interrupted else 0
         lines, results = _summary(result, dataset, config)
         if result.status == "stopped":
             found = checks.plural(config.patience or 0, "measurement")

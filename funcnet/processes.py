@@ -1,0 +1,109 @@
+"""Several processes that train one net: how they find each other, and what they agree on.
+
+Each of them runs the same program with the same arguments. What one decides by its clock or its
+callback all must do, or they would wait for each other: so it is agreed on.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from funcnet import checks
+
+__all__ = ["join_processes"]
+
+HEARTBEAT = 30  # seconds after which a process that is silent counts as dead
+PATIENCE = 60  # seconds to wait for all to begin
+PROCESS_ID = checks.NATURAL
+# What says how many processes there are where a launcher has begun them: Slurm's, Open MPI's.
+LAUNCHED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+def join_processes(
+    coordinator: str | None = None, processes: int | None = None, process_id: int | None = None
+) -> int:
+    """Join other processes, before anything is computed; then `jax.devices()` are those of all.
+
+    Args:
+      coordinator: HOST:PORT at which process 0 is found by all; it listens there alone, so
+        127.0.0.1 is for processes of one machine.
+      processes: how many there are. process_id: which one this is, from 0.
+        Without any of the three they are found where Slurm's srun or Open MPI's mpirun has begun
+        several; else this one is alone.
+    Returns:
+      The number of processes.
+    Raises:
+      ValueError: arguments are wrong. RuntimeError: the others are not found within a minute, or
+        something was computed already.
+    """
+    given = coordinator, processes, process_id
+    options: dict[str, Any] = {
+        "heartbeat_timeout_seconds": HEARTBEAT,
+        "initialization_timeout": PATIENCE,
+    }
+    if given == (None, None, None):
+        if all(int(os.environ.get(name, "1")) <= 1 for name in LAUNCHED):
+            return 1
+        jax.distributed.initialize(**options)
+        return jax.process_count()
+    if processes == 1 and coordinator is None:
+        return 1
+    if coordinator is None or processes is None or process_id is None:
+        raise ValueError("coordinator, processes and process_id belong together: give all three")
+    processes = checks.COUNT.check("processes", processes)
+    process_id = checks.Count(at_least=0, at_most=processes - 1).check("process_id", process_id)
+    jax.distributed.initialize(
+        coordinator_address=_address(coordinator),
+        num_processes=processes,
+        process_id=process_id,
+        coordinator_bind_address=_address(coordinator),
+        **options,
+    )
+    return processes
+
+
+def _address(coordinator: str) -> str:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(
+            f"coordinator must be HOST:PORT, such as 127.0.0.1:1234, got {coordinator}"
+        )
+    return f"127.0.0.1:{port}" if host == "localhost" else coordinator
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return jax.process_index() == 0
+
+
+def check_same(facts: Mapping[str, str]) -> None:
+    """Raise unless all processes have the same facts, texts by name.
+
+    Raises:
+      ValueError: in each of them; it says which differ.
+    """
+    digests = [hashlib.sha256(f"{name} {text}".encode()).digest() for name, text in facts.items()]
+    own = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+    every = np.asarray(multihost_utils.process_allgather(own))  # [processes, facts, 32]
+    differ = (every != every[:1]).any(axis=(0, 2))
+    names = [name for name, differs in zip(facts, differ, strict=True) if differs]
+    if names:
+        raise ValueError(
+            f"processes do not agree about {', '.join(names)}: give all of them the same"
+        )
+
+
+def agreed(*decisions: bool) -> list[bool]:
+    """What any of the processes decides."""
+    every = multihost_utils.process_allgather(np.array(decisions, np.int32))
+    return [bool(np.any(own)) for own in np.asarray(every).T]
+
+
+def of_first(number: int) -> int:
+    """The number that the first process has."""
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
