@@ -6,7 +6,7 @@ callback all must do, or they would wait for each other: so it is agreed on.
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -85,11 +85,11 @@ def check_same(facts: Mapping[str, str]) -> None:
     """Raise unless all processes have the same facts, texts by name.
 
     Raises:
-      ValueError: in each of them; it says which differ.
+      ValueError: in each of them; it says which differ. ConnectionError: one has ended.
     """
     digests = [hashlib.sha256(f"{name} {text}".encode()).digest() for name, text in facts.items()]
     own = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
-    every = np.asarray(multihost_utils.process_allgather(own))  # [processes, facts, 32]
+    every = _together(multihost_utils.process_allgather, own)  # [processes, facts, 32]
     differ = (every != every[:1]).any(axis=(0, 2))
     names = [name for name, differs in zip(facts, differ, strict=True) if differs]
     if names:
@@ -100,10 +100,22 @@ def check_same(facts: Mapping[str, str]) -> None:
 
 def agreed(*decisions: bool) -> list[bool]:
     """What any of the processes decides."""
-    every = multihost_utils.process_allgather(np.array(decisions, np.int32))
-    return [bool(np.any(own)) for own in np.asarray(every).T]
+    every = _together(multihost_utils.process_allgather, np.array(decisions, np.int32))
+    return [bool(np.any(own)) for own in every.T]
 
 
 def of_first(number: int) -> int:
     """The number that the first process has."""
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+    return int(_together(multihost_utils.broadcast_one_to_all, np.int32(number)))
+
+
+def _together(function: Callable[[Any], Any], value: Any) -> np.ndarray:
+    """What all processes compute together of a value.
+
+    Raises:
+      ConnectionError: one of them has ended.
+    """
+    try:
+        return np.asarray(function(value))
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        raise ConnectionError(f"another process has ended: {str(error)[:200]}") from None

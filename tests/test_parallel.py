@@ -11,6 +11,7 @@ import funcnet as fn
 from funcnet.parallel import Spread
 
 KEY = jax.random.key(3)
+unoptimized = pytest.mark.usefixtures("unoptimized")
 
 
 def blobs(count=45, weights=False):
@@ -27,16 +28,16 @@ def shifted(key, x):
 
 
 NETS = {
-    "plain": fn.mlp([12, 8], 3),
-    "batchnorm": fn.mlp([12, 8], 3, normalization="batchnorm", keep_prob=0.8),
-    "layernorm": fn.mlp([12, 8], 3, normalization="layernorm", activation="gelu"),
+    "plain": fn.mlp([8], 3),
+    "batchnorm": fn.mlp([8, 6], 3, normalization="batchnorm", keep_prob=0.8),
+    "layernorm": fn.mlp([8], 3, normalization="layernorm", activation="gelu"),
     "residual": fn.serial(
         fn.affine(8), fn.residual(fn.batchnorm(), fn.relu(), fn.affine(8)), fn.affine(3)
     ),
     "tabm": fn.serial(fn.flatten(), fn.tabm([6], 3, members=3)),
     "stacked": fn.stacked(fn.mlp([6], 3, normalization="batchnorm"), 2),
 }
-RANDOM = {"augment": shifted, "mixup_alpha": 0.3, "label_smoothing": 0.1}
+RANDOM = {"augment": shifted, "label_smoothing": 0.1}
 EXACT = {"reg": 0.1, "class_weight": "balanced", "label_smoothing": 0.1}
 
 
@@ -65,67 +66,64 @@ def differences(one, other):
     return max(float(abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
 
 
+@unoptimized
 def test_in_shards_the_bits_are_the_same():
     """The last batch has 13 examples, which cannot be divided; before it 16 in 8 shards."""
     options = {"epochs": 2, "eval_every": None, "reproducible": 8}
-    one, *others = (bits(train(devices=devices, **options)) for devices in (1, 2, 8))
-    assert others == [one] * 2
+    assert bits(train(devices=4, **options)) == bits(train(devices=1, **options))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", ["batchnorm", "layernorm", "tabm"])
 def test_in_shards_the_bits_are_those_of_any_number_of_devices(net):
-    options = {"plain": {}, "residual": EXACT, "tabm": EXACT}.get(net, RANDOM)
+    options = {"tabm": EXACT, "batchnorm": {**RANDOM, "mixup_alpha": 0.3}}.get(net, {})
     data = blobs(weights="class_weight" in options)
     one, *others = (
-        bits(train(net, devices, data=data, reproducible=8, **options)) for devices in (1, 2, 4, 8)
+        bits(train(net, devices, data=data, reproducible=8, **options)) for devices in (None, 2, 8)
     )
-    assert others == [one] * 3
-    assert bits(train(net, data=data, reproducible=8, **options)) == one  # without a mesh, too
-    assert bits(train(net, 2, data=data, reproducible=4, **options)) != one  # other sums
+    assert others == [one] * 2
 
 
-@pytest.mark.parametrize("optimizer", ["sgd_momentum", "muon", "adamw", "averaged"])
+@pytest.mark.parametrize("optimizer", ["sgd_momentum", "muon", "averaged"])
 @pytest.mark.slow
 def test_optimizers_in_shards(optimizer):
     made = {
         "sgd_momentum": fn.clip_by_global_norm(fn.sgd_momentum(1e-2), 0.1),
         "muon": fn.muon(1e-2, adam_names=("affine3",)),
-        "adamw": fn.adamw(fn.cosine_decay(1e-2, 9)),
-        "averaged": fn.adam(1e-2),
+        "averaged": fn.adamw(fn.cosine_decay(1e-2, 9)),
     }[optimizer]
     options = {"average_decay": 0.9} if optimizer == "averaged" else {}
-    found = [bits(train(devices=n, optimizer=made, reproducible=8, **options)) for n in (1, 2, 8)]
-    assert found == [found[0]] * 3
+    options |= {"optimizer": made, "reproducible": 4}
+    found = [bits(train("plain", n, **options)) for n in (1, 4)]
+    assert found[0] == found[1]
 
 
+@unoptimized
 @pytest.mark.parametrize("reproducible", [None, pytest.param(8, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("net", slow_but(["batchnorm", "plain", "tabm", "stacked"], "plain"))
+@pytest.mark.parametrize("net", slow_but(["residual", "plain", "tabm", "stacked"], "plain"))
 def test_it_is_the_same_training_in_float64(net, reproducible, x64):
-    """But for sums in another order: weights, L2, the state of layers, short batches."""
-    net = {**NETS, "batchnorm": fn.mlp([12, 8], 3, normalization="batchnorm")}[net]
-    data = blobs(weights=True)
-    wanted = train(net, data=data, **EXACT)
-    for devices, columns in ((1, 1), (2, 1), (8, 1), (2, 2), (8, 2)):
-        if columns > 1 and net is NETS["stacked"]:  # its weights have an axis of members
-            continue
-        options = {"data": data, "reproducible": reproducible, **EXACT}
-        found = train(net, devices, columns, **options)
-        assert differences(found, wanted) < 1e-10
-        np.testing.assert_allclose(found.history.loss, wanted.history.loss, rtol=1e-10)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("net", ["plain", "batchnorm"])
-def test_random_layers_do_not_go_by_the_devices(net, x64):
-    """Dropout, augmentation and mixup without shards are those of one device.
+    """But for sums in another order: weights, L2, the state of layers, short batches.
 
     Adam would make a step of the rounding of a gradient that is 0, that of biases before batch
     norm.
     """
+    options = {"data": blobs(weights=True), "optimizer": fn.sgd_momentum(1e-2), **EXACT}
+    wanted = train(net, **options)
+    grids = ((2, 1), (4, 2)) if net != "stacked" else ((2, 1),)  # its weights are [members, D, M]
+    for devices, columns in grids:
+        found = train(net, devices, columns, reproducible=reproducible, **options)
+        assert differences(found, wanted) < 1e-10
+        np.testing.assert_allclose(found.history.loss, wanted.history.loss, rtol=1e-10)
+
+
+@unoptimized
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["batchnorm"])
+def test_random_layers_do_not_go_by_the_devices(net, x64):
+    """Dropout, augmentation and mixup without shards are those of one device."""
     options = {"optimizer": fn.sgd_momentum(1e-2), **RANDOM}
     wanted = train(net, **options)
-    for devices, columns in ((2, 1), (8, 1), (4, 2)):
+    for devices, columns in ((8, 1), (4, 2)):
         assert differences(train(net, devices, columns, **options), wanted) < 1e-10
 
 
@@ -139,8 +137,8 @@ def test_in_float32_it_is_the_same_up_to_rounding():
 
 @pytest.mark.slow
 def test_with_weights_spread_by_columns_the_bits_go_by_their_number_alone():
-    found = [bits(train("batchnorm", n, 2, reproducible=4, **RANDOM)) for n in (2, 4, 8)]
-    assert found == [found[0]] * 3
+    found = [bits(train("batchnorm", n, 2, reproducible=4)) for n in (2, 8)]
+    assert found == [found[0]] * 2
 
 
 def test_weights_are_spread_by_columns():
@@ -176,7 +174,8 @@ def test_a_run_in_shards_does_not_go_on_in_others(tmp_path):
             train(devices=2, resume=True, **options, **changes)
 
 
-@pytest.mark.parametrize("reproducible", [None, 4])
+@unoptimized
+@pytest.mark.parametrize("reproducible", [None, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_step_that_is_not_finite_is_found_on_several_devices(reproducible):
     data = blobs()
     x = data.x_train.copy()
@@ -195,6 +194,7 @@ def test_a_step_that_is_not_finite_is_found_on_several_devices(reproducible):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(skipped.state.params))
 
 
+@pytest.mark.slow
 def test_a_mesh_of_ones_own():
     """Of one axis, of other names, and of the kind that JAX makes by default."""
     mesh = jax.make_mesh((4,), ("x",))
@@ -244,7 +244,7 @@ def test_meshes_that_cannot_be():
 
 def of_settings(learning_rate, keep_prob=0.9, seed=0):
     net = fn.mlp([8], 3, normalization="batchnorm", keep_prob=keep_prob)
-    return net, fn.adam(learning_rate), {"reg": 1e-2}
+    return net, fn.sgd_momentum(learning_rate), {"reg": 1e-2}
 
 
 def swept(mesh, settings, **changes):
@@ -259,17 +259,34 @@ def check_same_members(found, wanted):
     for own, alone in zip(found.members, wanted.members, strict=True):
         assert (own.settings, own.status, own.epochs) == (alone.settings, "finished", 3)
         np.testing.assert_allclose(own.history.loss, alone.history.loss, rtol=2e-5)
-        for one, other in zip(*map(jax.tree.leaves, (own.model, alone.model)), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+        scores = (fn.predict_scores(member.model, blobs().x_train) for member in (own, alone))
+        np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("count", [pytest.param(16, marks=pytest.mark.slow), 3])
-def test_a_sweep_over_devices_is_that_on_one(count):
-    settings = SETTINGS[:count]
-    found = swept(fn.device_mesh(8), settings)
-    check_same_members(found, swept(None, settings))
+@unoptimized
+def test_a_sweep_over_devices_is_that_on_one():
+    check_same_members(swept(fn.device_mesh(8), SETTINGS[:3]), swept(None, SETTINGS[:3]))
 
 
+@pytest.mark.slow
+def test_a_sweep_of_digits_over_eight_devices_is_that_on_one():
+    """Sixty-four members, to the tolerance of a member that is trained alone."""
+
+    def experiment(learning_rate, reg):
+        return fn.mlp([16], 10), fn.sgd_momentum(learning_rate), {"reg": reg}
+
+    axes = {"learning_rate": fn.log_uniform(1e-3, 1e-2), "reg": fn.uniform(0, 0.1)}
+    rates = fn.random_search(KEY, 64, **axes)
+    options = {"key": KEY, "epochs": 3, "batch_size": 100}
+    one = fn.sweep(experiment, fn.load_digits(), rates, **options)
+    found = fn.sweep(experiment, fn.load_digits(), rates, mesh=fn.device_mesh(8), **options)
+    for own, alone in zip(found.members, one.members, strict=True):
+        np.testing.assert_allclose(own.history.loss, alone.history.loss, rtol=1e-4)
+        for pair in zip(*map(jax.tree.leaves, (own.model, alone.model)), strict=True):
+            np.testing.assert_allclose(*pair, rtol=1e-3, atol=1e-4)
+
+
+@unoptimized
 @pytest.mark.slow
 def test_a_sweep_goes_on_over_other_devices(tmp_path):
     wanted = swept(None, SETTINGS)
@@ -279,6 +296,7 @@ def test_a_sweep_goes_on_over_other_devices(tmp_path):
     check_same_members(swept(fn.device_mesh(2), SETTINGS, **kept), wanted)
 
 
+@unoptimized
 @pytest.mark.slow
 def test_folds_over_devices():
     options = {"folds": 3, "epochs": 2, "batch_size": 10, "key": KEY}

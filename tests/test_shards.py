@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 import funcnet as fn
 from funcnet.exact import in_order
@@ -109,8 +110,9 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("weights", ["none", "some", "one shard"])
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.usefixtures("unoptimized")
+@pytest.mark.parametrize("weights", slow_but(["none", "some", "one shard"], "some"))
+@pytest.mark.parametrize("name", slow_but([*NETS], "batchnorm", "tabm"))
 def test_loss_and_gradients_of_shards_are_those_of_the_batch(name, weights, x64, rng):
     net = NETS[name]
     x, y = rng.normal(size=(24, 4)), rng.integers(0, 3, 24)
