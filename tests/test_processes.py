@@ -1,9 +1,11 @@
 """Several processes that train one net: the same bits, and ends that are told."""
 
+import os
 import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,24 @@ def test_processes_come_to_the_bits_of_one():
     run("train", *words, "--quiet", "--out", "one")
     assert tensors("several") == tensors("one")
     assert Path("several/history.csv").read_text() == Path("one/history.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core")
+def test_in_shards_the_bits_do_not_go_by_the_number_of_cores():
+    words = ["--epochs", 1, "--reproducible", 2, "--batch-size", 1024, "--quiet"]
+    words += ["--hidden-dims", 2048, "--normalization", "batchnorm"]
+    for count in (1, 2):
+        command = [sys.executable, "-m", "funcnet", "train", *words, "--out", f"cores-{count}"]
+        cores = sorted(os.sched_getaffinity(0))[:count]
+        done = subprocess.run(
+            [*map(str, command)],
+            check=False,
+            capture_output=True,
+            preexec_fn=partial(os.sched_setaffinity, 0, cores),
+        )
+        assert done.returncode == 0, done.stderr
+    assert tensors("cores-1") == tensors("cores-2")
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ NETS = {  # inputs, hidden layers, classes, and a batch
     "assignment": (3072, (100,) * 5, 10, 4096),
     "256 M": (5632, (8192,) * 4, 1000, 65_536),
 }
-MEASURED = (3072, (512, 512), 10, 512)
+MEASURED = (3072, (512, 512), 10, 4096)
 ITEM = {"f32": 4, "f16": 2, "bf16": 2, "s32": 4, "f64": 8, "u32": 4, "pred": 1}
 
 
@@ -121,7 +121,7 @@ def steps(reproducible: int | None, seconds: float) -> dict[str, Any]:
     x, y = rng.normal(size=(8 * batch, inputs)).astype("f"), rng.integers(0, classes, 8 * batch)
     names = tuple(map(str, range(classes)))
     data = fn.Dataset(x, y, x[:0], y[:0], x[:0], y[:0], names)
-    net, optimizer = fn.mlp(hidden, classes, normalization="batchnorm"), fn.sgd_momentum(1e-3)
+    net, optimizer = fn.mlp(hidden, classes), fn.sgd_momentum(1e-3)
     mesh = None if jax.device_count() == 1 and reproducible is None else fn.device_mesh()
     times: list[float] = []
     seen: dict[int, str] = {}
