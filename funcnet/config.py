@@ -528,7 +528,7 @@ class Config(Mapping[str, Any]):
     reproducible: int | None = option_field(
         None,
         "cut each batch in S shards, a power of two, and add them in one order: the same bits on "
-        "1, 2, 4, ... S devices or processes",
+        "1, 2, 4, ... S devices or processes, each with one thread",
         "training",
         "S",
         range=REPRODUCIBLE,

@@ -7,10 +7,14 @@ it for one after another. As it is the same program everywhere, so are its resul
 several devices would be optimized in other ways than one of a single device.) What is summed is
 added along one binary tree over all shards, ((0 + 1) + (2 + 3)) + ..., of which a device adds its
 own part, and then pairs of devices do: sums alone, which no compiler rounds otherwise.
+
+On a CPU XLA divides some products and sums among the threads that there are, and so rounds by their
+number: bits are the same where devices have equally many. `PJRT_NPROC=1` in the environment, as the
+command line sets it, makes it one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -27,26 +31,8 @@ from funcnet.shards import Split, split
 from funcnet.step import Epochs, Given, Held, TrainState, gradients, updated
 from funcnet.tree import Tree
 
-# Products are of one thread, and sums not of a library that cuts them by the number of threads, or
-# their rounding would go by it. An option that an XLA does not know is left out.
-OPTIONS = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_experimental_ynn_fusion_type": ""}
 Joins = tuple[Callable[..., Any], ...]
 AHEAD = 8  # steps that are begun before the first of them must be done
-
-
-@cache
-def known_options() -> dict[str, Any]:
-    """Those of OPTIONS that there are."""
-
-    def is_known(name: str) -> bool:
-        probe = jax.jit(lambda: jnp.zeros(()), compiler_options={name: OPTIONS[name]})
-        try:
-            probe.lower().compile()
-        except jax.errors.JaxRuntimeError:
-            return False
-        return True
-
-    return {name: value for name, value in OPTIONS.items() if is_known(name)}
 
 
 def epochs_of(
@@ -99,7 +85,7 @@ class ExactEpochs:
             [program.spread.on_row(np.int32(shard), row) for shard in range(program.spread.cut(0))]
             for row in rows
         ]
-        self._updated = jax.jit(partial(updated, program), compiler_options=known_options())
+        self._updated = jax.jit(partial(updated, program))
 
     def begin(self, held: Held) -> Copies:
         """What is held, on all devices."""
@@ -188,11 +174,10 @@ def _split_step(program: Program, shards: int, shapes: _Shapes) -> Split:
         return gradients(program, given.numbers, given.preprocess, train_state, *examples)
 
     made = split(of_shard, shapes.tree[0], shapes.tree[1], shards)
-    compiled = partial(jax.jit, compiler_options=known_options())
     stages = [
         stage._replace(
-            of_all=stage.of_all and compiled(stage.of_all),
-            of_shard=stage.of_shard and compiled(stage.of_shard),
+            of_all=stage.of_all and jax.jit(stage.of_all),
+            of_shard=stage.of_shard and jax.jit(stage.of_shard),
         )
         for stage in made.stages
     ]

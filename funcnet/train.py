@@ -199,8 +199,9 @@ def fit(
       reproducible: cut each batch in so many shards, a power of two that divides batch_size and
         that the number of devices divides, and add up what comes of them in one order: then the
         parameters are the same to the bit on 1, 2, 4, ... devices of a kind, and a run may go on
-        with another number of them. Dropout, augmentation and mixup take each shard by itself. It
-        takes longer. None leaves the order to the compiler.
+        with another number of them. On a CPU bits go by the number of threads, too, which
+        `PJRT_NPROC=1` in the environment of JAX makes 1. Dropout, augmentation and mixup take each
+        shard by itself. It takes longer. None leaves the order to the compiler.
     Returns:
       A FitResult: `.state`, `.model`, `.best`, `.history`, `.interrupted`.
     Raises:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -251,7 +252,7 @@ ELSEWHERE = {
     *("dataset", "data_dir", "label", "header", "separator", "decimal", "columns", "drop"),
     *("categorical", "group", "split_by", "val_fraction", "test_fraction", "eval_every"),
     *("tta", "layout", "model", "image_size", "patience"),
-    *("monitor", "on_nonfinite", "task", "weight", "huber_delta", "quantiles"),
+    *("monitor", "on_nonfinite", "task", "weight", "huber_delta", "quantiles", "reproducible"),
 }
 
 
@@ -747,6 +748,11 @@ def test_import_needs_jax_and_numpy_alone():
         "print('fine')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
     )
     assert (done.stdout, done.stderr) == ("fine\n", "")

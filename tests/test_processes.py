@@ -1,5 +1,6 @@
 """Several processes that train one net: the same bits, and ends that are told."""
 
+import json
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from command import run
 
 import funcnet as fn
+from funcnet.defaults import usual_batch_size
 from funcnet.tensors import load_tensors
 
 SMALL = "--hidden-dims 12 --normalization batchnorm --keep-prob 0.9 --num-train 205"
@@ -132,6 +134,26 @@ def test_processes_that_do_not_agree_are_told_so(option, what):
         line = err.splitlines()[-1] if "agree" in err.splitlines()[-1] else err
         assert "processes do not agree about" in line
         assert what in line
+
+
+def test_the_command_comes_to_the_same_bits_on_four_devices(monkeypatch, unoptimized):
+    monkeypatch.setenv("PJRT_NPROC", "1")  # or the command would set it for all that comes after
+    words = [*OPTIONS[:2], "--num-train", 200, "--reproducible", 8, "--eval-every", 0, "--quiet"]
+    for name, own in (("one", []), ("four", ["--devices", 4])):
+        code, _, err = run("train", *words, "--epochs", 2, *own, "--out", name)
+        assert (code, err) == (0, "")
+    assert tensors("one") == tensors("four")
+    assert json.loads(Path("one/config.json").read_text())["batch_size"] == 56
+    assert run("train", "--resume", "four", "--epochs", 3, "--devices", 2, "--quiet")[0] == 0
+    assert run("train", *words, "--epochs", 3, "--out", "whole")[0] == 0
+    assert tensors("four") == tensors("whole")
+
+
+@pytest.mark.parametrize(("count", "shards"), [(1000, 8), (51, 4), (40, 16), (3, 4)])
+def test_a_batch_size_that_is_not_given_can_be_cut_in_shards(count, shards):
+    size = usual_batch_size(count, shards)
+    assert size % shards == 0
+    assert count < size or 25 <= size <= 64
 
 
 def test_what_is_wrong_with_processes_is_said():

@@ -149,12 +149,12 @@ def test_a_run_cut_off_after_a_step_goes_on_in_another_process_to_the_same_bits(
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_to_the_same_bits():
-    assert "comes to the same bits, 0 files" in reliability.sweep_kills(3)
+    assert "comes to the same bits, 0 files" in reliability.sweep_kills(2)
 
 
 def test_ctrl_c_while_the_program_is_loaded_shows_no_traceback():
     ends = set()
-    for wait in (0.1, 0.2, 0.3, 0.5, 0.8, 3):
+    for wait in (0.1, 0.3, 0.8, 3):
         with begin("train", *SMALL, "--epochs", 100_000, "--out", f"r{wait}") as process:
             time.sleep(wait)
             process.send_signal(signal.SIGINT)

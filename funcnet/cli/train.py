@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     _check_options(args)
+    _set_threads(args)
     processes = fn.join_processes(args.coordinator, args.processes, args.process_id)
     mesh, writes = mesh_of(args, processes), processes == 1 or is_first()
     if not writes:
@@ -254,6 +256,15 @@ def _describe(args: argparse.Namespace, dataset: fn.Dataset) -> None:
     if not args.quiet:
         for line in summary(dataset):
             print(line)
+
+
+def _set_threads(args: argparse.Namespace) -> None:
+    """One thread to a device where bits are not to go by their number."""
+    shards = given_options(args).get("reproducible", args.base.reproducible)
+    if args.resume:
+        shards = runs.load_record(args.resume).config.reproducible
+    if shards is not None:
+        os.environ.setdefault("PJRT_NPROC", "1")
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ rate, all-reduce at a stated bandwidth with a latency for each of its rounds, no
 From where twice the devices save less than a tenth of the time it does not pay.
 
 Measured: a step of one process with two cores, of two processes with a core each, and of either in
-eight shards, which come to the same bits. All train the same net on the same batches.
+eight shards, with one thread, which come to the same bits. All train one net on the same batches.
 """
 
 import argparse
@@ -147,9 +147,12 @@ def measured(cores: list[list[int]], reproducible: int | None, seconds: float) -
     command = [sys.executable, "-m", "tests.benchmarks.devices", "--worker", str(len(cores))]
     command += ["--port", str(port), "--seconds", str(seconds)]
     command += ["--reproducible", str(reproducible or 0)]
+    env = os.environ | ({"PJRT_NPROC": "1"} if reproducible else {})
     processes = [
         subprocess.Popen(
-            [*command, "--id", str(number), "--cores", *map(str, own)], stdout=subprocess.PIPE
+            [*command, "--id", str(number), "--cores", *map(str, own)],
+            stdout=subprocess.PIPE,
+            env=env,
         )
         for number, own in enumerate(cores)
     ]
