@@ -87,9 +87,8 @@ class Checkpoints:
 
     def numbers(self) -> list[int]:
         """The numbers of epochs after which there are checkpoints, the last one last."""
-        found = (
-            re.fullmatch(r"epoch-(\d+)\.safetensors", p.name) for p in files_in(self._directory)
-        )
+        there = files_in(self._directory) if self._directory.is_dir() else []
+        found = (re.fullmatch(r"epoch-(\d+)\.safetensors", p.name) for p in there)
         return sorted(int(match[1]) for match in found if match)
 
     def load(

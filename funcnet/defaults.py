@@ -92,9 +92,8 @@ def _course(config: Config, dataset: Dataset) -> dict[str, float]:
 
 def usual_batch_size(count: int, shards: int = 1) -> int:
     """50, or all of so many examples if they are fewer; a multiple of the number of shards."""
-    if count < BATCH_SIZE:
-        return max(count // shards, 1) * shards
-    return math.ceil(BATCH_SIZE / shards) * shards
+    most = max(1, count // shards)
+    return min(math.ceil(BATCH_SIZE / shards), most) * shards
 
 
 def _even_batch_size(count: int, shards: int) -> int:

@@ -74,6 +74,7 @@ class ExactEpochs:
         batch_size: int,
     ) -> None:
         assert program.spread is not None
+        assert program.spread.shards is not None
         self.program, self.in_place = program, False
         self._batch_size, self._count, self._spread = batch_size, data.num_examples, program.spread
         self._orders = Orders(key, data.num_examples)
@@ -82,10 +83,9 @@ class ExactEpochs:
         rows = program.spread.rows
         self._given = [program.spread.on_row(given, row) for row in rows]
         self._numbers = [
-            [program.spread.on_row(np.int32(shard), row) for shard in range(program.spread.cut(0))]
+            [program.spread.on_row(np.int32(shard), row) for shard in range(program.spread.shards)]
             for row in rows
         ]
-        self._updated = jax.jit(partial(updated, program))
 
     def begin(self, held: Held) -> Copies:
         """What is held, on all devices."""
@@ -122,7 +122,8 @@ class ExactEpochs:
         for rows in slices(self._count, self._batch_size):
             batch = order[rows]
             found = self._gradients(held, batch)
-            pairs = [self._updated(own, *f) for own, f in zip(held.rows, found, strict=True)]
+            update = partial(_updated, self.program)
+            pairs = [update(own, *f) for own, f in zip(held.rows, found, strict=True)]
             rows_now = [own for own, _ in pairs]
             held = self._placed(rows_now) if self._spread.model > 1 else Copies(tuple(rows_now))
             yield batch, held, pairs[0][1]
@@ -130,8 +131,8 @@ class ExactEpochs:
     def _gradients(self, held: Copies, batch: np.ndarray) -> list[Any]:
         """The loss of a batch, its gradients and the state after it, on each row."""
         spread = self._spread
-        shards, holders = spread.cut(len(batch)), spread.holders(len(batch))
-        cut = batch.reshape(shards, -1)
+        shards = spread.cut(len(batch))
+        holders, cut = spread.holders(shards), batch.reshape(shards, -1)
         each, wholes, own = shards // holders, [], []
         every = zip(spread.rows, held.rows, self._given, self._numbers, strict=True)
         for row, state, given, numbers in every:
@@ -141,6 +142,37 @@ class ExactEpochs:
             own.append(list(zip(parts, numbers[first : first + each], strict=True)))
         function = _split_step(self.program, shards, _Shapes((wholes[0], cut[0])))
         return in_order(function, wholes, own, spread if holders > 1 else None)
+
+
+_updated = jax.jit(updated, static_argnums=0)
+
+
+def check_shards(
+    program: Program,
+    numbers: Numbers,
+    data: TrainingArrays,
+    train_state: TrainState,
+    batch_size: int,
+) -> None:
+    """Trace the step of a shard, so that what cannot be split is known before the run begins.
+
+    Raises:
+      ValueError: what.
+    """
+    spread = program.spread
+    if spread is None or spread.shards is None:
+        return
+    if numbers.mixup_alpha is not None and batch_size == spread.shards:
+        raise ValueError(
+            f"batch_size is {batch_size} in as many shards: there are no pairs for mixup in them"
+        )
+    given = Given(train_state.key, data.x, data.y, data.weight, data.preprocess, numbers)
+    given = jax.tree.map(jnp.asarray, given)
+    state = jax.tree.map(jnp.asarray, train_state)
+    for count in {batch_size, data.num_examples % batch_size or batch_size}:
+        shards = spread.cut(count)
+        rows = np.zeros(count // shards, np.int32)
+        _split_step(program, shards, _Shapes(((state, given), rows)))
 
 
 def _state_of(held: Held, key: jax.Array) -> TrainState:
@@ -155,7 +187,8 @@ class _Shapes:
         self.tree = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
         leaves, structure = jax.tree.flatten(self.tree)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        self._key = shapes, structure, jax.dtypes.canonicalize_dtype(float)
+        precision = getattr(jax.config, "jax_default_matmul_precision", None)
+        self._key = shapes, structure, jax.dtypes.canonicalize_dtype(float), precision
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Shapes) and self._key == other._key

@@ -34,7 +34,7 @@ from funcnet.layer import (
     split,
     without_empty,
 )
-from funcnet.layers import add, common_dtype
+from funcnet.layers import accumulator, add, common_dtype
 from funcnet.losses import is_zero, l2_penalty, softmax_loss, takes_weights
 from funcnet.shards import is_sharded, over_shards
 from funcnet.transposed import Path, Transposed
@@ -476,8 +476,10 @@ def loss_of_scores(
         )
     if is_sharded():
         total, dscores = _loss_of_whole(loss_fn, scores, y, weights)
-        share = share_of_shard(sample_weight).astype(total.dtype)
-        return over_shards(share * total), share.astype(dscores.dtype) * dscores
+        share = share_of_shard(sample_weight)
+        own, wide = share.astype(total.dtype), accumulator(dscores)
+        scaled = (share.astype(wide.dtype) * wide).astype(dscores.dtype)
+        return over_shards(own * total), scaled
     return _loss_of_whole(loss_fn, scores, y, weights)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import checks
+from funcnet import checks, transposed
 from funcnet.parallel import local
 from funcnet.step import all_finite
 from funcnet.tree import named_leaves
@@ -155,7 +155,7 @@ def _where(held: Any, batch: Any, after: Any, epoch: int, epochs: Any) -> tuple[
     for what, tree in (("gradient", grads), ("update", updates)):
         names += [f"{what} of {name}" for name, leaf in named_leaves(tree).items() if _is_bad(leaf)]
     if not names:  # by a rounding that the whole step alone has
-        state = local(after)._asdict()
+        state = transposed.release(local(after))._asdict()
         names = [name for name, leaf in named_leaves(state).items() if _is_bad(leaf)]
     return tuple(names) or ("loss",)
 

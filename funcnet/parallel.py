@@ -45,7 +45,11 @@ def device_mesh(devices: int | None = None, *, model_parallel: int = 1) -> Mesh:
         )
     if count % columns:
         raise ValueError(f"model_parallel is {columns}, which does not divide {count} devices")
-    grid = np.array(there[:count]).reshape(-1, columns)
+    return _mesh(there[:count], columns)
+
+
+def _mesh(devices: Any, columns: int) -> Mesh:
+    grid = np.array(devices).reshape(-1, columns)
     return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto,) * 2)
 
 
@@ -84,10 +88,9 @@ class Spread(NamedTuple):
         """In how many shards a batch of so many examples is cut: a short one may allow fewer."""
         return math.gcd(count, self.shards or 1)
 
-    def holders(self, count: int) -> int:
-        """Over how many devices a batch of so many examples is spread: all, or each has all."""
-        parts = self.cut(count) if self.shards else count
-        return self.data if parts % self.data == 0 else 1
+    def holders(self, shards: int) -> int:
+        """Over how many rows so many shards are spread: all, or each has all of them."""
+        return self.data if shards % self.data == 0 else 1
 
     @property
     def rows(self) -> list[int]:
@@ -194,24 +197,21 @@ def _on_each(array: jax.Array, devices: int) -> list[jax.Array]:
 
 
 def local(tree: Any) -> Any:
-    """A tree of arrays on several devices as one on a device of this process alone."""
-    if hasattr(tree, "rows"):  # several copies
+    """A tree of arrays on several devices, or copies of it, as one on a device of this process."""
+    if hasattr(tree, "rows"):  # copies
         tree = tree.rows[0]
-    leaves = jax.tree.leaves(tree)
-    meshes = [leaf.sharding.mesh for leaf in leaves if _is_spread(leaf)]
-    if not meshes:
-        return tree
-    if not all(leaf.is_fully_replicated for leaf in leaves):
-        tree = _replicated(NamedSharding(meshes[0], PartitionSpec()))(tree)
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0) if _is_spread(leaf) else leaf, tree)
+    return jax.tree.map(_local, tree)
 
 
-def _is_spread(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding)
-
-
-def _replicated(sharding: NamedSharding) -> Any:
-    return jax.jit(lambda tree: tree, out_shardings=sharding)
+def _local(leaf: Any) -> Any:
+    if not (isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding)):
+        return leaf
+    if leaf.is_fully_replicated:
+        return leaf.addressable_data(0)
+    whole = np.empty(leaf.shape, leaf.dtype)  # each process has all columns
+    for shard in leaf.addressable_shards:
+        whole[shard.index] = shard.data
+    return jnp.asarray(whole)
 
 
 def as_spread(mesh: Any, reproducible: Any, batch_size: int) -> Spread | None:
@@ -222,10 +222,14 @@ def as_spread(mesh: Any, reproducible: Any, batch_size: int) -> Spread | None:
     """
     if mesh is None and reproducible is None:
         return None
-    mesh = device_mesh(1) if mesh is None else as_mesh(mesh)
+    mesh = _mesh(jax.local_devices()[:1], 1) if mesh is None else as_mesh(mesh)
     data, own = mesh.shape[DATA], jax.process_index()
-    if all(device.process_index != own for device in mesh.devices.flat):
-        raise ValueError(f"mesh has no device of process {own}: each must have one")
+    owners = {device.process_index for device in mesh.devices.flat}
+    if owners != {own} and owners != set(range(jax.process_count())):
+        raise ValueError(
+            f"mesh has devices of processes {sorted(owners)}, of {jax.process_count()} that there "
+            "are: it must have some of each, or of this one alone"
+        )
     if any(len({device.process_index for device in row}) > 1 for row in mesh.devices):
         raise ValueError("the devices that divide the weights must be of one process")
     if reproducible is not None:
@@ -264,16 +268,16 @@ def as_mesh(mesh: Any) -> Mesh:
             "mesh must have one axis, of examples, or two, of examples and of columns of weights, "
             f"got {grid.ndim}: {mesh.axis_names}"
         )
-    return Mesh(grid.reshape(len(grid), -1), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2)
+    if tuple(mesh.axis_names) == (MODEL, DATA):
+        raise ValueError("the first axis of mesh is for examples: it is called model, and not data")
+    return _mesh(grid.flat, grid.size // len(grid))
 
 
 def bits_of(spread: Spread | None) -> dict[str, int | None]:
     """What of it the bits of a run in shards go by; of any other run more than that."""
-    exact = spread is not None and spread.shards is not None
-    return {
-        "reproducible": spread.shards if spread and exact else None,
-        "model_parallel": spread.model if spread and exact else None,
-    }
+    if spread is None or spread.shards is None:
+        return {"reproducible": None, "model_parallel": None}
+    return {"reproducible": spread.shards, "model_parallel": spread.model}
 
 
 def devices_of(mesh: Any) -> tuple[jax.Device, ...]:
@@ -290,13 +294,13 @@ def devices_of(mesh: Any) -> tuple[jax.Device, ...]:
     devices = tuple(mesh.devices.flat)
     if any(device.process_index != jax.process_index() for device in devices):
         raise ValueError("a sweep is for the devices of one process: jax.local_devices()")
-    return devices if len(devices) > 1 else ()
+    return () if devices == (jax.local_devices()[0],) else devices
 
 
 def check_split(spread: Spread | None, params: Any) -> None:
     """Raise if weights are to be spread by columns, and none can be."""
     if spread is not None and spread.model > 1 and not spread.splits(params):
         raise ValueError(
-            f"no layer has a number of outputs that {spread.model} divides: over so many devices "
-            "no weights can be spread"
+            f"no affine layer has a number of outputs that {spread.model} divides: over so many "
+            "devices no weights can be spread (those of members are not)"
         )

@@ -7,7 +7,7 @@ callback all must do, or they would wait for each other: so it is agreed on.
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,8 +17,10 @@ from funcnet import checks
 
 __all__ = ["join_processes"]
 
+Made = TypeVar("Made")
 HEARTBEAT = 30  # seconds after which a process that is silent counts as dead
 PATIENCE = 60  # seconds to wait for all to begin
+SAVING = 3600  # seconds that others wait while the first one evaluates and saves
 PROCESS_ID = checks.NATURAL
 # What says how many processes there are where a launcher has begun them: Slurm's, Open MPI's.
 LAUNCHED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
@@ -45,6 +47,7 @@ def join_processes(
     options: dict[str, Any] = {
         "heartbeat_timeout_seconds": HEARTBEAT,
         "initialization_timeout": PATIENCE,
+        "shutdown_timeout_seconds": SAVING,
     }
     if given == (None, None, None):
         if all(int(os.environ.get(name, "1")) <= 1 for name in LAUNCHED):
@@ -98,6 +101,34 @@ def check_same(facts: Mapping[str, str]) -> None:
         )
 
 
+def digest(tree: Any) -> str:
+    """A text by which trees of arrays are told apart."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()
+
+
+def first_then_others(first: Callable[[], Made], others: Callable[[], Made]) -> Made:
+    """What the first process makes, and, when it has, what each of the others does.
+
+    Raises:
+      ValueError, OSError: what the first one raises; in the others, that it did.
+    """
+    made, error = None, None
+    if is_first():
+        try:
+            made = first()
+        except (OSError, ValueError) as raised:
+            error = raised
+    (failed,) = agreed(error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise ValueError("the first process cannot begin: it says why")
+    return made if is_first() else others()  # type: ignore[return-value]
+
+
 def agreed(*decisions: bool) -> list[bool]:
     """What any of the processes decides."""
     every = _together(multihost_utils.process_allgather, np.array(decisions, np.int32))
@@ -118,4 +149,6 @@ def _together(function: Callable[[Any], Any], value: Any) -> np.ndarray:
     try:
         return np.asarray(function(value))
     except (ValueError, jax.errors.JaxRuntimeError) as error:
+        if "Gloo" not in str(error) and isinstance(error, ValueError):
+            raise
         raise ConnectionError(f"another process has ended: {str(error)[:200]}") from None

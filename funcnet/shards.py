@@ -3,7 +3,8 @@
 A layer or a loss that wants a sum over the batch says so by `batch_sum` and `batch_mean`. Where the
 batch is cut in shards, each mapped over an axis that is named `BATCH_AXIS`, they sum over it, too;
 elsewhere there is no such axis, and they are plain sums. `jax.vmap` and `jax.shard_map` have one,
-and so has what `split` makes.
+and so has what `split` makes. A loss is not to say so: it is a mean over examples, each by itself,
+of whatever it is given, and what is given it of a shard is weighed by the shard's share.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -175,6 +176,11 @@ def _pieces(
             pieces[at].sums.append(eqn)
             at += 1
             pieces += [_Piece([], [], [])] if at == len(pieces) else []
+        elif _goes_by_shards(eqn):
+            raise ValueError(
+                f"{eqn.primitive.name} over the shards of a batch is not possible: take sums by "
+                "batch_sum and batch_mean"
+            )
         elif _sums_in(eqn):
             raise ValueError(
                 f"a sum over the batch stands inside of {eqn.primitive.name}, which cannot be "
@@ -238,6 +244,14 @@ def _inlined(traced: core.ClosedJaxpr, *arguments: Any) -> list[Any]:
             found = compute(*(known[v] for v in needs))
         known |= dict(zip(eqn.outvars, found, strict=True))
     return [value(atom) for atom in jaxpr.outvars]
+
+
+def _goes_by_shards(eqn: core.JaxprEqn) -> bool:
+    """Whether an equation is of the axis of shards, and none that is known."""
+    if eqn.primitive is primitives.axis_index_p:
+        return False
+    names = (eqn.params.get(name, ()) for name in ("axes", "axis_name", "axis"))
+    return any(BATCH_AXIS in (n if isinstance(n, tuple) else (n,)) for n in names)
 
 
 def _sums_in(eqn: core.JaxprEqn) -> bool:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax
@@ -23,7 +24,7 @@ from funcnet.checkpoints import (
 )
 from funcnet.datasets import Dataset, check_dataset
 from funcnet.evaluation import Examples, is_better, measure, merit
-from funcnet.exact import epochs_of
+from funcnet.exact import check_shards, epochs_of
 from funcnet.history import History, as_history, columns, history_row, rows_of
 from funcnet.inputs import EVALUATION_BATCH, fit_preprocess, on_device, training_arrays
 from funcnet.layer import Layer
@@ -33,7 +34,7 @@ from funcnet.optim import Optimizer
 from funcnet.own_metrics import Metric, call_metric, check_metrics, columns_of
 from funcnet.parallel import as_spread, bits_of, check_split, local
 from funcnet.preprocess import Preprocess, subtract_mean
-from funcnet.processes import agreed, check_same, is_first
+from funcnet.processes import agreed, check_same, digest, first_then_others, is_first
 from funcnet.program import (
     Program,
     StepOptions,
@@ -201,7 +202,12 @@ def fit(
         parameters are the same to the bit on 1, 2, 4, ... devices of a kind, and a run may go on
         with another number of them. On a CPU bits go by the number of threads, too, which
         `PJRT_NPROC=1` in the environment of JAX makes 1. Dropout, augmentation and mixup take each
-        shard by itself. It takes longer. None leaves the order to the compiler.
+        shard by itself; a loss must be a mean over examples, each by itself. It takes longer. A
+        GPU may choose another program for a product each time that it is compiled, which XLA's
+        options forbid. None leaves the order to the compiler.
+      Of several processes, see `join_processes`, each is given the same, and a mesh of the devices
+        of all; the first one writes, a callback that ends the run in one ends it in all. An
+        interrupt, or an error, in one ends that one, and so after a while the others.
     Returns:
       A FitResult: `.state`, `.model`, `.best`, `.history`, `.interrupted`.
     Raises:
@@ -211,7 +217,7 @@ def fit(
       FileExistsError: there are checkpoints, and they are not to be resumed.
       BlockingIOError: another process writes checkpoints there.
       OSError: one cannot be written; earlier ones are left as they are. Of the last one it is a
-        warning.
+        warning. ConnectionError: another process has ended.
     """
     given = complete(FitOptions, options, "fit")
     given["on_nonfinite"] = check_policy(on_nonfinite)
@@ -245,6 +251,7 @@ def fit(
     train_state = check_step(program, numbers, fitted, train_state, dataset, targets, batch_size)
 
     data = training_arrays(dataset, fitted, targets, augments=program.augment is not None)
+    check_shards(program, numbers, data, train_state, batch_size)
     splits = {
         split: _prepared(examples_of(dataset, split, targets), fitted) for split in ("train", "val")
     }
@@ -255,7 +262,7 @@ def fit(
         return Model(*parts, encoding=dataset.encoding, targets=targets)
 
     def state_of(run: _Run) -> TrainState:
-        return run.train_state or release(local(run.held), key, run.epoch)
+        return run.train_state or release(local(run.held), local(key), run.epoch)
 
     def is_looked_at(epoch: int) -> bool:
         return eval_every is not None and (epoch % eval_every == 0 or epoch in (first, epochs))
@@ -292,7 +299,7 @@ def fit(
         return len(list(since)) >= patience
 
     with ExitStack() as stack:
-        kept = None
+        identity: dict[str, str] = {}
         if checkpoint is not None or several:
             made_of = {name: value for name, value in given.items() if name != "preprocess"}
             made_of |= {"batch_size": batch_size, "metrics": tuple(own), "monitor": monitor}
@@ -301,10 +308,13 @@ def fit(
             made_of["on_nonfinite"] = "skip" if program.skips else "raise or stop"  # of one program
             identity = identity_of(net, optimizer, dataset, fitted, train_state.key, made_of)
         if several:
-            given_here = {"epochs": epochs, "eval_every": eval_every, "patience": patience}
-            check_same({**identity, **{n: str(value) for n, value in given_here.items()}})
-        if checkpoint is not None:
-            kept = stack.enter_context(
+            here = {"epochs": epochs, "eval_every": eval_every, "patience": patience, "mesh": mesh}
+            check_same({**identity, **{name: str(value) for name, value in here.items()}})
+
+        def open_one(*, writes: bool) -> Checkpoints | None:
+            if checkpoint is None:
+                return None
+            return stack.enter_context(
                 opened(
                     checkpoint,
                     identity,
@@ -314,16 +324,20 @@ def fit(
                     writes=writes,
                 )
             )
-        found = None
-        if kept is not None:
+
+        opens, looks = partial(open_one, writes=True), partial(open_one, writes=False)
+        kept, found = first_then_others(opens, looks) if several else opens(), None
+        if kept is not None and resume:
             like = train_state, _best_like(train_state, program)
             found = kept.load(*like, (*columns(dataset.task), *names))
         run = _begun(train_state, found, model_at, program)
         first, key, status, trouble = run.epoch, train_state.key, "finished", None
         del train_state  # it may be large
         if several:
-            check_same({"the checkpoint that they go on from": str((run.epoch, found is None))})
+            begins = f"{run.epoch} {found is None} {digest(run.held)}"
+            check_same({"the state, or the checkpoint, that they begin with": begins})
         passes = epochs_of(key, data, numbers, program, batch_size, run.held)
+        del data  # of several devices each has its own
         run = good = run._replace(held=passes.begin(run.held))
         watch = Watch(run.held, looks=not program.skips)
         if first > epochs:
@@ -335,6 +349,8 @@ def fit(
                 run = looked_at(run)
                 good = run._replace(train_state=None)
             stops = report(run, np.zeros(0)) or is_patient_no_more(run)
+            if several:
+                (stops,) = agreed(stops)
             for epoch in range(first + 1, epochs + 1):
                 if stops:
                     status = "stopped"
@@ -361,8 +377,6 @@ def fit(
                 if several:
                     (stops,) = agreed(stops)
         except KeyboardInterrupt:
-            if several and program.spread is not None and program.spread.model > 1:
-                raise  # what is spread over processes is not to be had without the others
             status = "interrupted"
             if run.epoch > good.epoch and watch.is_well(run.held, np.zeros(0), now=True) is False:
                 run = good

@@ -16,7 +16,9 @@ VERSIONS = {"run": 5, "sweep": 6, "member": 3, "model": 3, "state": 1, "checkpoi
 FACTS: dict[str, Any] = {
     **dict.fromkeys(("title", "recipe", "data_sha256", "status"), str | None),
     **dict.fromkeys(("versions", "machine", "results"), dict),
-    **dict.fromkeys(("class_names", "target_names", "numbers", "settings", "halve_at"), list),
+    **dict.fromkeys(
+        ("class_names", "target_names", "numbers", "settings", "halve_at", "mesh"), list
+    ),
     "outputs": int,
     **dict.fromkeys(("chunk_size", "folds"), int | None),
 }

@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         close_output()
+        if jax.distributed.is_initialized():  # the others wait for it, and it would for them
+            os._exit(0)
         return 0
     except (ValueError, OSError, ImportError) as error:
         message = _one_line(error)

@@ -1,6 +1,7 @@
 """Options of commands: those of experiments are made from the fields of Config."""
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -167,6 +168,12 @@ def add_process_options(parser: Any) -> None:
     add("--process-id", type=int, metavar="I", help="which one this is, from 0")
 
 
+def one_thread(shards: int | None) -> None:
+    """One thread to a device, before JAX has any, where bits are not to go by their number."""
+    if shards is not None:
+        os.environ.setdefault("PJRT_NPROC", "1")
+
+
 def mesh_of(args: argparse.Namespace, processes: int = 1) -> Any:
     """The devices that a command is given, None for one as ever; of several processes all."""
     columns = getattr(args, "model_parallel", None)
@@ -174,7 +181,10 @@ def mesh_of(args: argparse.Namespace, processes: int = 1) -> Any:
         if columns is not None:
             raise ValueError("--model-parallel needs --devices")
         return None
-    return fn.device_mesh(args.devices, model_parallel=1 if columns is None else columns)
+    mesh = fn.device_mesh(args.devices, model_parallel=1 if columns is None else columns)
+    if processes > 1 and len({device.process_index for device in mesh.devices.flat}) < processes:
+        raise ValueError(f"--devices {args.devices} are not of all {processes} processes")
+    return mesh
 
 
 def add_recipe_option(parser: Any) -> None:

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from funcnet.cli.options import (
     add_recipe_option,
     given_options,
     mesh_of,
+    one_thread,
     views,
 )
 from funcnet.cli.parser import add_command
@@ -104,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
     begun = _resumed(args) if args.resume else _new(args)
     config, record, dataset = begun.config, begun.record, begun.dataset
     net, optimizer, dataset, options = fn.experiment(config, dataset)
+    if mesh is not None:
+        record = record.having(mesh=list(mesh.devices.shape))
     batch_size = options["batch_size"]
     record = record._replace(config=dataclasses.replace(record.config, batch_size=batch_size))
     if config.tta:  # better known before than after training
@@ -261,10 +263,7 @@ def _describe(args: argparse.Namespace, dataset: fn.Dataset) -> None:
 def _set_threads(args: argparse.Namespace) -> None:
     """One thread to a device where bits are not to go by their number."""
     shards = given_options(args).get("reproducible", args.base.reproducible)
-    if args.resume:
-        shards = runs.load_record(args.resume).config.reproducible
-    if shards is not None:
-        os.environ.setdefault("PJRT_NPROC", "1")
+    one_thread(runs.load_record(args.resume).config.reproducible if args.resume else shards)
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import funcnet as fn
 from funcnet import checks, runs
 from funcnet.checkpoints import earlier_state, made_by
+from funcnet.cli.options import one_thread
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import check_data, load_data, load_run
 from funcnet.config import Config
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     checks.installed("safetensors", "to read the model")
     path = Path(args.run_directory)
+    one_thread(runs.load_record(path).config.reproducible)
     record, last, _ = load_run(args.run_directory, "last")
     done = record.facts.get("results", {}).get("epochs")
     if not done:
@@ -59,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
     check_data(record, dataset, "since the run")
     net, optimizer, trained_on, options = fn.experiment(record.config, dataset)
     _say_where(record.facts)
+    rows, columns = record.facts.get("mesh", (1, 1))
+    mesh = None
+    if columns > 1 or (rows > 1 and record.config.reproducible is None):  # else one will do
+        mesh = fn.device_mesh(rows * columns, model_parallel=columns)
 
     start: dict[str, Any] = {}
     if args.last:
@@ -72,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         optimizer,
         trained_on,
         callback=lambda epoch, *_: epoch == done,
+        mesh=mesh,
         **{
             "on_nonfinite": "stop",
             **options,

@@ -162,9 +162,8 @@ def make_groups(
         init = partial(init_train_state, program.net, program.optimizer, in_shape)
         state = jax.eval_shape(lambda key: init(key=key), jax.random.key(0))
         state = check_step(program, first.numbers, preprocess, state, dataset, targets, batch_size)
+        # Members are evaluated on one device, which must hold them all.
         usual = _default_chunk_size(program.net, state, in_shape, batch_size)
-        if jax.default_backend() != "cpu":  # else they share their memory
-            usual *= max(1, len(devices))
         which_data = which, fold, targets, program.augment is not None
         return Group(
             plan=plan,
