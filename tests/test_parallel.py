@@ -76,12 +76,12 @@ def test_in_shards_the_bits_are_the_same():
 @pytest.mark.slow
 @pytest.mark.parametrize("net", ["batchnorm", "layernorm", "tabm"])
 def test_in_shards_the_bits_are_those_of_any_number_of_devices(net):
-    options = {"tabm": EXACT, "batchnorm": {**RANDOM, "mixup_alpha": 0.3}}.get(net, {})
+    options = {"tabm": EXACT, "batchnorm": RANDOM}.get(net, {})
     data = blobs(weights="class_weight" in options)
     one, *others = (
-        bits(train(net, devices, data=data, reproducible=8, **options)) for devices in (None, 2, 8)
+        bits(train(net, devices, data=data, reproducible=8, **options)) for devices in (None, 8)
     )
-    assert others == [one] * 2
+    assert others == [one]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd_momentum", "muon", "averaged"])

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,14 +76,15 @@ def test_in_shards_the_bits_do_not_go_by_the_number_of_cores():
     words = ["--epochs", 1, "--reproducible", 2, "--batch-size", 1024, "--quiet"]
     words += ["--hidden-dims", 2048, "--normalization", "batchnorm"]
     for count in (1, 2):
-        command = [sys.executable, "-m", "funcnet", "train", *words, "--out", f"cores-{count}"]
         cores = sorted(os.sched_getaffinity(0))[:count]
-        done = subprocess.run(
-            [*map(str, command)],
-            check=False,
-            capture_output=True,
-            preexec_fn=partial(os.sched_setaffinity, 0, cores),
-        )
+        code = f"""
+import os, sys
+os.sched_setaffinity(0, {cores})
+from funcnet.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+        command = [sys.executable, "-c", code, "train", *words, "--out", f"cores-{count}"]
+        done = subprocess.run([*map(str, command)], check=False, capture_output=True)
         assert done.returncode == 0, done.stderr
     assert tensors("cores-1") == tensors("cores-2")
 
