@@ -69,8 +69,9 @@ def differences(one, other):
 @unoptimized
 def test_in_shards_the_bits_are_the_same():
     """The last batch has 13 examples, which cannot be divided; before it 16 in 8 shards."""
+    net = fn.mlp([6], 3, normalization="batchnorm", keep_prob=0.8)
     options = {"epochs": 2, "eval_every": None, "reproducible": 8}
-    assert bits(train(devices=4, **options)) == bits(train(devices=1, **options))
+    assert bits(train(net, 4, **options)) == bits(train(net, 1, **options))
 
 
 @pytest.mark.slow
