@@ -80,7 +80,7 @@ def test_in_shards_the_bits_are_those_of_any_number_of_devices(net):
     options = {"tabm": EXACT, "batchnorm": RANDOM}.get(net, {})
     data = blobs(weights="class_weight" in options)
     one, *others = (
-        bits(train(net, devices, data=data, reproducible=8, **options)) for devices in (None, 8)
+        bits(train(net, devices, data=data, reproducible=8, **options)) for devices in (None, 4)
     )
     assert others == [one]
 
@@ -138,7 +138,7 @@ def test_in_float32_it_is_the_same_up_to_rounding():
 
 @pytest.mark.slow
 def test_with_weights_spread_by_columns_the_bits_go_by_their_number_alone():
-    found = [bits(train("batchnorm", n, 2, reproducible=4)) for n in (2, 8)]
+    found = [bits(train("batchnorm", n, 2, reproducible=4)) for n in (2, 4)]
     assert found == [found[0]] * 2
 
 
@@ -160,11 +160,10 @@ def stop_after(epoch):
 def test_a_run_goes_on_with_another_number_of_devices_to_the_same_bits(tmp_path):
     options = {"reproducible": 8, "epochs": 4, "checkpoint": tmp_path}
     train(devices=2, callback=stop_after(1), **options)
-    train(devices=8, callback=stop_after(2), resume=True, **options)
+    train(devices=4, callback=stop_after(2), resume=True, **options)
     found = train(devices=None, resume=True, **options)
     options.pop("checkpoint")
-    wanted = train(devices=4, **options)
-    assert bits(found) == bits(wanted)
+    assert bits(found) == bits(train(devices=2, **options))
 
 
 def test_a_run_in_shards_does_not_go_on_in_others(tmp_path):
