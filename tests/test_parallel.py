@@ -309,3 +309,17 @@ def test_folds_over_devices():
 def test_a_sweep_has_no_columns():
     with pytest.raises(ValueError, match="spreads its members over devices, not the weights"):
         swept(fn.device_mesh(4, model_parallel=2), SETTINGS)
+
+
+@unoptimized
+def test_shards_have_random_numbers_of_their_own():
+    """Of one example each: were their noise the same, the step of w would be of rank 1."""
+    x, none = np.zeros((2, 4), "f"), np.zeros(0, int)
+    data = fn.Dataset(x, np.array([0, 1]), x[:0], none, x[:0], none, ("a", "b", "c"))
+    options = {"augment": shifted, "epochs": 1, "batch_size": 2, "eval_every": None}
+    options |= {"preprocess": None, "reproducible": 2, "key": KEY}
+    ends = [
+        fn.fit(fn.mlp([], 3), fn.sgd(rate), data, **options).state.params["affine1"]["w"]
+        for rate in (1.0, 2.0)
+    ]
+    assert np.linalg.matrix_rank(np.asarray(ends[1]) - np.asarray(ends[0]), tol=1e-4) == 2

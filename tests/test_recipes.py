@@ -488,6 +488,11 @@ def test_a_recipe_runs(name):
         assert f"averaged over 10 views {averaged}" in out
 
 
+def test_the_ensemble_of_tables_is_of_nets_of_the_other_recipe():
+    one, several = fn.list_recipes()["table"].options, fn.list_recipes()["table-ensemble"].options
+    assert {**one, "members": 8} == several
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("label", ["kind", "size"])
 @pytest.mark.parametrize("name", OF_TABLES)
