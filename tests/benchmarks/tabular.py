@@ -7,10 +7,10 @@
 Five folds of each table, the same for all; a method sees nothing of what a fold holds out, but for
 the words that there are in a column. funcnet trains the folds of a table by `cross_validate`, with
 its recipes; tabm-32 is 32 nets that share their weights, in place of one, sweep-32 a sweep of 32
-seeds, whose predictions are averaged. scikit-learn has its defaults: `MLPClassifier` and
-`MLPRegressor` behind StandardScaler and OneHotEncoder, the target of regression standardized, too,
-and HistGradientBoosting. RealMLP is that of pytabkit, with its tuned defaults, where it is
-installed: one net, and five of an inner cross-validation (cv5).
+seeds, whose predictions are averaged; those that are wide have layers of 512. scikit-learn has its
+defaults: `MLPClassifier` and `MLPRegressor` behind StandardScaler and OneHotEncoder, the target of
+regression standardized, too, and HistGradientBoosting. RealMLP is that of pytabkit, with its tuned
+defaults, where it is installed: one net, and five of an inner cross-validation (cv5).
 
 Classification is measured by accuracy in percent, regression by RMSE over the deviation of the
 target. Times are those of whole calls for all folds, compiling and predicting with them.
@@ -39,11 +39,14 @@ from funcnet.sweeps.folds import part_of
 from tests.benchmarks.real_tables import FOLDS, Real, load, names_of
 
 FIELDS = ("task", "table", "rows", "method", "score", "seconds")
-RECIPES = {
+WIDE = {"hidden_dims": (512, 512)}
+RECIPES: dict[str, dict[str, Any]] = {
     "table": {"recipe": "table"},
     "table-ensemble": {"recipe": "table-ensemble"},
     "sweep-32": {"recipe": "table", "seeds": 32},
     "tabm-32": {"recipe": "table", "members": 32, "ensemble": "tabm"},
+    "sweep-32-wide": {"recipe": "table", "seeds": 32, **WIDE},
+    "tabm-32-wide": {"recipe": "table", "members": 32, "ensemble": "tabm", **WIDE},
 }
 
 
