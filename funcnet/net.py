@@ -474,16 +474,16 @@ def loss_of_scores(
         raise TypeError(
             f"loss_fn takes no weights: give it a parameter sample_weight=None, got {loss_fn!r}"
         )
-    if is_sharded():
-        total, dscores = _loss_of_whole(loss_fn, scores, y, weights)
-        share = share_of_shard(sample_weight)
-        own, wide = share.astype(total.dtype), accumulator(dscores)
-        scaled = (share.astype(wide.dtype) * wide).astype(dscores.dtype)
-        return over_shards(own * total), scaled
-    return _loss_of_whole(loss_fn, scores, y, weights)
+    total, dscores = _mean_of_members(loss_fn, scores, y, weights)
+    if not is_sharded():
+        return total, dscores
+    share = share_of_shard(sample_weight)
+    own, wide = share.astype(total.dtype), accumulator(dscores)
+    scaled = (share.astype(wide.dtype) * wide).astype(dscores.dtype)
+    return over_shards(own * total), scaled
 
 
-def _loss_of_whole(
+def _mean_of_members(
     loss_fn: LossFn, scores: jax.Array, y: Any, weights: dict[str, Any]
 ) -> tuple[jax.Array, jax.Array]:
     if jnp.ndim(scores) < 3:

@@ -358,8 +358,6 @@ def fit(
                 run = run._replace(train_state=None)
                 held, losses = passes.train(run.held, epoch - 1)
                 due = kept is not None and writes and epoch < epochs and kept.is_due(epoch)
-                if several:
-                    (due,) = agreed(due)
                 seen = several or callback is not None or is_looked_at(epoch) or epoch == epochs
                 well = watch.is_well(held, losses, now=due or seen or passes.in_place)
                 if well is False and (bad := _gone_bad(good, epoch, passes)) is not None:
@@ -369,9 +367,7 @@ def fit(
                 all_losses = _added(run.losses, losses)
                 run = looked_at(run._replace(epoch=epoch, held=held, losses=all_losses))
                 good = run._replace(train_state=None) if well else good
-                if several:
-                    run = run._replace(train_state=state_of(run))
-                if due and kept is not None and writes:
+                if due and kept is not None:
                     save(kept, run)
                 stops = report(run, losses) or is_patient_no_more(run)
                 if several:

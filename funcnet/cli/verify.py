@@ -13,7 +13,7 @@ from funcnet import checks, runs
 from funcnet.checkpoints import earlier_state, made_by
 from funcnet.cli.options import one_thread
 from funcnet.cli.parser import add_command
-from funcnet.cli.records import check_data, load_data, load_run
+from funcnet.cli.records import check_data, load_data, noted
 from funcnet.config import Config
 from funcnet.files import open_file
 from funcnet.text import one_line
@@ -48,8 +48,10 @@ def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     checks.installed("safetensors", "to read the model")
     path = Path(args.run_directory)
-    one_thread(runs.load_record(path).config.reproducible)
-    record, last, _ = load_run(args.run_directory, "last")
+    with noted():
+        record = runs.load_record(path)
+    one_thread(record.config.reproducible)  # before there is an array
+    last = runs.run_model(path, record, "last")
     done = record.facts.get("results", {}).get("epochs")
     if not done:
         raise ValueError(
