@@ -9,7 +9,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-VERSIONS = {"run": 5, "sweep": 6, "member": 3, "model": 3, "state": 1, "checkpoint": 1}
+VERSIONS = {
+    "run": 5,
+    "sweep": 6,
+    "member": 3,
+    "model": 3,
+    "state": 1,
+    "checkpoint": 1,
+    "shards": 1,
+}
 
 
 # What a config.json holds besides options and its stamp, and what that is.

@@ -18,6 +18,7 @@ from marks import slow_but
 from safetensors.numpy import load_file, save_file
 
 import funcnet as fn
+from funcnet.datasets.shard_files import read_manifest
 from funcnet.stored import as_config, lifted, stored_config
 from funcnet.versions import LIFTS, VERSIONS
 
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("unoptimized")
 STORED = Path(__file__).parent / "stored"
 RUNS = sorted(path.name for path in STORED.glob("run-*"))
 SWEEPS = sorted(path.name for path in STORED.glob("sweep-*") if not path.name.endswith("ed"))
+SHARDS = sorted(path.name for path in STORED.glob("shards-*"))
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def config_of(path):
 
 
 def test_every_version_has_an_example_and_a_way_up():
-    for kind, names in (("run", RUNS), ("sweep", SWEEPS)):
+    for kind, names in (("run", RUNS), ("sweep", SWEEPS), ("shards", SHARDS)):
         assert names == [f"{kind}-{number}" for number in range(1, VERSIONS[kind] + 1)]
         for number in range(1, VERSIONS[kind]):
             assert (kind, number) in LIFTS
@@ -210,6 +212,21 @@ def test_a_newer_version_is_refused_by_name(case, copy):
     for lock in path.rglob(".lock"):
         lock.unlink()
     assert {p: p.read_bytes() for p in path.rglob("*.*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("name", SHARDS)
+def test_a_directory_of_shards_is_read(name):
+    manifest = read_manifest(STORED / name)
+    assert (manifest.task, manifest.class_names) == ("classification", ("a", "b"))
+    assert {split: [p.rows for p in parts] for split, parts in manifest.splits.items()} == {
+        "train": [4, 2],
+        "val": [2],
+        "test": [],
+    }
+    assert manifest.encoding.columns == ("length", "colour")
+    x = np.concatenate([np.load(STORED / name / part.x) for part in manifest.splits["train"]])
+    w = np.concatenate([np.load(STORED / name / part.weight) for part in manifest.splits["train"]])
+    assert (x.shape, x.dtype, w.sum()) == ((6, 4), np.float32, 10)
 
 
 def test_a_field_that_is_missing_has_its_default_but_those_that_never_lack():

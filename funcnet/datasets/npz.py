@@ -63,7 +63,7 @@ def read_npz(path: Path, names: Sequence[str]) -> list[np.ndarray]:
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(member) as stream:
-        _check_header(stream, member.file_size, f"{member.filename!r} in it")
+        read_header(stream, member.file_size, f"{member.filename!r} in it")
     # Once more from the start, and to the end: a stream that jumps does not check its checksum.
     with archive.open(member) as stream:
         return np.lib.format.read_array(stream, allow_pickle=False)
@@ -74,17 +74,21 @@ def read_npy(path: Path) -> np.ndarray:
     with open_file(path) as file, _readable(path):
         size = os.fstat(file.fileno()).st_size
         check_size("it", size, size)
-        _check_header(file, size, "it")
+        read_header(file, size, "it")
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _check_header(stream: IO[bytes], size: int, name: str) -> None:
-    """Raise unless the `size` bytes of a .npy are what its header says, and no Python objects."""
+def read_header(stream: IO[bytes], size: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """The shape in the header of a .npy, whether it is in Fortran order, and its dtype.
+
+    Raises:
+      ValueError: its `size` bytes are not what the header says, or Python objects.
+    """
     version = np.lib.format.read_magic(stream)
     if version not in HEADERS:
         raise ValueError(f"{name} has format {version[0]}.{version[1]}, which numbers do not need")
-    shape, _, dtype = HEADERS[version](stream)
+    shape, fortran, dtype = HEADERS[version](stream)
     if dtype.hasobject:
         raise ValueError(
             f"{name} holds Python objects, which would need unpickling; save numbers instead"
@@ -94,6 +98,7 @@ def _check_header(stream: IO[bytes], size: int, name: str) -> None:
         raise ValueError(
             f"{name} has {size:,} bytes, but its header says {list(shape)} {dtype}, {said:,} bytes"
         )
+    return shape, fortran, dtype
 
 
 @contextlib.contextmanager
