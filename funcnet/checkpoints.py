@@ -1,6 +1,7 @@
 """The checkpoints of a run: what `fit` goes on from after it was cut off, to the same bits.
 
     epoch-00000012.safetensors   the run after 12 epochs: state, history, best model
+    epoch-00000012-batch-000000003456.safetensors   and 3,456 batches of the next one
     .lock                        held while a run writes here
 
 A checkpoint says of which data, net, optimizer and options it is, and others are refused.
@@ -36,12 +37,13 @@ from funcnet.text import one_line, visible
 from funcnet.tree import Tree
 
 # What checkpoints are called by what they are of.
-FILES = {"run": r"epoch-\d+\.safetensors", "sweep": r"(members-)?\d+\.safetensors"}
+FILES = {"run": r"epoch-\d+(-batch-\d+)?\.safetensors", "sweep": r"(members-)?\d+\.safetensors"}
 SINCE = {  # what older ones do not say
     "monitor": "'val_accuracy'",
     "class_weight": "None",
     "reproducible": "None",
     "model_parallel": "None",
+    "order": "'in memory'",
 }
 SHARE = 0.01  # of the time may be spent on checkpoints, if nobody says how often
 
@@ -61,11 +63,15 @@ class Progress(NamedTuple):
       train_state: the TrainState.
       columns: the History so far, arrays by name, "loss" among them.
       best: the best model, if one was measured.
+      done: how many batches of the next epoch are done.
+      mark: where the source of batches is.
     """
 
     train_state: TrainState
     columns: Mapping[str, np.ndarray]
     best: Best | None
+    done: int = 0
+    mark: Any = None
 
 
 class Checkpoints:
@@ -83,13 +89,13 @@ class Checkpoints:
     ) -> None:
         self._directory, self._identity = directory, dict(identity)
         self._every, self._keep = every, keep
-        self._pace, self._written = Pace(), -1
+        self._pace, self._written = Pace(), (-1, 0)
 
-    def numbers(self) -> list[int]:
-        """The numbers of epochs after which there are checkpoints, the last one last."""
+    def places(self) -> list[tuple[int, int]]:
+        """Where there are checkpoints, after so many epochs and batches, the last one last."""
         there = files_in(self._directory) if self._directory.is_dir() else []
-        found = (re.fullmatch(r"epoch-(\d+)\.safetensors", p.name) for p in there)
-        return sorted(int(match[1]) for match in found if match)
+        found = (re.fullmatch(r"epoch-(\d+)(?:-batch-(\d+))?\.safetensors", p.name) for p in there)
+        return sorted((int(match[1]), int(match[2] or 0)) for match in found if match)
 
     def load(
         self, like: TrainState, best_like: tuple[Tree, Tree], names: Sequence[str]
@@ -103,14 +109,14 @@ class Checkpoints:
         Raises:
           ValueError: it is damaged, or of another run: what differs is named.
         """
-        numbers = self.numbers()
-        if not numbers:
+        places = self.places()
+        if not places:
             return None
-        path = self._path(numbers[-1])
+        path = self._path(places[-1])
         try:
             leaves, metadata = load_tensors(path, kind="checkpoint")
         except ValueError as error:
-            before = f"from {self._path(numbers[-2]).name}" if len(numbers) > 1 else "anew"
+            before = f"from {self._path(places[-2]).name}" if len(places) > 1 else "anew"
             raise ValueError(f"{error}; without this file the run goes on {before}") from None
         facts = parse_json(metadata.get("run", ""), path)
         try:
@@ -124,7 +130,9 @@ class Checkpoints:
             if list(facts["columns"]) != ["loss", *names]:
                 raise TypeError("the columns of its history")
             columns = {name: np.array(leaves[f"history/{name}"]) for name in ("loss", *names)}
-            by = facts["by"]
+            by, done, mark = facts["by"], facts.get("done", 0), facts.get("mark")
+            if done != places[-1][1] or not isinstance(done, int):
+                raise TypeError("how many batches are done")
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is damaged: it does not hold what it should ({one_line(error)})"
@@ -136,31 +144,34 @@ class Checkpoints:
                 f"here {made_by()}; from here on roundings may differ",
                 stacklevel=4,
             )
-        self._written = numbers[-1]
-        return Progress(train_state, columns, best)
+        self._written = places[-1]
+        return Progress(train_state, columns, best, done, mark)
 
-    def is_due(self, epoch: int) -> bool:
-        """Whether a checkpoint is to be written after an epoch that is not the last."""
-        return self._pace.is_due() if self._every is None else epoch % self._every == 0
+    def is_due(self, epoch: int | None = None) -> bool:
+        """Whether one is to be written after an epoch that is not the last; None is within one."""
+        if self._every is not None:
+            return epoch is not None and epoch % self._every == 0
+        return self._pace.is_due()
 
-    def save(self, epoch: int, progress: Callable[[], Progress]) -> None:
+    def save(self, epoch: int, done: int, progress: Callable[[], Progress]) -> None:
         """Write a checkpoint, and remove those that are too many.
 
         Args:
           epoch: the number of epochs that are done.
+          done: the number of batches of the next one that are.
           progress: a function that gives the Progress then.
         Raises:
           OSError, TypeError: it cannot be written; earlier ones are left as they are.
         """
-        if epoch == self._written:
+        if (epoch, done) == self._written:
             return
         with self._pace.spent():
-            self._write(epoch, progress())
-            self._written = epoch
-            for number in self.numbers()[: -self._keep]:
-                self._path(number).unlink(missing_ok=True)
+            self._write((epoch, done), progress())
+            self._written = epoch, done
+            for place in self.places()[: -self._keep]:
+                self._path(place).unlink(missing_ok=True)
 
-    def _write(self, epoch: int, progress: Progress) -> None:
+    def _write(self, place: tuple[int, int], progress: Progress) -> None:
         leaves = path_leaves(progress.train_state, "run")
         best = None
         if progress.best is not None:
@@ -172,11 +183,15 @@ class Checkpoints:
             "by": made_by(),
             "best": best,
             "columns": list(progress.columns),
+            "done": progress.done,
+            "mark": progress.mark,
         }
-        save_tensors(self._path(epoch), leaves, kind="checkpoint", run=json.dumps(facts))
+        save_tensors(self._path(place), leaves, kind="checkpoint", run=json.dumps(facts))
 
-    def _path(self, epoch: int) -> Path:
-        return self._directory / f"epoch-{epoch:08}.safetensors"
+    def _path(self, place: tuple[int, int]) -> Path:
+        epoch, done = place
+        batches = f"-batch-{done:012}" if done else ""
+        return self._directory / f"epoch-{epoch:08}{batches}.safetensors"
 
 
 def check_options(checkpoint: Any, resume: Any, checkpoint_every: Any) -> None:
@@ -308,7 +323,8 @@ def earlier_state(path: str | os.PathLike[str], like: TrainState, before: int) -
       ValueError: there is none, or it is damaged or of something else.
     """
     directory = Path(path)
-    numbers = Checkpoints(directory, {}, every=None, keep=1).numbers() if directory.is_dir() else []
+    places = Checkpoints(directory, {}, every=None, keep=1).places()
+    numbers = [epoch for epoch, done in places if not done]
     if not numbers or numbers[0] >= before:
         raise ValueError(f"{directory} has no checkpoint from before epoch {before}")
     file = directory / f"epoch-{numbers[0]:08}.safetensors"

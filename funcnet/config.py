@@ -1,8 +1,7 @@
 """Config: every option of an experiment, once: its default, what it may be, and what is said of it.
 
 The command line, the files of runs and sweeps, recipes and the axes of a sweep loop over these
-fields. To add an option, add a field; what it does is in recipes.py, and rules between options are
-in rules.py.
+fields. To add one, add a field; what it does is in recipes.py, rules between several in rules.py.
 """
 
 import inspect
@@ -16,6 +15,7 @@ from funcnet import checks, layers, losses, net, nonfinite, optim, program, rule
 from funcnet.augment import AUGMENTATIONS, LAYOUTS
 from funcnet.datasets.dataset import TASKS
 from funcnet.datasets.delimited import DECIMALS, HEADER, SEPARATORS
+from funcnet.datasets.mapped import MEMORY_MAP
 from funcnet.datasets.registry import DATASETS
 from funcnet.datasets.splits import FRACTION, TEST_FRACTION, VAL_FRACTION
 from funcnet.embeddings import BINS, EMBEDDINGS, PBLD_DIM, PERIODIC_DIM
@@ -65,8 +65,7 @@ class Config(Mapping[str, Any]):
     `dataclasses.replace(config, epochs=5)`. `experiment` makes of it what `fit` takes.
 
     Raises:
-      ValueError, TypeError: an option is wrong, or does not go with another one; it is named as on
-        the command line.
+      ValueError, TypeError: an option, named as in commands, is wrong or does not go with another.
     """
 
     dataset: str = option_field(
@@ -177,6 +176,14 @@ class Config(Mapping[str, Any]):
         "for validation; or that says train, val and test",
         "data",
         "COLUMN",
+        **_OF_DATA,
+    )
+    memory_map: str | None = option_field(
+        None,
+        "whether arrays stay on disk, yes or no; if not given shards and .npy of 1 GiB and more do",
+        "data",
+        "WHICH",
+        choices=MEMORY_MAP,
         **_OF_DATA,
     )
     image_size: tuple[int, ...] | None = option_field(
@@ -588,7 +595,6 @@ def canonical(name: str) -> str:
 
 def replaced(config: Config, changes: Mapping[str, Any]) -> Config:
     """The Config with some options changed, also by older names."""
-    for name in changes:
-        if canonical(name) not in OPTIONS:
-            raise ValueError(checks.unknown("option", name, [*OPTIONS, *ALIASES]))
+    for name in (name for name in changes if canonical(name) not in OPTIONS):
+        raise ValueError(checks.unknown("option", name, [*OPTIONS, *ALIASES]))
     return replace(config, **{canonical(name): value for name, value in changes.items()})

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checks, metrics
+from funcnet.datasets import Stored
 from funcnet.datasets.dataset import checked_targets
+from funcnet.datasets.stored import in_parts
 from funcnet.loop import slices
 from funcnet.losses import as_loss, gives_probabilities
 from funcnet.model import (
@@ -26,6 +29,7 @@ from funcnet.program import num_scores
 from funcnet.step import loss_weight
 from funcnet.targets import (
     LESS,
+    Targets,
     check_loss,
     is_known,
     measures_of,
@@ -34,7 +38,7 @@ from funcnet.targets import (
     usual_loss,
 )
 from funcnet.tree import LossFn
-from funcnet.weights import class_weights
+from funcnet.weights import balanced, class_weights
 
 __all__ = ["Evaluation", "MultilabelEvaluation", "RegressionEvaluation", "evaluate"]
 
@@ -148,7 +152,8 @@ def evaluate(
 
     Args:
       model: the model.
-      x: [N, ...] raw inputs, or a table, as for `predict`.
+      x: [N, ...] raw inputs, or a table, as for `predict`; of `Stored`, as y is then, no more than
+        a batch is in memory.
       y: the targets, as in a Dataset of the model's task: [N] integer labels, [N] or [N, K] numbers
         in the person's units, or [N, K] of 0 and 1.
       batch_size: examples per forward pass.
@@ -176,25 +181,45 @@ def evaluate(
     like = None
     if targets.task == "regression":
         like = np.empty(0) if targets.flat else np.empty((0, len(targets.scale)))
-    y = checked_targets(y, "y", targets.task, len(x), num_classes, like)
-    weight = None
-    if sample_weight is not None:
-        weight = checks.weights(sample_weight, num_examples=len(x))
-        if not weight.any():
-            raise ValueError("sample_weight is 0 of all examples: none counts")
+    check = partial(
+        checked_targets, name="y", task=targets.task, num_classes=num_classes, like=like
+    )
+    on_disk, weight = isinstance(x, Stored), sample_weight
+    if on_disk:
+        if not isinstance(y, Stored) or len(y) != len(x) or isinstance(weight, np.ndarray):
+            raise ValueError(f"x is {x!r}: targets, and weights, must be of its rows, on disk too")
+        y = y.made(lambda rows: check(rows, count=len(rows)))
+    else:
+        y = check(y, count=len(x))
+        weight = weight if weight is None else checks.weights(weight, num_examples=len(x))
+    if weight is not None and not any(part.any() for (part,) in in_parts(weight)):
+        raise ValueError("sample_weight is 0 of all examples: none counts")
     by_class = None
     if class_weight is not None:
         if targets.task != "classification":
             raise ValueError(f"class_weight is for classes, and the task is {targets.task}")
-        names = targets.names or None
-        by_class = np.asarray(
-            class_weights(y, class_weight, names, num_classes, sample_weight=weight)
-        )
+        if on_disk and isinstance(class_weight, str):
+            counts = np.zeros(num_classes)
+            for labels, own in in_parts(y, weight):
+                counts += np.bincount(labels, weights=own, minlength=num_classes)
+            checks.choose("class_weight", class_weight, {"balanced": True})
+            by_class = np.asarray(balanced(counts))
+        else:
+            known = np.arange(num_classes) if on_disk else y
+            names = targets.names or None
+            made = class_weights(known, class_weight, names, num_classes, sample_weight=weight)
+            by_class = np.asarray(made)
     batch_size = checks.COUNT.check("batch_size", batch_size)
-    split = Examples(x, targets.encode(y), weight)
-    measured, values = _with_scores(model, split, batch_size, loss_fn, views, by_class)
+    split = Examples(x, y.made(targets.encode) if on_disk else targets.encode(y), weight)
     probable = targets.gives_probabilities and gives_probabilities(loss_fn)
-    return _evaluation(model, y, values, measured, weight, max(1, len(views)), probable)
+    batches = _with_scores(model, split, batch_size, loss_fn, views, by_class)
+    if on_disk:
+        return _by_totals(model, y, batches, weight, max(1, len(views)), probable)
+    every = list(batches)
+    total = sum(each.weight for each in every)
+    mean = sum(each.loss for each in every) / total if total else 0.0
+    values = np.concatenate([each.scores for each in every])
+    return _evaluation(model, y, values, mean, weight, max(1, len(views)), probable)
 
 
 class Examples(NamedTuple):
@@ -207,12 +232,14 @@ class Examples(NamedTuple):
     """
 
     x: Any
-    y: np.ndarray
-    weight: np.ndarray | None = None
+    y: Any
+    weight: Any = None
 
     def total(self) -> float:
         """The sum of the weights."""
-        return float(len(self.y)) if self.weight is None else float(self.weight.sum())
+        if self.weight is None:
+            return float(len(self.y))
+        return float(sum(part.sum() for (part,) in in_parts(self.weight)))
 
     def batches(
         self, batch_size: int, loss_fn: LossFn, views: tuple[View, ...] = ()
@@ -319,6 +346,15 @@ def summed(every: Sequence[Mapping[str, Any]], split: Examples, targets: Any) ->
     return {"loss": loss, **measures_of(total, split.total(), spread, targets)}
 
 
+class _Scored(NamedTuple):
+    """A batch that went through the network: which rows, the sums of loss and weights, scores."""
+
+    rows: slice
+    loss: float
+    weight: float
+    scores: np.ndarray
+
+
 def _with_scores(
     model: Model,
     split: Examples,
@@ -326,18 +362,17 @@ def _with_scores(
     loss_fn: LossFn,
     views: tuple[View, ...],
     class_weight: Any,
-) -> tuple[float, np.ndarray]:
-    """The mean loss, and all scores, from one forward pass."""
+) -> Iterator[_Scored]:
+    """The loss and the scores of each batch, from one forward pass."""
     on, x = model_on_device(model, split.x, views)
-    loss, weight, found = 0.0, 0.0, []
-    for batch in split._replace(x=x).batches(batch_size, loss_fn, views):
+    batches = split._replace(x=x).batches(batch_size, loss_fn, views)
+    for rows, batch in zip(slices(len(split.y), batch_size), batches, strict=True):
         part, of_part, values = _loss_and_scores(
             on, *batch, class_weight, loss_fn=loss_fn, views=views
         )
-        rows = int(batch[-1])
-        loss, weight = loss + float(part), weight + (rows if of_part is None else float(of_part))
-        found.append(np.asarray(values)[:rows])
-    return loss / weight if weight else 0.0, np.concatenate(found)
+        count = int(batch[-1])
+        weight = count if of_part is None else float(of_part)
+        yield _Scored(rows, float(part), weight, np.asarray(values)[:count])
 
 
 def _evaluation(
@@ -382,3 +417,78 @@ def _evaluation(
         recall=tuple(None if math.isnan(each) else each for each in recall.tolist()),
         confusion=tuple(map(tuple, confusion.tolist())),
     )
+
+
+def _by_totals(
+    model: Model, y: Stored, batches: Iterator[_Scored], weight: Any, views: int, probable: bool
+) -> Evaluation | RegressionEvaluation | MultilabelEvaluation:
+    """What `_evaluation` says, of what is summed over batches, of which one is in memory."""
+    targets, total, sums = model.targets, np.zeros(2), []
+    for rows, loss, of_loss, values in batches:
+        own = y[rows]
+        w = np.ones(len(own)) if weight is None else np.asarray(weight[rows], np.float64)
+        total += loss, of_loss
+        sums.append(_sums_of_batch(targets, own, values, w, probable))
+        if len(sums) == TOGETHER:
+            sums = [_added(sums)]
+    found, mean = _added(sums), total[0] / total[1] if total[1] else 0.0
+    count = found["weight"]
+    if targets.task == "regression":
+        squares = spread_of(y, weight)
+        explained = 1 - found["squares"] / np.where(squares > 0, squares, np.nan)
+        rmse, mae = np.sqrt(found["squares"] / count).mean(), (found["absolute"] / count).mean()
+        return RegressionEvaluation(
+            float(mean), float(rmse), float(mae), float(np.mean(explained)), views
+        )
+    if targets.task == "multilabel":
+        counts = found["found"], found["wrong"], found["missed"]
+        each = metrics.f1_of_counts(*counts)
+        micro = float(metrics.f1_of_counts(*(own.sum() for own in counts)))
+        accuracy = float(found["right"] / count)
+        every = tuple(each.tolist())
+        return MultilabelEvaluation(float(mean), accuracy, micro, float(each.mean()), every, views)
+    right, of_class = found["right"], found["of_class"]
+    known = of_class > 0
+    recall = [float(r / n) if n > 0 else None for r, n in zip(right, of_class, strict=True)]
+    return Evaluation(
+        loss=float(mean),
+        accuracy=float(right.sum() / count),
+        views=views,
+        balanced_accuracy=float(np.mean(right[known] / of_class[known])),
+        log_loss=float(found["surprise"] / count) if probable else None,
+        recall=tuple(recall),
+        confusion=tuple(map(tuple, found["confusion"].astype(int).tolist())),
+    )
+
+
+TOGETHER = 1000  # batches whose sums are added at a time
+
+
+def _added(sums: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: sum(each[name] for each in sums) for name in sums[0]}
+
+
+def _sums_of_batch(
+    targets: Targets, y: np.ndarray, values: np.ndarray, w: np.ndarray, probable: bool
+) -> dict[str, Any]:
+    """Sums over a batch of what the measures of a task are made of, in float64."""
+    found: dict[str, Any] = {"weight": w.sum()}
+    column = w[:, None]
+    if targets.task == "regression":
+        error = (targets.decode(values, points=True) - y).reshape(len(y), -1)
+        found["squares"] = (column * np.square(error)).sum(axis=0)
+        found["absolute"] = (column * np.abs(error)).sum(axis=0)
+        return found
+    if targets.task == "multilabel":
+        predicted = np.where(np.isnan(values), metrics.NO_ANSWER, values > 0)
+        said, true = predicted == 1, y == 1
+        each = {"found": said & true, "wrong": said & ~true, "missed": ~said & true}
+        found |= {name: (column * counted).sum(axis=0) for name, counted in each.items()}
+        return {**found, "right": (w * (predicted == y).all(axis=1)).sum()}
+    classes, predicted = values.shape[1], metrics.chosen(values)
+    found["right"] = np.bincount(y, weights=w * (predicted == y), minlength=classes)
+    found["of_class"] = np.bincount(y, weights=w, minlength=classes)
+    found["confusion"] = metrics.confusion_matrix(y, predicted, classes)
+    if probable:
+        found["surprise"] = (w * metrics.surprise(y, values / targets.temperature)).sum()
+    return found

@@ -13,7 +13,7 @@ number: bits are the same where devices have equally many. `PJRT_NPROC=1` in the
 command line sets it, makes it one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -23,31 +23,25 @@ import numpy as np
 from jax.extend.core import Var
 from jax.sharding import PartitionSpec
 
-from funcnet.inputs import TrainingArrays
-from funcnet.loop import Orders, slices
+from funcnet.epochs import Epochs, Reached
+from funcnet.feed import Feed, ShardStretch
 from funcnet.parallel import DATA, MODEL, Spread
+from funcnet.preprocess import Preprocess
 from funcnet.program import Numbers, Program
 from funcnet.shards import Split, split
-from funcnet.step import Epochs, Given, Held, TrainState, gradients, updated
+from funcnet.step import Given, Held, TrainState, gradients, updated
 from funcnet.tree import Tree
 
 Joins = tuple[Callable[..., Any], ...]
 AHEAD = 8  # steps that are begun before the first of them must be done
 
 
-def epochs_of(
-    key: jax.Array,
-    data: TrainingArrays,
-    numbers: Numbers,
-    program: Program,
-    batch_size: int,
-    held: Held,
-) -> "Epochs | ExactEpochs":
+def epochs_of(feed: Feed, program: Program, held: Held) -> "Epochs | ExactEpochs":
     """The epochs of a run, on one device or several."""
     spread = program.spread
     if spread is None or spread.shards is None:
-        return Epochs(key, data, numbers, program=program, batch_size=batch_size, held=held)
-    return ExactEpochs(key, data, numbers, program=program, batch_size=batch_size)
+        return Epochs(feed, program=program, held=held)
+    return ExactEpochs(feed, program=program)
 
 
 class Copies(NamedTuple):
@@ -64,27 +58,14 @@ class Copies(NamedTuple):
 class ExactEpochs:
     """The epochs of a run in shards; arguments and methods are those of `Epochs`."""
 
-    def __init__(
-        self,
-        key: jax.Array,
-        data: TrainingArrays,
-        numbers: Numbers,
-        *,
-        program: Program,
-        batch_size: int,
-    ) -> None:
+    def __init__(self, feed: Feed, *, program: Program) -> None:
         assert program.spread is not None
         assert program.spread.shards is not None
-        self.program, self.in_place = program, False
-        self._batch_size, self._count, self._spread = batch_size, data.num_examples, program.spread
-        self._orders = Orders(key, data.num_examples)
-        given = Given(key, data.x, data.y, data.weight, data.preprocess, numbers)
-        given = jax.tree.map(jnp.asarray, given)
-        rows = program.spread.rows
-        self._given = [program.spread.on_row(given, row) for row in rows]
+        self.program, self.in_place, self.feed = program, False, feed
+        self._spread = program.spread
         self._numbers = [
             [program.spread.on_row(np.int32(shard), row) for shard in range(program.spread.shards)]
-            for row in rows
+            for row in program.spread.rows
         ]
 
     def begin(self, held: Held) -> Copies:
@@ -95,52 +76,60 @@ class ExactEpochs:
         place = self._spread.placed_on_row
         return Copies(tuple(map(place, rows, self._spread.rows)))
 
-    def train(self, held: Copies, epoch: int) -> tuple[Copies, np.ndarray]:
-        """The state after an epoch, counted from 0, and the loss of every step [steps]."""
-        losses: list[jax.Array] = []
-        for _, after, loss in self._steps(held, epoch):
-            held = after
-            losses.append(loss)
-            if len(losses) > AHEAD:
-                losses[-1 - AHEAD].block_until_ready()
-        return held, np.array([float(loss) for loss in losses])
+    def train(self, held: Copies, epoch: int, done: int = 0) -> Generator[Reached]:
+        """What is left of an epoch, counted from 0, after so many batches, in stretches."""
+        for stretch in self.feed.shards(epoch, done):
+            losses: list[jax.Array] = []
+            for _, after, loss in self._steps(held, stretch):
+                held = after
+                losses.append(loss)
+                if len(losses) > AHEAD:
+                    losses[-1 - AHEAD].block_until_ready()
+            found = np.array([float(loss) for loss in losses])
+            yield Reached(held, found, stretch.end, stretch.mark)
 
-    def each_step(self, held: Copies, epoch: int) -> Iterator[tuple[np.ndarray, Copies, float]]:
-        """An epoch one step at a time, by the same programs: (batch, held, loss) of each."""
-        for batch, after, loss in self._steps(held, epoch):
-            yield batch, after, float(loss)
+    def each_step(
+        self, held: Copies, epoch: int, done: int = 0
+    ) -> Iterator[tuple[Any, Copies, float]]:
+        """The same one step at a time, by the same programs: (batch, held, loss) of each."""
+        for stretch in self.feed.shards(epoch, done):
+            for batch, after, loss in self._steps(held, stretch):
+                held = after
+                yield (stretch, batch), after, float(loss)
 
-    def parts(self, held: Copies, batch: np.ndarray) -> tuple[jax.Array, Tree, Tree]:
+    def parts(self, held: Copies, batch: tuple[Any, Any]) -> tuple[jax.Array, Tree, Tree]:
         """The loss, the gradients and the updates of a step."""
-        loss, grads, _ = self._gradients(held, batch)[0]
+        loss, grads, _ = self._gradients(held, *batch)[0]
         own = held.rows[0]
         updates, _ = self.program.optimizer.update(grads, own.opt_state, own.params)
         return loss, grads, updates
 
-    def _steps(self, held: Copies, epoch: int) -> Iterator[tuple[np.ndarray, Copies, jax.Array]]:
-        order = self._orders.of(epoch)
-        for rows in slices(self._count, self._batch_size):
-            batch = order[rows]
-            found = self._gradients(held, batch)
+    def _steps(
+        self, held: Copies, stretch: ShardStretch
+    ) -> Iterator[tuple[list[list[np.ndarray]], Copies, jax.Array]]:
+        for batch in stretch.batches:
+            found = self._gradients(held, stretch, batch)
             update = partial(_updated, self.program)
             pairs = [update(own, *f) for own, f in zip(held.rows, found, strict=True)]
             rows_now = [own for own, _ in pairs]
             held = self._placed(rows_now) if self._spread.model > 1 else Copies(tuple(rows_now))
             yield batch, held, pairs[0][1]
 
-    def _gradients(self, held: Copies, batch: np.ndarray) -> list[Any]:
+    def _gradients(
+        self, held: Copies, stretch: ShardStretch, batch: list[list[np.ndarray]]
+    ) -> list[Any]:
         """The loss of a batch, its gradients and the state after it, on each row."""
         spread = self._spread
-        shards = spread.cut(len(batch))
-        holders, cut = spread.holders(shards), batch.reshape(shards, -1)
+        shards = spread.cut(stretch.size)
+        holders = spread.holders(shards)
         each, wholes, own = shards // holders, [], []
-        every = zip(spread.rows, held.rows, self._given, self._numbers, strict=True)
-        for row, state, given, numbers in every:
+        every = zip(spread.rows, held.rows, stretch.given, self._numbers, batch, strict=True)
+        for row, state, given, numbers, cut in every:
             wholes.append((_state_of(state, given.key), given))
             first = row * each if holders > 1 else 0
-            parts = spread.on_row(list(cut[first : first + each]), row)
+            parts = spread.on_row(cut, row)
             own.append(list(zip(parts, numbers[first : first + each], strict=True)))
-        function = _split_step(self.program, shards, _Shapes((wholes[0], cut[0])))
+        function = _split_step(self.program, shards, _Shapes((wholes[0], batch[0][0])))
         return in_order(function, wholes, own, spread if holders > 1 else None)
 
 
@@ -150,26 +139,32 @@ _updated = jax.jit(updated, static_argnums=0)
 def check_shards(
     program: Program,
     numbers: Numbers,
-    data: TrainingArrays,
+    preprocess: Preprocess,
     train_state: TrainState,
-    batch_size: int,
+    examples: tuple[Any, Any, Any],
+    sizes: Iterable[int],
 ) -> None:
     """Trace the step of a shard, so that what cannot be split is known before the run begins.
 
+    Args:
+      program, numbers, preprocess: as for a step.
+      train_state: the state of the run.
+      examples: some, as a step takes them: x, y and weights, or None.
+      sizes: how many examples batches have.
     Raises:
       ValueError: what.
     """
     spread = program.spread
     if spread is None or spread.shards is None:
         return
-    if numbers.mixup_alpha is not None and batch_size == spread.shards:
+    if numbers.mixup_alpha is not None and max(sizes) == spread.shards:
         raise ValueError(
-            f"batch_size is {batch_size} in as many shards: there are no pairs for mixup in them"
+            f"batch_size is {max(sizes)} in as many shards: there are no pairs for mixup in them"
         )
-    given = Given(train_state.key, data.x, data.y, data.weight, data.preprocess, numbers)
+    given = Given(train_state.key, *examples, preprocess, numbers)
     given = jax.tree.map(jnp.asarray, given)
     state = jax.tree.map(jnp.asarray, train_state)
-    for count in {batch_size, data.num_examples % batch_size or batch_size}:
+    for count in set(sizes):
         shards = spread.cut(count)
         rows = np.zeros(count // shards, np.int32)
         _split_step(program, shards, _Shapes(((state, given), rows)))

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checks
-from funcnet.datasets import Dataset
+from funcnet.datasets import Dataset, Stored
+from funcnet.datasets.notes import note
 from funcnet.loop import roomy, slices
-from funcnet.preprocess import Preprocess, no_preprocess
+from funcnet.preprocess import Preprocess, no_preprocess, reads_parts
 from funcnet.targets import Targets
 
 EVALUATION_BATCH = 1000  # examples per forward pass where nothing is trained
@@ -25,6 +26,13 @@ def fit_preprocess(
     if preprocess is None:
         preprocess = no_preprocess
     checks.function("preprocess", preprocess)
+    if isinstance(x_train, Stored) and not reads_parts(preprocess):
+        count, x_train = len(x_train), x_train.sample()
+        if len(x_train) < count:
+            note(
+                f"preprocessing is fitted to {len(x_train):,} examples, evenly spread, of "
+                f"{count:,}, which stay on disk"
+            )
     fitted = preprocess(x_train)
     if not isinstance(fitted, Preprocess):
         raise TypeError(
@@ -90,6 +98,8 @@ def on_device(x: Any, preprocess: Preprocess) -> tuple[Any, Preprocess]:
     for all batches.
     """
     if checks.is_wide(x):
+        if isinstance(x, Stored):
+            return x.made(lambda rows: np.asarray(preprocess(rows))), no_preprocess(x)
         return preprocess(x), no_preprocess(x)
     return x, stats_on_device(preprocess)
 

@@ -48,6 +48,13 @@ class Orders:
         return _sorted_by(rounds) if self._runs is None else np.stack([*map(_sorted_by, rounds)])
 
 
+def orders_of(key: jax.Array, number: int, *, count: int, runs: int) -> np.ndarray:
+    """Orders of `count` things by a key and a number, some of each, [runs, count] int32."""
+    keys, numbers = jax.random.split(key, runs), np.array([number], np.int32)
+    drawn = np.asarray(_draw(keys, numbers, count=count, several=True))[0]
+    return np.stack([*map(_sorted_by, drawn)])
+
+
 def _sorted_by(rounds: np.ndarray) -> np.ndarray:
     """The order that sorting by each of several arrays of keys [rounds, count] leads to."""
     place = np.arange(rounds.shape[1], dtype=np.uint64)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checks, metrics
+from funcnet.datasets import Stored
 from funcnet.datasets.encoding import Encoding
 from funcnet.datasets.tables import inputs_of, is_table
 from funcnet.inputs import stats_on_device
@@ -219,6 +220,11 @@ _scores = jax.jit(scores, static_argnames=("views",))
 def model_on_device(model: Model, x: Any, views: tuple[View, ...]) -> tuple[Model, Any]:
     """The model and its inputs as compiled programs take them; a BestModel as a Model, too."""
     ready = model.on_device
+    if isinstance(x, Stored) and checks.is_wide(x):
+        if views:
+            raise ValueError(f"x is {x.dtype} on disk, and views are of float32: save it as such")
+        rows = x.made(lambda rows: np.asarray(model.preprocess(rows)))
+        return replace(ready, preprocess=no_preprocess(x)), rows
     if checks.is_wide(x):
         if views:  # they are of raw inputs, so that the program has to preprocess
             return ready, checks.narrowed(x, "x", "to be looked at in several views")
@@ -227,7 +233,9 @@ def model_on_device(model: Model, x: Any, views: tuple[View, ...]) -> tuple[Mode
 
 
 def inputs_for(model: Model, x: Any) -> Any:
-    """x as checked arrays, by the model's encoding if it is a table."""
+    """x as checked arrays, by the model's encoding if it is a table; or rows that stay on disk."""
+    if isinstance(x, Stored):
+        return x
     if not is_table(x):
         return checks.inputs(x)
     if model.encoding is None:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checks, transposed
+from funcnet.epochs import Reached
 from funcnet.parallel import local
 from funcnet.step import all_finite
 from funcnet.tree import named_leaves
@@ -113,37 +114,63 @@ class Watch:
 
 
 class Found(NamedTuple):
-    """Where a run went bad: the state and the losses of the epochs before the Trouble's."""
+    """Where a run went bad.
+
+    Attributes:
+      trouble: the Trouble.
+      held: the state after the last whole epoch before it; None if the search began after that.
+      losses: those of the steps from where the search began to there.
+    """
 
     trouble: Trouble
     held: Any
     losses: tuple[np.ndarray, ...]
 
 
-def find(held: Any, numbers: Sequence[int], last_loss: float, epochs: Any) -> Found | None:
+def find(start: Reached, numbers: Sequence[int], last_loss: float, epochs: Any) -> Found | None:
     """The first step that is not finite in some epochs; None if there is none.
 
     Args:
-      held: the state before them, in which all was well, as epochs hold it.
+      start: where all was well, in the first of them.
       numbers: which epochs, counted from 0.
-      last_loss: the loss of the step before them.
+      last_loss: the loss of the step before.
       epochs: the Epochs or ExactEpochs of the run.
     """
     losses: list[np.ndarray] = []
-    looks = is_finite(held)
+    new: list[np.ndarray] = []
+    looks = is_finite(start.held)
+    whole = start.held if start.done == 0 else None
+    if not epochs.feed.replays:
+        return Found(_unseen(start, numbers[0], last_loss), whole, ())
+    epochs.feed.restore(start.mark)
     for epoch in numbers:
-        after, new = epochs.train(held, epoch)
-        if not np.isfinite(new).all() or (looks and not is_finite(after)):
-            break
-        held, last_loss = after, float(new[-1])
-        losses.append(new)
-    else:
-        return None
-    before = held
-    for batch, after, loss in epochs.each_step(held, epoch):
+        for reached in epochs.train(start.held, epoch, start.done):
+            bad = not np.isfinite(reached.losses).all() or (looks and not is_finite(reached.held))
+            if bad:
+                epochs.feed.restore(start.mark)
+                trouble = _first(start, epoch, last_loss, epochs, looks=looks)
+                return trouble and Found(trouble, whole, tuple(losses))
+            start, last_loss = reached, float(reached.losses[-1])
+            new.append(reached.losses)
+        whole, start = start.held, start._replace(done=0)
+        losses, new = [*losses, *new], []
+    return None
+
+
+def _unseen(start: Reached, epoch: int, last_loss: float) -> Trouble:
+    """What there is to say of a step that cannot be done again."""
+    return Trouble(int(local(start.held).step) + 1, epoch + 1, ("a step from here on",), last_loss)
+
+
+def _first(
+    start: Reached, epoch: int, last_loss: float, epochs: Any, *, looks: bool
+) -> Trouble | None:
+    """The first step of an epoch that is not finite, from where it has got to."""
+    before = start.held
+    for batch, after, loss in epochs.each_step(before, epoch, start.done):
         if not np.isfinite(loss) or (looks and not is_finite(after)):
             where = _where(before, batch, after, epoch, epochs)
-            return Found(Trouble(int(after.step), epoch + 1, where, last_loss), held, tuple(losses))
+            return Trouble(int(after.step), epoch + 1, where, last_loss)
         before, last_loss = after, float(loss)
     return None
 

@@ -98,6 +98,31 @@ class Spread(NamedTuple):
         own = jax.process_index()
         return [n for n, row in enumerate(self.mesh.devices) if row[0].process_index == own]
 
+    def columns(self, count: int) -> list[slice]:
+        """Which examples of a batch of so many this process computes, a slice for each row."""
+        if self.holders(self.cut(count)) == 1 if self.shards else count % self.data:
+            return [slice(0, count)]
+        own = count // self.data
+        return [slice(row * own, (row + 1) * own) for row in self.rows]
+
+    def in_columns(self, array: np.ndarray, *, count: int) -> jax.Array:
+        """Batches of so many examples on the devices, of which this process has its `columns`.
+
+        Args:
+          array: [batches, N, ...]; N is count where batches cannot be divided.
+          count: how many examples a batch has over all processes.
+        """
+        if count % self.data:
+            return _put(array, self._at())
+        shape = (len(array), count, *array.shape[2:])
+        each = np.split(array, len(self.rows), axis=1)
+        parts = [
+            jax.device_put(part, device)
+            for row, part in zip(self.rows, each, strict=True)
+            for device in self.mesh.devices[row]
+        ]
+        return jax.make_array_from_single_device_arrays(shape, self._at(None, DATA), parts)
+
     def on_row(self, tree: Any, row: int) -> Any:
         """A tree of arrays on each device of a row."""
         return jax.device_put(tree, self._row(row))
@@ -212,6 +237,13 @@ def _local(leaf: Any) -> Any:
     for shard in leaf.addressable_shards:
         whole[shard.index] = shard.data
     return jnp.asarray(whole)
+
+
+def processes_of(mesh: Any) -> set[int]:
+    """The processes that have devices of a mesh; None is this one alone."""
+    if not isinstance(mesh, Mesh):
+        return {jax.process_index()}
+    return {device.process_index for device in mesh.devices.flat}
 
 
 def as_spread(mesh: Any, reproducible: Any, batch_size: int) -> Spread | None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checks
+from funcnet.datasets import Stored
 from funcnet.named import Step
 from funcnet.tree import FrozenDict, freeze
 
@@ -85,9 +86,10 @@ def subtract_mean(x: Any) -> Preprocess:
     Returns:
       A Preprocess with `stats["mean"]`, [...] float64.
     """
-    x = checks.inputs(x)
-    mean = np.asarray(x).mean(axis=0, dtype=np.float64)
-    return Preprocess("subtract_mean", _stats(mean=mean))
+    x = _examples(x)
+    if isinstance(x, Stored):
+        return Preprocess("subtract_mean", _stats(mean=_mean(x)))
+    return Preprocess("subtract_mean", _stats(mean=x.mean(axis=0, dtype=np.float64)))
 
 
 def _apply_subtract_mean(stats: Any, x: Any) -> Any:
@@ -117,7 +119,7 @@ def standardize(x: Any, *, epsilon: float = 0.0) -> Preprocess:
       A Preprocess with `stats["mean"]` and `stats["scale"]`, the factors, [...] float64 each.
     """
     checks.NON_NEGATIVE.check("epsilon", epsilon)
-    x = np.asarray(checks.inputs(x))
+    x = _examples(x)
     mean = _mean(x)
     squares = np.zeros(x.shape[1:])
     for part in _parts(x):
@@ -145,8 +147,12 @@ def standardize_numbers(x: Any) -> Preprocess:
     Returns:
       A Preprocess with the stats of `standardize`, mean 0 and scale 1 for what is left.
     """
-    stats, x = standardize(x).stats, np.asarray(x)
-    left = ((x == 0) | (x == 1)).all(axis=0) & (x != x[:1]).any(axis=0)
+    stats, x = standardize(x).stats, _examples(x)
+    first, binary, varies = x[:1], np.ones(x.shape[1:], bool), np.zeros(x.shape[1:], bool)
+    for part in _parts(x):
+        binary &= ((part == 0) | (part == 1)).all(axis=0)
+        varies |= (part != first).any(axis=0)
+    left = binary & varies
     mean, scale = np.where(left, 0, stats["mean"]), np.where(left, 1, stats["scale"])
     return Preprocess("standardize_numbers", _stats(mean=mean, scale=scale))
 
@@ -243,7 +249,7 @@ def normalize_contrast(x: Any, *, epsilon: float = 10.0) -> Preprocess:
       A Preprocess with `stats["epsilon"]`.
     """
     checks.NON_NEGATIVE.check("epsilon", epsilon)
-    checks.inputs(x)
+    _examples(x)
     return Preprocess("normalize_contrast", _stats(epsilon=epsilon))
 
 
@@ -276,7 +282,7 @@ def whiten(x: Any, *, dim: int | None = None, epsilon: float = 1e-3) -> Preproce
       A Preprocess with `stats["mean"]` [...] and `stats["matrix"]` [D, dim].
     """
     checks.NON_NEGATIVE.check("epsilon", epsilon)
-    x = np.asarray(checks.inputs(x))
+    x = _examples(x)
     features = math.prod(x.shape[1:])
     dim = features if dim is None else checks.Count(at_least=1, at_most=features).check("dim", dim)
     mean = _mean(x)
@@ -311,7 +317,7 @@ def shuffle_features(x: Any, *, seed: int = 0) -> Preprocess:
     Returns:
       A Preprocess with `stats["order"]`, [D] int32.
     """
-    x = checks.inputs(x)
+    x = _examples(x)
     seed = checks.NATURAL.check("seed", seed)
     order = np.random.default_rng(seed).permutation(math.prod(x.shape[1:]))
     return Preprocess("shuffle_features", freeze({"order": order.astype(np.int32)}))
@@ -335,6 +341,7 @@ class Kind(NamedTuple):
       apply: `apply(stats, x)`, of JAX arrays or of NumPy arrays in float64, x [N, ...].
       stats: the names of what was fitted.
       computes: whether it computes with the inputs, so that how they are rounded before matters.
+      in_parts: whether it can be fitted to examples that stay on disk.
     """
 
     name: str
@@ -342,6 +349,7 @@ class Kind(NamedTuple):
     apply: Callable[[Any, Any], Any]
     stats: tuple[str, ...]
     computes: bool = True
+    in_parts: bool = True
 
 
 # The only list: to add a preprocessing, write the fitter, what applies it beside it, and a row.
@@ -370,6 +378,7 @@ KINDS = {
         Step(quantile_transform, "the place of each value among those of its column", "bins"),
         _apply_quantile_transform,
         ("edges", "places"),
+        in_parts=False,
     ),
     "normalize_contrast": Kind(
         "contrast",
@@ -415,7 +424,7 @@ def chain(*fitters: Callable[[Any], Preprocess]) -> Callable[[Any], Preprocess]:
             parts.append(fit(x))
             if len(parts) < len(fitters):
                 given = parts[-1].on_host if checks.is_wide(x) else parts[-1]
-                x = np.concatenate([np.asarray(given(part)) for part in _parts(x)])
+                x = _made(x, given)
         parts = [part for several in parts for part in _parts_of(several)]  # chains may be nested
         kind = "+".join(part.kind for part in parts) or "no_preprocess"
         if len(parts) == 1:
@@ -423,6 +432,7 @@ def chain(*fitters: Callable[[Any], Preprocess]) -> Callable[[Any], Preprocess]:
         stats = {str(i): part.stats for i, part in enumerate(parts, start=1) if part.stats}
         return Preprocess(kind, FrozenDict.shallow(stats))
 
+    fit_all.fitters = fitters  # type: ignore[attr-defined]
     return fit_all
 
 
@@ -468,13 +478,42 @@ def _parts_of(preprocess: Preprocess) -> list[Preprocess]:
     ]
 
 
-def _mean(x: np.ndarray) -> np.ndarray:
+def reads_parts(fitter: Any) -> bool:
+    """Whether a fitter takes examples that stay on disk, rather than a sample of them."""
+    fitter = getattr(fitter, "func", getattr(fitter, "function", fitter))
+    several = getattr(fitter, "fitters", None)
+    if several is not None:
+        return all(map(reads_parts, several))
+    return any(fitter is kind.step.function for kind in KINDS.values() if kind.in_parts)
+
+
+def _examples(x: Any) -> Any:
+    """Examples that were checked: a NumPy array, or Stored, which are checked as they are read."""
+    return x if isinstance(x, Stored) else np.asarray(checks.inputs(x))
+
+
+def _made(x: Any, given: Callable[[Any], Any]) -> Any:
+    """What a preprocessing gives for all examples."""
+    if isinstance(x, Stored):
+        return x.made(lambda rows: np.asarray(given(rows)))
+    return np.concatenate([np.asarray(given(part)) for part in _parts(x)])
+
+
+def _mean(x: Any) -> np.ndarray:
     """The mean example in float64; exactly the value of a feature that never varies."""
+    if isinstance(x, Stored):
+        total, low, high = np.zeros(x.shape[1:]), x[0], x[0]
+        for part in x.parts():
+            total += part.sum(axis=0, dtype=np.float64)
+            low, high = np.minimum(low, part.min(axis=0)), np.maximum(high, part.max(axis=0))
+        return np.clip(total / len(x), low, high)
     return np.clip(x.mean(axis=0, dtype=np.float64), x.min(axis=0), x.max(axis=0))
 
 
 def _parts(x: Any) -> Iterator[Any]:
     """x in parts of at most 4,096 examples, so that no copy of all of it is made."""
+    if isinstance(x, Stored):
+        return x.parts()
     return (x[start : start + 4096] for start in range(0, len(x), 4096))
 
 

@@ -1,6 +1,6 @@
 """The training step and the epoch, pure functions, and the check before they are compiled."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Unpack
 
@@ -11,22 +11,11 @@ import numpy as np
 from funcnet import checks, transposed
 from funcnet.augment import mixup
 from funcnet.datasets import Dataset
+from funcnet.datasets.stored import in_parts
 from funcnet.inputs import (
-    TrainingArrays,
     stats_on_device,
 )
 from funcnet.layer import Layer
-from funcnet.loop import (
-    FIRST_CHUNK,
-    Epoch,
-    Orders,
-    compiled_steps,
-    copy_of,
-    in_place,
-    make_epoch,
-    over_epoch,
-    run_steps,
-)
 from funcnet.losses import (
     smooth_binary_labels,
     smooth_labels,
@@ -39,9 +28,7 @@ from funcnet.optim import (
     averaged_params,
     moves_transposes,
 )
-from funcnet.parallel import local
 from funcnet.preprocess import Preprocess, no_preprocess
-from funcnet.processes import of_first
 from funcnet.program import (
     Numbers,
     Program,
@@ -318,8 +305,26 @@ class Given(NamedTuple):
         return self.x[rows], self.y[rows], None if self.weight is None else self.weight[rows]
 
 
-def step_on(held: Held, batch: jax.Array, given: Given, program: Program) -> tuple[Held, jax.Array]:
-    """One update on the examples with the numbers in batch [N]."""
+class Batches(NamedTuple):
+    """What is `Given`, of examples that are in batches already: x [batches, N, ...] and so on."""
+
+    key: jax.Array
+    x: jax.Array
+    y: jax.Array
+    weight: jax.Array | None
+    preprocess: Preprocess
+    numbers: Any
+
+    def batch(self, rows: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        """The batch of a number [1]: examples, their targets and their weights."""
+        (at,) = rows
+        return self.x[at], self.y[at], None if self.weight is None else self.weight[at]
+
+
+def step_on(
+    held: Held, batch: jax.Array, given: Given | Batches, program: Program
+) -> tuple[Held, jax.Array]:
+    """One update on the examples with the numbers in batch [N]; of Batches, on that of a number."""
     params, state, opt_state, count = held
     # The number of epochs is nothing that a step goes by.
     train_state = TrainState(params, state, opt_state, given.key, count, count)
@@ -329,119 +334,6 @@ def step_on(held: Held, batch: jax.Array, given: Given, program: Program) -> tup
     found = gradients(program, given.numbers, given.preprocess, train_state, *examples)
     held, loss = updated(program, held, *found)
     return held if spread is None else spread.kept(held), loss.astype(float)
-
-
-def _steps(
-    held: Held,
-    losses: jax.Array,
-    order: jax.Array,
-    first: Any,
-    end: Any,
-    given: Given,
-    *,
-    program: Program,
-    batch_size: int,
-) -> tuple[Held, jax.Array]:
-    def step(held: Held, batch: jax.Array) -> tuple[Held, jax.Array]:
-        return step_on(held, batch, given, program)
-
-    return run_steps(step, held, losses, order, first, end, batch_size)
-
-
-_STEPS = compiled_steps(_steps, static_argnames=("program", "batch_size"))
-
-
-_STEP = compiled_steps(step_on, static_argnames=("program",))
-
-
-class Epochs:
-    """The epochs of a run, each a pass over the training data in chunks of about a second.
-
-    On several devices a batch is spread over them, and the compiler adds up what comes of its
-    parts. What is held stays what it is, so that whatever ends an epoch loses nothing else.
-
-    Args:
-      key: the key of the run.
-      data: the training data.
-      numbers, program, batch_size: as for a step.
-      held: the state before one of them: of large ones steps are done in place, on a copy.
-    """
-
-    def __init__(
-        self,
-        key: jax.Array,
-        data: "TrainingArrays",
-        numbers: Numbers,
-        *,
-        program: Program,
-        batch_size: int,
-        held: Held,
-    ) -> None:
-        self.given = Given(key, data.x, data.y, data.weight, data.preprocess, numbers)
-        if program.spread is not None:
-            self.given = program.spread.on_each(jax.tree.map(jnp.asarray, self.given))
-        self.program, self.in_place = program, in_place(held)
-        self._batch_size, self._size = batch_size, FIRST_CHUNK
-        self._orders = Orders(key, data.num_examples)
-
-    def begin(self, held: Held) -> Held:
-        """What is held, where it is trained."""
-        spread = self.program.spread
-        return held if spread is None else spread.placed(held)
-
-    def train(self, held: Held, epoch: int) -> tuple[Held, np.ndarray]:
-        """The state after an epoch, counted from 0, and the loss of every step [steps]."""
-        made = self._made(self._orders.of(epoch))
-        spread = self.program.spread
-        several = spread is not None and spread.processes > 1
-        held, losses, self._size = over_epoch(
-            self._steps,
-            self._step,
-            held,
-            made,
-            self._size,
-            self.in_place,
-            agreed=of_first if several else int,
-        )
-        return held, losses
-
-    def each_step(self, held: Held, epoch: int) -> Iterator[tuple[np.ndarray, Held, np.ndarray]]:
-        """An epoch one step at a time, by the same programs: (batch, held, loss) of each."""
-        order = self._orders.of(epoch)
-        made, size = self._made(order), self._batch_size
-        own = copy_of if self.in_place else lambda held: held
-        for number in range(made.full):
-            chunk = np.int32(number), np.int32(number + 1)
-            held, losses = self._steps(own(held), made.losses, made.order, *chunk)
-            yield order[number * size : (number + 1) * size], held, np.asarray(losses)[number]
-        if made.rest is not None:
-            held, loss = self._step(own(held), made.rest)
-            yield made.rest, held, np.asarray(loss)
-
-    def _made(self, order: np.ndarray) -> Epoch:
-        return make_epoch(order, room=len(self.given.x), batch_size=self._batch_size)
-
-    def _steps(self, *at: Any) -> tuple[Held, jax.Array]:
-        run = _STEPS[self.in_place]
-        return run(*at, self.given, program=self.program, batch_size=self._batch_size)
-
-    def _step(self, held: Held, batch: Any) -> tuple[Held, jax.Array]:
-        return _STEP[self.in_place](held, batch, self.given, program=self.program)
-
-    def parts(self, held: Held, batch: Any) -> tuple[jax.Array, Tree, Tree]:
-        """The loss, the gradients and the updates of a step."""
-        return local(_parts(held, batch, self.given, program=self.program))
-
-
-@partial(jax.jit, static_argnames=("program",))
-def _parts(
-    held: Held, batch: Any, given: Given, *, program: Program
-) -> tuple[jax.Array, Tree, Tree]:
-    state = release(held, given.key, 0)
-    examples = given.batch(batch)
-    loss, grads, _ = gradients(program, given.numbers, given.preprocess, state, *examples)
-    updates, _ = program.optimizer.update(grads, state.opt_state, state.params)
-    return loss, grads, updates
 
 
 def params_in_use(train_state: TrainState, *, program: Program) -> Tree:
@@ -467,14 +359,16 @@ def _check_outputs(outputs: int, dataset: Dataset, loss_fn: LossFn, targets: Tar
         return
     classes = outputs
     # To a loss of one's own labels may be something else.
-    if classes > 1 and is_known(loss_fn) and (dataset.y_train == dataset.y_train[0]).all():
+    alike = all((part == dataset.y_train[0]).all() for (part,) in in_parts(dataset.y_train))
+    if classes > 1 and is_known(loss_fn) and alike:
         name = dataset.class_names[dataset.y_train[0]] if dataset.class_names else "0"
         raise ValueError(
             f"all {checks.plural(len(dataset.y_train), 'training example')} are of class {name!r}: "
             "there is nothing to tell apart; training needs examples of two classes or more"
         )
     for name, y in (("y_train", dataset.y_train), ("y_val", dataset.y_val)):
-        checks.labels(y, num_examples=len(y), num_classes=classes, name=name)
+        for (part,) in in_parts(y):
+            checks.labels(part, num_examples=len(part), num_classes=classes, name=name)
 
 
 def check_step(
@@ -485,9 +379,16 @@ def check_step(
     dataset: Dataset,
     targets: Targets,
     batch_size: int,
+    first: tuple[Any, ...] | None = None,
 ) -> TrainState:
     """Trace a step, so that whatever does not fit is known before anything is compiled.
 
+    Args:
+      program, numbers, preprocess, train_state: as for a step.
+      dataset: the Dataset, whose examples these are.
+      targets: its Targets.
+      batch_size: examples per step.
+      first: a batch, of those that are trained on in place of them: x, y and perhaps weights.
     Returns:
       The state, with leaves of half precision that a step widens, such as moments, widened.
     """
@@ -496,14 +397,19 @@ def check_step(
     _check_outputs(outputs, dataset, program.loss_fn, targets)
 
     def trace(count: int) -> TrainState:
-        x, y = dataset.x_train[:count], targets.encode(dataset.y_train[:count])
-        weight = None if dataset.weight_train is None else np.ones(count, np.float32)
+        if first is not None:
+            x, y, *weights = first
+            weight = weights[0].astype(np.float32) if weights else None
+        else:
+            x, y = dataset.x_train[:count], dataset.y_train[:count]
+            weight = None if dataset.weight_train is None else np.ones(count, np.float32)
+        y = targets.encode(y)
         step = partial(run_step, program, numbers, preprocess)
         return jax.eval_shape(step, train_state, x, y, weight)[0]
 
     after = trace(batch_size)
     rest = len(dataset.x_train) % batch_size
-    if rest == 1:
+    if rest == 1 and first is None:
         try:
             trace(rest)
         except ValueError as error:

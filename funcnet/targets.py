@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from funcnet import checks, metrics
 from funcnet.datasets.dataset import TASKS, Dataset
+from funcnet.datasets.stored import in_parts
 from funcnet.losses import (
     LOSSES,
     absolute_loss,
@@ -211,19 +212,15 @@ def fit_targets(dataset: Dataset, loss_fn: LossFn) -> Targets:
     known = _unbound(loss_fn)
     if task != "regression":
         return Targets(task, _LINK_OF.get(known, _LINKS[task]), dataset.class_names)
-    y = dataset.y_train.astype(np.float64)
-    columns = y.reshape(len(y), -1)  # [N, K]
-    weights = dataset.weight_train
-    if weights is None or not weights.any():
-        weights = np.ones(len(y))
     if known is poisson_loss:
         for split in ("train", "val", "test"):
-            if (getattr(dataset, f"y_{split}") < 0).any():
+            every = in_parts(getattr(dataset, f"y_{split}"))
+            if any((part < 0).any() for (part,) in every):
                 raise ValueError(
                     f"poisson_loss is for counts and rates, but y_{split} has some < 0"
                 )
-    mean = np.average(columns, axis=0, weights=weights)
-    spread = np.sqrt(np.average(np.square(columns - mean), axis=0, weights=weights))
+    mean, squares, total = moments(dataset.y_train, dataset.weight_train)
+    spread = np.sqrt(squares / total)
     # A column of one value has a spread of roundings.
     varies = spread > 1e-12 * np.abs(mean)
     if known is poisson_loss:
@@ -237,8 +234,28 @@ def fit_targets(dataset: Dataset, loss_fn: LossFn) -> Targets:
         tuple(mean.tolist()),
         tuple(scale.tolist()),
         _quantiles(loss_fn),
-        y.ndim == 1,
+        dataset.y_train.ndim == 1,
     )
+
+
+def moments(y: Any, weight: Any) -> tuple[np.ndarray, np.ndarray, float]:
+    """Of targets [N] or [N, K] the weighted mean [K], the sum of the weighted squares of what they
+    are less it [K], and the sum of the weights. Where no example counts, all do.
+    """
+    counted = weight is not None and any(part.any() for (part,) in in_parts(weight))
+
+    def summed(function: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, float]:
+        total, sums = 0.0, []
+        for rows, own in in_parts(y, weight if counted else None):
+            columns = rows.astype(np.float64).reshape(len(rows), -1)  # [N, K]
+            weights = np.ones(len(rows)) if own is None else own
+            sums.append((weights[:, None] * function(columns)).sum(axis=0))
+            total += weights.sum()
+        return np.sum(sums, axis=0), total
+
+    sums, total = summed(lambda columns: columns)
+    mean = sums / total
+    return mean, summed(lambda columns: np.square(columns - mean))[0], total
 
 
 def outputs_of(dataset: Dataset, loss_fn: LossFn) -> int:
@@ -335,12 +352,9 @@ def measures_of(
     }
 
 
-def spread_of(y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+def spread_of(y: Any, weight: Any) -> np.ndarray:
     """The sum of the weighted squares of encoded targets [N, K] less their mean, [K] float64."""
-    y = np.asarray(y, np.float64)
-    w = np.ones(len(y)) if weight is None or not weight.any() else weight
-    centred = y - np.average(y, axis=0, weights=w)
-    return (w[:, None] * np.square(centred)).sum(axis=0)
+    return moments(y, weight)[1]
 
 
 def _quantiles(loss_fn: LossFn) -> tuple[float, ...]:

@@ -2,8 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, NamedTuple, Unpack
@@ -23,16 +23,20 @@ from funcnet.checkpoints import (
     warned,
 )
 from funcnet.datasets import Dataset, check_dataset
-from funcnet.evaluation import Examples, is_better, measure, merit
+from funcnet.epochs import Reached
+from funcnet.evaluation import is_better, merit
 from funcnet.exact import check_shards, epochs_of
-from funcnet.history import History, as_history, columns, history_row, rows_of
-from funcnet.inputs import EVALUATION_BATCH, fit_preprocess, on_device, training_arrays
+from funcnet.feed import feed_of
+from funcnet.history import History, as_history, columns, rows_of
+from funcnet.inputs import fit_preprocess
 from funcnet.layer import Layer
-from funcnet.model import BestModel, Model, as_best, predict_scores
+from funcnet.loaders import Loader
+from funcnet.measured import examples_of, measured_row, own_row, prepared
+from funcnet.model import BestModel, Model, as_best
 from funcnet.nonfinite import NonFiniteError, Trouble, Watch, check_policy, find
 from funcnet.optim import Optimizer
-from funcnet.own_metrics import Metric, call_metric, check_metrics, columns_of
-from funcnet.parallel import as_spread, bits_of, check_split, local
+from funcnet.own_metrics import Metric, check_metrics, columns_of
+from funcnet.parallel import as_spread, bits_of, check_split, local, processes_of
 from funcnet.preprocess import Preprocess, subtract_mean
 from funcnet.processes import agreed, check_same, digest, first_then_others, is_first
 from funcnet.program import (
@@ -52,8 +56,8 @@ from funcnet.step import (
     params_in_use,
     release,
 )
-from funcnet.targets import MONITORS, Targets, fit_targets
-from funcnet.tree import LossFn, Tree
+from funcnet.targets import MONITORS, fit_targets
+from funcnet.tree import Tree
 
 __all__ = ["FitResult", "fit"]
 
@@ -61,7 +65,6 @@ EPOCHS = checks.COUNT
 EVAL_EVERY = checks.COUNT
 PATIENCE = checks.COUNT
 KEEP_CHECKPOINTS = checks.COUNT
-TRAIN_SAMPLE = 1000  # training examples on which the accuracy is measured
 
 
 class FitResult(NamedTuple):
@@ -102,7 +105,9 @@ def fit(
     *,
     key: jax.Array | None = None,
     epochs: int,
-    batch_size: int,
+    batch_size: int | None = None,
+    batches: Iterable[Any] | None = None,
+    steps_per_epoch: int | None = None,
     eval_every: int | None = 1,
     train_state: TrainState | None = None,
     callback: Callable[[int, TrainState, dict[str, Any]], Any] | None = None,
@@ -129,11 +134,20 @@ def fit(
     Args:
       net: the network.
       optimizer: an `Optimizer`, or any pair of this shape.
-      dataset: the Dataset; its test split is not used.
+      dataset: the Dataset; its test split is not used. One that stays on disk, see `load_arrays`,
+        is read in windows of 64 MiB while it is trained on: an epoch takes blocks of neighbouring
+        rows, of 128 KiB at most, in another order each time, and mixes the rows of those that fill
+        a window. Some 500 MiB are in use for it beside what the net wants, whatever its size.
       key: the random key of the run, `jax.random.key(seed)`: parameters, order of the
         examples, random layers.
       epochs: the number of epochs in all, those done by `train_state` included.
-      batch_size: examples per step.
+      batch_size: examples per step; of `batches` they say it themselves.
+      batches: what is trained on in place of the training split, whose examples are then those that
+        preprocessing is fitted to, and of which training accuracy is: an iterator of (x, y) or (x,
+        y, sample_weight), x and y as in a Dataset, or what can be iterated over again, for each
+        epoch. Iterators with `get_state()` and `set_state(state)`, as Grain's, go on in mid-epoch
+        from a checkpoint. Of several processes each gives its own part of every batch.
+      steps_per_epoch: how many of `batches` are an epoch; None is as many as one iteration gives.
       reg: L2 strength, as for `loss_and_grads`.
       loss_fn: `loss_fn(scores, y) -> (loss, dscores)`, for examples with weights
         `loss_fn(scores, y, sample_weight)`; functools.partial gives options, as
@@ -182,14 +196,15 @@ def fit(
         and its loss in the history is NaN or infinite.
       checkpoint: a directory in which the run is kept as it goes, so that whatever ends it, it can
         go on from its last checkpoint to the same bits; it is made if it is not there, and held
-        against other processes. The last state is written in the end, and after an interrupt.
+        against other processes. The last state is written in the end, and after an interrupt. Of
+        data on disk, and of `batches`, it may be in mid-epoch.
         None is none. It needs safetensors.
       resume: go on from the last checkpoint there, or begin if there is none: the same call can
         be made again and again until the run is done. Data, net, optimizer, options and key must
         be those of the checkpoint; `epochs` may be more, and what was measured after the last one
         of before stays measured.
       checkpoint_every: write one after every so many epochs; None as often as takes 1 % of the
-        time.
+        time, in mid-epoch too where data are read as they are trained on.
       keep_checkpoints: how many of the last ones are kept; each has the best model, too.
       mesh: the devices that train, such as `device_mesh(4)`: each computes its part of every batch,
         and all have the same parameters. Of a mesh with a second axis the devices of a row have
@@ -221,12 +236,21 @@ def fit(
     """
     given = complete(FitOptions, options, "fit")
     given["on_nonfinite"] = check_policy(on_nonfinite)
-    dataset = check_dataset(dataset)
+    dataset = check_dataset(dataset, stored=True)
     program = as_program(net, optimizer, given, dataset.task)
     optimizer, loss_fn = program.optimizer, program.loss_fn
     if callback is not None:
         checks.function("callback", callback)
-    batch_size = check_batch_size(batch_size, dataset)
+    loader = None
+    if batches is not None:
+        if batch_size is not None:
+            raise ValueError("batch_size is for the dataset's examples: batches have their own")
+        loader = Loader(batches, steps_per_epoch, dataset, share=len(processes_of(mesh)))
+        batch_size = loader.batch_size
+    elif steps_per_epoch is not None:
+        raise ValueError("steps_per_epoch is for batches, which is None")
+    else:
+        batch_size = check_batch_size(batch_size, dataset)
     program = program._replace(spread=as_spread(mesh, reproducible, batch_size))
     if eval_every is not None:
         eval_every = EVAL_EVERY.check("eval_every", eval_every)
@@ -240,6 +264,11 @@ def fit(
     first = 0 if train_state is None else int(train_state.epoch)
     epochs = checks.Count(at_least=first + 1).check("epochs", epochs)
     check_options(checkpoint, resume, checkpoint_every)
+    if loader is not None and checkpoint is not None and not loader.replays:
+        raise ValueError(
+            "to be kept in a checkpoint, batches must say where they are: their iterator has no "
+            "get_state() and set_state(state)"
+        )
     KEEP_CHECKPOINTS.check("keep_checkpoints", keep_checkpoints)
     monitor = check_monitor(monitor, patience, eval_every, dataset, names)
     targets = fit_targets(dataset, loss_fn)
@@ -248,12 +277,25 @@ def fit(
         in_shape = jax.eval_shape(fitted, dataset.x_train[:1]).shape[1:]
         train_state = init_train_state(net, optimizer, in_shape, key=checks.key(key))
     check_split(program.spread, train_state.params)
-    train_state = check_step(program, numbers, fitted, train_state, dataset, targets, batch_size)
-
-    data = training_arrays(dataset, fitted, targets, augments=program.augment is not None)
-    check_shards(program, numbers, data, train_state, batch_size)
+    first_batch = None if loader is None else loader.first
+    wanted = dataset, targets, batch_size, first_batch
+    train_state = check_step(program, numbers, fitted, train_state, *wanted)
+    feed, examples, left = feed_of(
+        train_state.key,
+        dataset,
+        loader,
+        preprocess=fitted,
+        targets=targets,
+        numbers=numbers,
+        program=program,
+        batch_size=batch_size,
+    )
+    rest = 0 if loader is not None else len(dataset.x_train) % batch_size
+    sizes = [batch_size, *([rest] if rest else [])]
+    check_shards(program, numbers, left, train_state, examples, sizes)
+    del examples  # of several devices each has its own
     splits = {
-        split: _prepared(examples_of(dataset, split, targets), fitted) for split in ("train", "val")
+        split: prepared(examples_of(dataset, split, targets), fitted) for split in ("train", "val")
     }
 
     def model_at(train_state: TrainState) -> Model:
@@ -272,8 +314,8 @@ def fit(
             return run
         train_state = state_of(run)
         run, model = run._replace(train_state=train_state), model_at(train_state)
-        also = _own_row(own, model, splits)
-        row = _measured(model, loss_fn, numbers.class_weight, splits, run.epoch)
+        also = own_row(own, model, splits)
+        row = measured_row(model, loss_fn, numbers.class_weight, splits, run.epoch)
         counts = len(dataset.x_val) > 0 or not monitor.removeprefix("-").startswith("val_")
         return _with_row(model, run, {**row, **also}, monitor if counts else None)
 
@@ -286,7 +328,8 @@ def fit(
         return is_over(callback, run.epoch, state_of(run), {"losses": losses.copy(), **metrics})
 
     def save(kept: Checkpoints, run: _Run) -> None:
-        kept.save(run.epoch, lambda: _progress(run, state_of(run), names, dataset.task))
+        progress = partial(_progress, run, names=names, task=dataset.task)
+        kept.save(run.epoch, run.done, lambda: progress(state_of(run)))
 
     several = program.spread is not None and program.spread.processes > 1
     writes = not several or is_first()
@@ -303,7 +346,7 @@ def fit(
         if checkpoint is not None or several:
             made_of = {name: value for name, value in given.items() if name != "preprocess"}
             made_of |= {"batch_size": batch_size, "metrics": tuple(own), "monitor": monitor}
-            made_of["loss_fn"] = loss_fn
+            made_of["loss_fn"], made_of["order"] = loss_fn, feed.text
             made_of |= bits_of(program.spread)
             made_of["on_nonfinite"] = "skip" if program.skips else "raise or stop"  # of one program
             identity = identity_of(net, optimizer, dataset, fitted, train_state.key, made_of)
@@ -336,9 +379,10 @@ def fit(
         if several:
             begins = f"{run.epoch} {found is None} {digest(run.held)}"
             check_same({"the state, or the checkpoint, that they begin with": begins})
-        passes = epochs_of(key, data, numbers, program, batch_size, run.held)
-        del data  # of several devices each has its own
-        run = good = run._replace(held=passes.begin(run.held))
+        if loader is not None and (run.epoch or run.done):
+            feed.restore(run.mark)
+        passes = epochs_of(feed, program, run.held)
+        run = good = whole = run._replace(held=passes.begin(run.held))
         watch = Watch(run.held, looks=not program.skips)
         if first > epochs:
             raise ValueError(
@@ -347,7 +391,7 @@ def fit(
         try:
             if found is None:
                 run = looked_at(run)
-                good = run._replace(train_state=None)
+                good = whole = run._replace(train_state=None)
             stops = report(run, np.zeros(0)) or is_patient_no_more(run)
             if several:
                 (stops,) = agreed(stops)
@@ -356,29 +400,47 @@ def fit(
                     status = "stopped"
                     break
                 run = run._replace(train_state=None)
-                held, losses = passes.train(run.held, epoch - 1)
+                well: bool | None = True
+                losses = [run.losses[-1][-run.done :]] if run.done else []
+                with closing(passes.train(run.held, epoch - 1, run.done)) as stretches:
+                    for reached in stretches:
+                        due = kept is not None and writes and feed.parts and kept.is_due()
+                        now = due or passes.in_place
+                        well = watch.is_well(reached.held, reached.losses, now=now)
+                        if well is False:
+                            break
+                        # One assignment, so that an interrupt finds the run before or after.
+                        run = _after(run, reached)
+                        losses.append(reached.losses)
+                        good = run if well else good
+                        if due and kept is not None:
+                            save(kept, run)
                 due = kept is not None and writes and epoch < epochs and kept.is_due(epoch)
                 seen = several or callback is not None or is_looked_at(epoch) or epoch == epochs
-                well = watch.is_well(held, losses, now=due or seen or passes.in_place)
-                if well is False and (bad := _gone_bad(good, epoch, passes)) is not None:
+                if well is None:
+                    well = watch.is_well(run.held, np.zeros(0), now=due or seen or feed.parts)
+                if well is False and (bad := _gone_bad(good, whole, epoch, passes)) is not None:
                     (run, trouble), status = bad, "diverged"
                     break
-                # One assignment, so that an interrupt finds the run before or after, never between.
-                all_losses = _added(run.losses, losses)
-                run = looked_at(run._replace(epoch=epoch, held=held, losses=all_losses))
-                good = run._replace(train_state=None) if well else good
+                run = looked_at(run._replace(epoch=epoch, done=0))
+                whole = run._replace(train_state=None)
+                good = whole if well else good
                 if due and kept is not None:
                     save(kept, run)
-                stops = report(run, losses) or is_patient_no_more(run)
+                stops = report(run, np.concatenate(losses)) or is_patient_no_more(run)
                 if several:
                     (stops,) = agreed(stops)
         except KeyboardInterrupt:
             status = "interrupted"
-            if run.epoch > good.epoch and watch.is_well(run.held, np.zeros(0), now=True) is False:
-                run = good
-        if kept is not None and writes and run.epoch > 0:
+            last = run if feed.parts else whole
+            if last.at > good.at and watch.is_well(last.held, np.zeros(0), now=True) is False:
+                last = good
+            run = whole if whole.at <= last.at else last
+        else:
+            last = run
+        if kept is not None and writes and last.at > (0, 0):
             with warned(checkpoint):
-                save(kept, run)
+                save(kept, last)
     train_state = state_of(run)
     history = as_history(run.losses, run.rows, names, dataset.task)
     model = model_at(train_state)
@@ -441,10 +503,25 @@ class _Run(NamedTuple):
     epoch: int
     held: Any  # a Held, or Copies
     train_state: TrainState | None  # the same, where somebody looks at it
-    losses: tuple[np.ndarray, ...]  # the steps' losses, an array for each epoch or for several
+    losses: tuple[np.ndarray, ...]  # the steps' losses, an array for each stretch or for several
     rows: tuple[dict[str, Any], ...]
     best: BestModel | None
     best_row: dict[str, Any] | None  # what was measured of it
+    done: int = 0  # batches of the epoch after it
+    mark: Any = None  # where the source of batches is
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """Where it is."""
+        return self.epoch, self.done
+
+
+def _after(run: _Run, reached: Reached) -> _Run:
+    """The run after a stretch of an epoch."""
+    losses = _added(run.losses, reached.losses)
+    return run._replace(
+        held=reached.held, losses=losses, done=reached.done, mark=reached.mark, train_state=None
+    )
 
 
 def _added(losses: tuple[np.ndarray, ...], new: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -469,7 +546,8 @@ def _begun(
         best = as_best(replace(last, params=own.params, state=own.state), **own.numbers)
         best_row = next(row for row in rows if row["epoch"] == best.epoch)
     held, losses = hold(found.train_state, program=program), (found.columns["loss"],)
-    return _Run(int(found.train_state.epoch), held, None, losses, rows, best, best_row)
+    parts = None, losses, rows, best, best_row, found.done, found.mark
+    return _Run(int(found.train_state.epoch), held, *parts)
 
 
 def _best_like(train_state: TrainState, program: Program) -> Any:
@@ -479,41 +557,27 @@ def _best_like(train_state: TrainState, program: Program) -> Any:
     )
 
 
-def _progress(run: _Run, train_state: TrainState, own: Sequence[str], task: str) -> Progress:
+def _progress(run: _Run, train_state: TrainState, names: Sequence[str], task: str) -> Progress:
     """What a checkpoint keeps of a run."""
-    history, best = as_history(run.losses, run.rows, own, task), None
+    history, best = as_history(run.losses, run.rows, names, task), None
     if run.best is not None:
         numbers = {name: getattr(run.best, name) for name in ("epoch", "accuracy", "loss")}
         best = Best(run.best.params, run.best.state, numbers)
-    return Progress(train_state, {"loss": history.loss, **history.rows()}, best)
+    columns = {"loss": history.loss, **history.rows()}
+    return Progress(train_state, columns, best, run.done, run.mark)
 
 
-def _gone_bad(good: _Run, epoch: int, epochs: Any) -> tuple[_Run, Trouble] | None:
+def _gone_bad(good: _Run, whole: _Run, epoch: int, passes: Any) -> tuple[_Run, Trouble] | None:
     """The run before the epoch that went bad, and what did, from where all was well."""
     last = float(good.losses[-1][-1]) if good.losses else np.nan
-    found = find(good.held, range(good.epoch, epoch), last, epochs)
+    start = Reached(good.held, np.zeros(0), good.done, good.mark)
+    found = find(start, range(good.epoch, epoch), last, passes)
     if found is None:
         return None
+    if found.held is None:  # it is in the epoch that was under way
+        return whole, found.trouble
     losses, done = (*good.losses, *found.losses), found.trouble.epoch - 1
-    return good._replace(epoch=done, held=found.held, losses=losses), found.trouble
-
-
-def _measured(
-    model: Model,
-    loss_fn: LossFn,
-    class_weight: Any,
-    splits: Mapping[str, "_Prepared"],
-    epoch: int,
-) -> dict[str, Any]:
-    """What is measured of a model after an epoch, a row of a History."""
-
-    def measured(split: _Prepared) -> dict[str, float]:
-        parts = split.of(model), split.examples, EVALUATION_BATCH, loss_fn
-        return measure(*parts, class_weight)
-
-    train = measured(splits["train"])
-    val = measured(splits["val"]) if len(splits["val"].examples.y) else None
-    return history_row(epoch, train, val)
+    return good._replace(epoch=done, held=found.held, losses=losses, done=0), found.trouble
 
 
 def _with_row(model: Model, run: _Run, row: dict[str, Any], monitor: str | None) -> _Run:
@@ -528,59 +592,3 @@ def _with_row(model: Model, run: _Run, row: dict[str, Any], monitor: str | None)
         best = as_best(model, run.epoch, row.get("val_accuracy", np.nan), row["val_loss"])
         run = run._replace(best=best, best_row=row)
     return run
-
-
-class _Prepared(NamedTuple):
-    """A split as evaluation takes it again and again: preprocessed, if that is done on the host.
-
-    Attributes:
-      examples: the inputs, encoded targets and weights.
-      y: the targets, as in the Dataset.
-      preprocess: what is left to be done to the inputs.
-    """
-
-    examples: Examples
-    y: np.ndarray
-    preprocess: Preprocess
-
-    def of(self, model: Model) -> Model:
-        """The model of such inputs."""
-        return Model(model.net, model.params, model.state, self.preprocess, targets=model.targets)
-
-
-def _prepared(found: tuple[Examples, np.ndarray], fitted: Preprocess) -> _Prepared:
-    examples, y = found
-    ready, left = on_device(examples.x, fitted) if len(y) else (examples.x, fitted)
-    return _Prepared(examples._replace(x=ready), y, left)
-
-
-def _own_row(
-    metrics: Mapping[str, Metric], model: Model, splits: Mapping[str, _Prepared]
-) -> dict[str, float]:
-    """What one's own metrics say of each split; NaN of one that is empty."""
-    row = dict.fromkeys(columns_of(metrics), np.nan)
-    for split, each in splits.items():
-        x, y = each.examples.x, each.y
-        if metrics and len(y):
-            found = predict_scores(each.of(model), x, batch_size=EVALUATION_BATCH)
-            if model.targets.task == "regression":
-                found = model.targets.decode(found)
-            for name, metric in metrics.items():
-                row[f"{split}_{name}"] = call_metric(name, metric, found, y)
-    return row
-
-
-def examples_of(dataset: Dataset, split: str, targets: Targets) -> tuple[Examples, np.ndarray]:
-    """The examples that are measured, with encoded targets, and their targets as they are.
-
-    Args:
-      dataset: the Dataset, checked.
-      split: "val", all of them; or "train", all, or 1,000 spread evenly.
-      targets: the Targets.
-    """
-    x, y, weight = (getattr(dataset, f"{name}_{split}") for name in ("x", "y", "weight"))
-    if split == "train":
-        count = len(x)
-        places = np.linspace(0, count - 1, min(count, TRAIN_SAMPLE)).round().astype(int)
-        x, y, weight = x[places], y[places], None if weight is None else weight[places]
-    return Examples(x, targets.encode(y), weight), y

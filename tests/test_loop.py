@@ -8,6 +8,8 @@ from marks import slow_but
 
 import funcnet as fn
 from funcnet import inputs, loop, step, transposed
+from funcnet.epochs import Epochs
+from funcnet.feed import InMemory
 from funcnet.net import matrices
 
 KEY = jax.random.key(7)
@@ -92,10 +94,11 @@ def test_an_epoch_step_by_step_is_the_epoch(rng, place):
     arrays = inputs.training_arrays(data, plain, targets, augments=False)
     state = fn.init_train_state(net, optimizer, (2, 3), key=KEY)
     held = step.hold(state, program=program)
-    options = {"program": program, "batch_size": 8, "held": held}
-    epochs = step.Epochs(state.key, arrays, numbers, **options)
-    after, losses = epochs.train(held, 1)
-    batches, states, own = zip(*epochs.each_step(held, 1), strict=True)
+    feed = InMemory(state.key, arrays, numbers, batch_size=8)
+    epochs = Epochs(feed, program=program, held=held)
+    ((after, losses, *_),) = epochs.train(held, 1)
+    given, states, own = zip(*epochs.each_step(held, 1), strict=True)
+    batches = [batch for _, batch in given]
     assert [len(batch) for batch in batches] == [8] * 5 + [3]
     assert np.array_equal(np.concatenate(batches), loop.Orders(state.key, 43).of(1))
     assert np.array_equal(own, losses)

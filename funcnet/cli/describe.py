@@ -11,8 +11,10 @@ from funcnet.datasets import load_dataset
 from funcnet.datasets.delimited import Format
 from funcnet.datasets.encoding import Encoding, Feature, kinds_line
 from funcnet.datasets.registry import is_table_file
+from funcnet.datasets.stored import in_parts
 from funcnet.datasets.table import Column, Table
 from funcnet.datasets.tables import ENDS, labels_of, load_table, names_of, read_table
+from funcnet.targets import moments
 from funcnet.text import aligned
 
 CLASSES = 20  # of so many at most the counts are shown
@@ -86,7 +88,10 @@ def _classes(dataset: fn.Dataset) -> list[str]:
         lengths = ", ".join(f"{len(y):,}" for y in splits)
         return [f"{len(names):,} classes; train, val and test: {lengths}"]
     several = dataset.task == "multilabel"
-    counts = [y.sum(axis=0) if several else np.bincount(y, minlength=len(names)) for y in splits]
+    counts: list[Any] = [
+        sum(y.sum(axis=0) if several else np.bincount(y, minlength=len(names)) for (y,) in parts)
+        for parts in map(in_parts, splits)
+    ]
     lines: list[tuple[str, ...]] = [("label" if several else "class", "train", "val", "test")]
     lines += [(name, *(f"{c[i]:,}" for c in counts)) for i, name in enumerate(names)]
     lines.append(("all", *(f"{len(y):,}" for y in splits)))
@@ -95,11 +100,15 @@ def _classes(dataset: fn.Dataset) -> list[str]:
 
 def _spread(dataset: fn.Dataset) -> list[str]:
     """Of each target of regression how many there are, and of training mean and spread."""
-    y = dataset.y_train.reshape(len(dataset.y_train), -1)
-    names = dataset.target_names or tuple(f"y{k + 1}" for k in range(y.shape[1]))
+    y = dataset.y_train
+    mean, squares, count = moments(y, None)
+    names = dataset.target_names or tuple(f"y{k + 1}" for k in range(len(mean)))
+    ranges = [(part.min(axis=0), part.max(axis=0)) for (part,) in in_parts(y)]
+    low, high = (np.reshape(each, (len(ranges), -1)) for each in zip(*ranges, strict=True))
     lines: list[tuple[str, ...]] = [("target", "mean", "std", "least", "most")]
-    for name, column in zip(names, y.T, strict=True):
-        values = column.mean(), column.std(), column.min(), column.max()
+    spread = np.sqrt(squares / count)
+    every = names, mean, spread, low.min(axis=0), high.max(axis=0)
+    for name, *values in zip(*every, strict=True):
         lines.append((name, *(f"{value:.6g}" for value in values)))
     lengths = ", ".join(f"{len(y):,}" for y in _labels(dataset))
     return ["", *aligned(lines), f"train, val and test: {lengths}"]

@@ -8,6 +8,7 @@ from funcnet.datasets.encoding import Encoding, Feature
 from funcnet.datasets.images import load_images
 from funcnet.datasets.notes import DataWarning
 from funcnet.datasets.registry import load_dataset
+from funcnet.datasets.stored import Stored
 from funcnet.datasets.tables import load_table
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Dataset",
     "Encoding",
     "Feature",
+    "Stored",
     "check_dataset",
     "download_cifar10",
     "find_cifar10",

@@ -15,11 +15,13 @@ from funcnet.datasets.dataset import Dataset
 from funcnet.datasets.delimited import Format
 from funcnet.datasets.encoding import plain_encoding
 from funcnet.datasets.images import holds_images, read_folder
+from funcnet.datasets.mapped import MEMORY_MAP, open_pairs, open_shards, stays_on_disk
 from funcnet.datasets.notes import naming_file
 from funcnet.datasets.npz import read_npy
 from funcnet.datasets.pairs import load_pairs, read_x
 from funcnet.datasets.pixels import SUFFIXES, is_image
-from funcnet.datasets.splits import check_ranges
+from funcnet.datasets.shard_files import holds_shards
+from funcnet.datasets.splits import check_fractions, check_ranges
 from funcnet.datasets.tables import load_table, names_of, read_table
 from funcnet.datasets.tasks import check_task
 
@@ -40,6 +42,7 @@ def load_arrays(
     categorical: Sequence[str] = (),
     group: str | None = None,
     split_by: str | None = None,
+    memory_map: str | None = None,
     val_fraction: float | None = None,
     test_fraction: float | None = None,
     seed: int = 0,
@@ -55,6 +58,13 @@ def load_arrays(
     are, and what is not given is cut from the training part; a class that is not in it is in a
     `DataWarning`. Files larger than they say, or than `datasets.limits` allow, are refused.
 
+    Data larger than memory: a directory of shards, which `convert_dataset` makes of other files,
+    stays on disk, and so do `.npy` files of 1 GiB and more, which is said. Their fields of the
+    Dataset are `Stored`, of which `fit`, `evaluate` and `predict` read parts as they want them.
+    What is cut from the training part of such `.npy` files are blocks of neighbouring rows, of 128
+    KiB, which depend on `seed` alone; examples without a label are refused there, and so are those
+    that are not finite, when they are read.
+
     Any other file is a table, see `load_table`.
 
     Classes are the labels that occur: integers or other numbers in their order, bools, strings in a
@@ -68,12 +78,14 @@ def load_arrays(
     keeps its last example for training. Every example is in exactly one split.
 
     Args:
-      path: a `.npz`, a `.npy`, a directory of such, or the file of a table.
+      path: a `.npz`, a `.npy`, a directory of such, one of shards, or the file of a table.
       label: the column, or columns, of a table to predict, `target` of `load_table`.
       task: "classification", "regression" or "multilabel"; None finds it from the targets.
       weight: the column of a table that says how much each example counts.
       header, separator, decimal, columns, drop, categorical, group, split_by: of a table, as for
         `load_table`.
+      memory_map: of `.npy` files and shards, "yes" leaves them on disk, "no" reads all into memory;
+        None goes by what they are.
       val_fraction: the fraction of examples for validation, from 0; 0.1 if None. It is refused
         where that split is given.
       test_fraction: the fraction for testing, in the same way; the rest, which is not nothing, is
@@ -99,8 +111,12 @@ def load_arrays(
         "split_by": split_by,
     }
     check_task(task)
+    if memory_map is not None:
+        checks.choose("memory_map", memory_map, MEMORY_MAP)
     names_of("label", label)
     if not holds_arrays(path):
+        if memory_map is not None:
+            raise ValueError(f"memory_map={memory_map!r} is for arrays, and {path} is a table")
         return load_table(
             path,
             label,
@@ -111,7 +127,16 @@ def load_arrays(
             seed=seed,
         )
     _check_array(path, {"label": label, **of_tables})
-    return load_pairs(Path(path), val_fraction, test_fraction, seed, task=task)
+    path = Path(path)
+    if holds_shards(path):
+        check_fractions(val_fraction, test_fraction, ("val", "test"))
+        return open_shards(path, task, memory_map)
+    if path.suffix.lower() == ".npz":
+        if memory_map == "yes":
+            raise ValueError(f"{path} is packed: funcnet datasets convert makes shards of it")
+    elif stays_on_disk(path, memory_map):
+        return open_pairs(path, val_fraction, test_fraction, seed, task=task)
+    return load_pairs(path, val_fraction, test_fraction, seed, task=task)
 
 
 def read_inputs(

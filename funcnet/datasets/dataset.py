@@ -10,6 +10,7 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.datasets.encoding import Encoding
+from funcnet.datasets.stored import Stored
 
 TASKS = ("classification", "regression", "multilabel")
 SPLITS = ("train", "val", "test")
@@ -18,8 +19,8 @@ SPLITS = ("train", "val", "test")
 class Dataset(NamedTuple):
     """Examples and what is to be predicted of them, split for training, validation and testing.
 
-    All arrays are NumPy arrays. Examples keep the dtype they are stored with (pixels are
-    uint8); the validation and the test split may be empty.
+    All arrays are NumPy arrays, or `Stored`, rows that stay on disk. Examples keep the dtype they
+    are stored with (pixels are uint8); the validation and the test split may be empty.
 
     Attributes:
       x_train: [N, d1, ..., dk], the training examples.
@@ -83,11 +84,18 @@ class Source(NamedTuple):
         return self.find is not None
 
 
-def check_dataset(dataset: Dataset) -> Dataset:
+def on_disk(dataset: Dataset) -> bool:
+    """Whether examples of a Dataset are not in memory."""
+    return any(isinstance(getattr(dataset, f"x_{split}"), Stored) for split in SPLITS)
+
+
+def check_dataset(dataset: Dataset, *, stored: bool = False) -> Dataset:
     """Check a Dataset put together by hand.
 
     Args:
-      dataset: anything array-like in its fields; lengths and values are checked.
+      dataset: anything array-like in its fields; lengths and values are checked. What stays on disk
+        was checked where it was opened.
+      stored: whether it may stay on disk.
     Returns:
       The same data as NumPy arrays, labels as int32, class names as a tuple.
     Raises:
@@ -103,6 +111,20 @@ def check_dataset(dataset: Dataset) -> Dataset:
         raise ValueError("class_names is empty: name each class")
     if class_names and dataset.task == "regression":
         raise ValueError("regression has no classes: class_names must be (), see target_names")
+    if on_disk(dataset):
+        if not stored:
+            raise ValueError(
+                f"the examples stay on disk, {dataset.x_train!r}, and this needs them in memory: "
+                'load_arrays(..., memory_map="no") (--memory-map no)'
+            )
+        for split in SPLITS:
+            x, *others = (getattr(dataset, f"{name}_{split}") for name in ("x", "y", "weight"))
+            if any(isinstance(x, Stored) != isinstance(o, Stored) for o in others if o is not None):
+                raise TypeError(
+                    f"x_{split} and y_{split} must both be in memory, or both be left on disk by "
+                    "load_arrays"
+                )
+        return dataset
     x_train = np.asarray(checks.inputs(dataset.x_train, name="x_train"))
     shape = x_train.shape[1:]
     xs = [x_train] + [
@@ -169,12 +191,18 @@ def checked_targets(
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A checksum of the data, of their split and of the class names: 64 hexadecimal digits."""
+    """A checksum of the data, of their split and of the class names: 64 hexadecimal digits.
+
+    Of what stays on disk it is one of what `Stored.facts` says.
+    """
     digest = hashlib.sha256(json.dumps(dataset.class_names).encode())
     weights = dataset.weight_train, dataset.weight_val, dataset.weight_test
     if dataset.task != TASKS[0]:
         digest.update(json.dumps((dataset.task, dataset.target_names)).encode())
     for array in (*dataset[:6], *(weight for weight in weights if weight is not None)):
+        if isinstance(array, Stored):
+            digest.update("\n".join(array.facts()).encode())
+            continue
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
@@ -194,9 +222,13 @@ def first(dataset: Dataset, count: int | None, name: str = "count") -> Dataset:
             f"{name} is {count}, but there are only "
             f"{checks.plural(len(dataset.x_train), 'training example')}"
         )
-    weight = None if dataset.weight_train is None else dataset.weight_train[:count]
+
+    def some(rows: Any) -> Any:
+        return rows.first(count) if isinstance(rows, Stored) else rows[:count]
+
+    weight = None if dataset.weight_train is None else some(dataset.weight_train)
     return dataset._replace(
-        x_train=dataset.x_train[:count], y_train=dataset.y_train[:count], weight_train=weight
+        x_train=some(dataset.x_train), y_train=some(dataset.y_train), weight_train=weight
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def dataset_of(
     Raises:
       ValueError: the cut leaves nothing for training.
     """
-    _warn_of_dtypes(path, x)
+    warn_of_dtypes(path, x)
     y = dict(zip(x, targets.y, strict=True))
     if targets.task == "classification":
         warn_of_classes(path, y, targets.class_names)
@@ -52,7 +53,8 @@ def dataset_of(
     return dataset_of_parts(xs, ys, *facts)
 
 
-def _warn_of_dtypes(path: Path, x: Mapping[str, np.ndarray]) -> None:
+def warn_of_dtypes(path: Path, x: Mapping[str, Any]) -> None:
+    """Say which splits hold whole numbers where that of training has fractions, or the reverse."""
     for name, other in x.items():
         if (other.dtype.kind == "f") != (x["train"].dtype.kind == "f"):
             note(

@@ -79,6 +79,13 @@ def read_npy(path: Path) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
+def npy_layout(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """What `read_header` says of a .npy, and where its numbers begin."""
+    with _readable(path):
+        said = read_header(file, os.fstat(file.fileno()).st_size, "it")
+        return *said, file.tell()
+
+
 def read_header(stream: IO[bytes], size: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     """The shape in the header of a .npy, whether it is in Fortran order, and its dtype.
 

@@ -31,7 +31,7 @@ def load_pairs(
       FileNotFoundError, ValueError: see `load_arrays`.
     """
     check_ranges(val_fraction, test_fraction)
-    pairs = find_pairs(path, _names(path))
+    pairs = find_pairs(path, names_of_arrays(path))
     with naming_file(path):
         fractions = check_fractions(val_fraction, test_fraction, pairs)
     arrays = iter(_read(path, [name for pair in pairs.values() for name in pair]))
@@ -50,7 +50,7 @@ def load_pairs(
 
 def read_x(path: Path) -> np.ndarray:
     """The examples to predict from in a .npz or in a directory of .npy files, unchecked."""
-    return _read(path, [find_inputs(path, _names(path))])[0]
+    return _read(path, [find_inputs(path, names_of_arrays(path))])[0]
 
 
 def holds_npy(directory: Path) -> bool:
@@ -72,7 +72,7 @@ def _checked(
     return (x, labels) if len(kept) == len(x) else (x[kept], labels[kept])
 
 
-def _names(path: Path) -> list[str]:
+def names_of_arrays(path: Path) -> list[str]:
     """What the arrays are called; those beside a .npy are the ones that go with its name."""
     if path.is_dir():
         if not holds_npy(path):
@@ -107,8 +107,13 @@ def _names(path: Path) -> list[str]:
 def _read(path: Path, names: Sequence[str]) -> list[np.ndarray]:
     if not path.is_dir() and not _is_npy(path):
         return read_npz(path, names)
-    files = _npy_files(path if path.is_dir() else path.parent)
+    files = npy_beside(path)
     return [read_npy(files[name]) for name in names]
+
+
+def npy_beside(path: Path) -> dict[str, Path]:
+    """The .npy files in a directory, or beside one of them, by their names."""
+    return _npy_files(path if path.is_dir() else path.parent)
 
 
 def _npy_files(directory: Path) -> dict[str, Path]:

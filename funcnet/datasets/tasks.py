@@ -94,16 +94,40 @@ def find_task(labels: np.ndarray) -> tuple[str, str | None]:
     values = _numbers(labels)
     if values is None or labels.dtype.kind == "b":
         return "classification", None
-    different = np.unique(values)
+    return task_of_numbers(np.unique(values), len(values))
+
+
+def task_of_values(
+    different: np.ndarray | None, examples: int, dtype: np.dtype
+) -> tuple[str, str | None]:
+    """`find_task` of targets [N] of which the values that occur are known.
+
+    Args:
+      different: the values; None if they are more than classes may be.
+      examples: N.
+      dtype: that of the targets.
+    """
+    if dtype.kind == "b":
+        return "classification", None
+    values = None if different is None else _numbers(different)
+    if different is None and dtype.kind in "iuf":
+        return "regression", _said(MAX_CLASSES + 1, examples, "regression")
+    if values is None:
+        return "classification", None
+    return task_of_numbers(np.unique(values), examples)
+
+
+def task_of_numbers(different: np.ndarray, examples: int) -> tuple[str, str | None]:
+    """`find_task` of so many numbers, of which these values occur, sorted, each once."""
     count, whole = len(different), bool((different == np.floor(different)).all())
-    often = len(values) >= MANY_GAPLESS * count
+    often = examples >= MANY_GAPLESS * count
     gapless = count > 0 and different[0] in (0, 1) and different[-1] - different[0] == count - 1
     if not whole and (count > FEW or not often):
-        return "regression", _said(count, len(values), "regression")
+        return "regression", _said(count, examples, "regression")
     if whole and count > FEW and not (gapless and often and count <= MAX_CLASSES):
-        return "regression", _said(count, len(values), "regression")
+        return "regression", _said(count, examples, "regression")
     plain = whole and (gapless or count <= 2)
-    return "classification", None if plain else _said(count, len(values), "classification")
+    return "classification", None if plain else _said(count, examples, "classification")
 
 
 def _said(count: int, examples: int, task: str) -> str:
@@ -112,6 +136,7 @@ def _said(count: int, examples: int, task: str) -> str:
         "classification": "classes; --task regression (task=) takes them for numbers",
     }
     several = f"{count:,} values" if count > 1 else "one value"
+    several = f"more than {MAX_CLASSES:,} values" if count == MAX_CLASSES + 1 else several
     return f"is a number of {several} in {examples:,} examples: {what[task]}"
 
 
@@ -119,9 +144,14 @@ def _task_of_columns(labels: np.ndarray) -> tuple[str, str | None]:
     if labels.dtype.kind not in "biuf":
         return "classification", None  # which says what is wrong with it
     binary = bool(np.isin(labels, (0, 1)).all())
-    if binary and labels.shape[1] > 1 and (labels.sum(axis=1) == 1).all():
+    one_hot = binary and bool((labels.sum(axis=1) == 1).all())
+    return task_of_columns(labels.shape[1], binary=binary, one_hot=one_hot)
+
+
+def task_of_columns(width: int, *, binary: bool, one_hot: bool) -> tuple[str, str | None]:
+    """`find_task` of so many columns: of 0 and 1 alone, or with one 1 in each row."""
+    if one_hot and width > 1:
         return "classification", None
-    width = labels.shape[1]
     if binary:
         return "multilabel", (
             f"has {width} columns of 0 and 1: several labels each; --task regression (task=) takes "

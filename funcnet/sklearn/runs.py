@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.datasets import Dataset
+from funcnet.epochs import Epochs
+from funcnet.feed import InMemory
 from funcnet.inputs import fit_preprocess, training_arrays
 from funcnet.model import Model
 from funcnet.program import as_numbers, as_program, classes_of
 from funcnet.signature import complete
 from funcnet.sklearn.parameters import callbacks_of, is_adaptive
 from funcnet.sklearn.plans import net_of, optimizer_of
-from funcnet.step import Epochs, TrainState, hold, init_train_state, release
+from funcnet.step import TrainState, hold, init_train_state, release
 from funcnet.sweeps.sweep import sweep
 from funcnet.targets import Targets, fit_targets
 from funcnet.train import FitOptions, fit, is_over
@@ -329,8 +331,9 @@ def run_epoch(
         state = state_of(*start, optimizer, anew=False)
     data, epoch = training_arrays(dataset, fitted, targets, augments=False), int(state.epoch)
     held = hold(state, program=program)
-    passes = Epochs(state.key, data, numbers, program=program, batch_size=batch_size, held=held)
-    held, losses = passes.train(held, epoch)
+    feed = InMemory(state.key, data, numbers, batch_size=batch_size)
+    (reached,) = Epochs(feed, program=program, held=held).train(held, epoch)
+    held, losses = reached.held, reached.losses
     loss = mean_loss(losses, count, batch_size)
     state = release(held, state.key, epoch + 1)
     if not all(np.isfinite(leaf).all() for leaf in (loss, *jax.tree.leaves(state.params))):

@@ -12,6 +12,7 @@ from funcnet.evaluation import is_better, merit, summed
 from funcnet.history import History, as_history, columns, history_of, history_row
 from funcnet.inputs import EVALUATION_BATCH, on_device
 from funcnet.loop import FIRST_CHUNK, Orders, slices
+from funcnet.measured import examples_of
 from funcnet.model import BestModel, Model
 from funcnet.step import TrainState
 from funcnet.sweeps.groups import Group
@@ -32,7 +33,6 @@ from funcnet.sweeps.programs import (
 )
 from funcnet.sweeps.search import member_key
 from funcnet.sweeps.table import Member, merit_at
-from funcnet.train import examples_of
 from funcnet.tree import Tree
 
 CALLS_PER_SECOND = 4  # of epochs that take less, several are done at once
