@@ -86,8 +86,8 @@ def open_pairs(
     parts: list[list[Any]] = [[], []]
     for split in SPLITS:
         given = split in pairs and split != "train"
-        for own, of in zip(parts, (x, ys), strict=True):
-            own.append(of[split] if given else _some(of["train"], rows[split]))
+        for part, of in zip(parts, (x, ys), strict=True):
+            part.append(of[split] if given else _some(of["train"], rows[split]))
     return dataset_of_parts(*parts, found.class_names, None, found.task, ())
 
 
