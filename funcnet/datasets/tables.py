@@ -11,12 +11,9 @@ from funcnet.datasets.classes import number
 from funcnet.datasets.dataset import SPLITS, Dataset, dataset_of_parts
 from funcnet.datasets.dates import days, orders_of
 from funcnet.datasets.delimited import FOUND, Format, read_delimited
-from funcnet.datasets.encoding import (
-    Encoding,
-    learn_encoding,
-    left_out_line,
-)
+from funcnet.datasets.encoding import Encoding
 from funcnet.datasets.frames import from_file, from_frame, is_frame
+from funcnet.datasets.learning import learn_encoding, left_out_line
 from funcnet.datasets.notes import naming_file, note, warn_of_classes
 from funcnet.datasets.sources import Source, source_of
 from funcnet.datasets.splits import (
