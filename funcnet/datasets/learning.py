@@ -1,4 +1,4 @@
-"""What to make of the columns of a table, learned from the rows to train on, in parts or at once."""
+"""What to make of the columns of a table: learned from the rows to train on, part by part."""
 
 from collections.abc import Collection, Mapping, Sequence
 

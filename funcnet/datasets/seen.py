@@ -78,7 +78,7 @@ class SeenNumbers:
       all, train: of all rows, and of those to train on.
       rows, missing: how many rows are to train on, and how many of these have no number.
       whole: whether all rows have whole numbers.
-      steps: whether each is one more than that of the row before.
+      steps: whether they are, and each is one more than that of the row before.
       first: the number of the first row.
     """
 
@@ -112,9 +112,10 @@ class SeenNumbers:
         if len(values) and not self.total:
             self.first = values[0]
         if self.whole:
-            self.whole = bool((values == np.floor(values)).all())  # NaN is not
+            here = not column.missing.any() and (values == np.floor(values)).all()
+            self.whole = bool(here)
         if self.steps and len(values):
-            joint = not self.total or values[0] - self._last == 1
+            joint = self.whole and (not self.total or values[0] - self._last == 1)
             self.steps = bool(joint and (np.diff(values) == 1).all())
             self._last = values[-1]
         self.total += len(values)
