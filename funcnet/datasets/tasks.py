@@ -94,24 +94,36 @@ def find_task(labels: np.ndarray) -> tuple[str, str | None]:
     values = _numbers(labels)
     if values is None or labels.dtype.kind == "b":
         return "classification", None
-    different = np.unique(values)
+    return task_of_numbers(np.unique(values), len(values))
+
+
+def task_of_numbers(
+    different: np.ndarray, examples: int, *, more: bool = False
+) -> tuple[str, str | None]:
+    """`find_task` of the different numbers among the targets [N] of so many examples.
+
+    Args:
+      different: the numbers, sorted.
+      examples: N.
+      more: whether there are more than these, which are more than `MAX_CLASSES`.
+    """
     count, whole = len(different), bool((different == np.floor(different)).all())
-    often = len(values) >= MANY_GAPLESS * count
+    often = examples >= MANY_GAPLESS * count
     gapless = count > 0 and different[0] in (0, 1) and different[-1] - different[0] == count - 1
     if not whole and (count > FEW or not often):
-        return "regression", _said(count, len(values), "regression")
+        return "regression", _said(count, examples, "regression", more=more)
     if whole and count > FEW and not (gapless and often and count <= MAX_CLASSES):
-        return "regression", _said(count, len(values), "regression")
+        return "regression", _said(count, examples, "regression", more=more)
     plain = whole and (gapless or count <= 2)
-    return "classification", None if plain else _said(count, len(values), "classification")
+    return "classification", None if plain else _said(count, examples, "classification")
 
 
-def _said(count: int, examples: int, task: str) -> str:
+def _said(count: int, examples: int, task: str, *, more: bool = False) -> str:
     what = {
         "regression": "regression; --task classification (task=) makes classes of them",
         "classification": "classes; --task regression (task=) takes them for numbers",
     }
-    several = f"{count:,} values" if count > 1 else "one value"
+    several = f"{'more than ' if more else ''}{count:,} values" if count > 1 else "one value"
     return f"is a number of {several} in {examples:,} examples: {what[task]}"
 
 
