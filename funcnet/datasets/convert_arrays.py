@@ -166,7 +166,7 @@ def _examples(path: Path, pair: Pair) -> Iterator[np.ndarray]:
 
 
 def _check_finite(path: Path, name: str, part: np.ndarray, start: int) -> None:
-    if part.max() <= LARGEST and part.min() >= -LARGEST:  # neither of them is NaN
+    if float(part.max()) <= LARGEST and float(part.min()) >= -LARGEST:  # neither is NaN
         return
     row, *rest = np.argwhere(~(np.abs(part.astype(np.float64)) <= LARGEST))[0]
     where = ", ".join(map(str, (start + row, *rest)))

@@ -152,8 +152,8 @@ class Learner:
         rows, total = self._sample.rows, self._sample.total
         if rows < total and self._sample.columns:
             note(
-                f"{self._source}: medians, and which numbers are identifiers, are those of "
-                f"{rows:,} of {total:,} examples to train on"
+                f"{self._source}: learned from {rows:,} of {total:,} examples to train on: "
+                "medians, and which numbers are identifiers"
             )
 
     def _useless(self, seen: SeenNumbers | SeenWords) -> str | None:
