@@ -78,8 +78,9 @@ _NAMES = {
     "committee": "join_models select_models",
     "config": "Config",
     "datasets": """
-        DataWarning Dataset Encoding Feature check_dataset download_cifar10 find_cifar10 load_arrays
-        load_cifar10 load_dataset load_digits load_images load_table read_inputs
+        DataWarning Dataset Encoding Feature check_dataset convert_dataset download_cifar10
+        find_cifar10 load_arrays load_cifar10 load_dataset load_digits load_images load_table
+        read_inputs
     """,
     "defaults": "complete_config",
     "embeddings": """

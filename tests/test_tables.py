@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import funcnet as fn
-from funcnet.datasets import encoding as encodings
-from funcnet.datasets import load_arrays, load_table, read_inputs
+from funcnet.datasets import learning, load_arrays, load_table, read_inputs
 from funcnet.datasets.dates import days
 from funcnet.datasets.encoding import from_json
 from funcnet.datasets.notes import DataWarning
@@ -737,7 +736,7 @@ def test_read_inputs_refuses(tmp_path, text, options, match):
 
 def test_there_is_a_place_for_each_kind_of_feature():
     assert {f.kind for f in expected().encoding.features} == {"number", "category", "date"}
-    assert encodings.MAX_CATEGORIES == 64
+    assert learning.MAX_CATEGORIES == 64
 
 
 # Another table, again

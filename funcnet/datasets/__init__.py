@@ -2,6 +2,7 @@
 
 from funcnet.datasets.arrays import load_arrays, read_inputs
 from funcnet.datasets.cifar10 import download_cifar10, find_cifar10, load_cifar10
+from funcnet.datasets.convert import convert_dataset
 from funcnet.datasets.dataset import Dataset, check_dataset
 from funcnet.datasets.digits import load_digits
 from funcnet.datasets.encoding import Encoding, Feature
@@ -18,6 +19,7 @@ __all__ = [
     "Feature",
     "Stored",
     "check_dataset",
+    "convert_dataset",
     "download_cifar10",
     "find_cifar10",
     "load_arrays",

@@ -3,7 +3,7 @@
 Nothing is ever unpickled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def load_arrays(
             test_fraction=test_fraction,
             seed=seed,
         )
-    _check_array(path, {"label": label, **of_tables})
+    check_array(path, {"label": label, **of_tables})
     path = Path(path)
     if holds_shards(path):
         check_fractions(val_fraction, test_fraction, ("val", "test"))
@@ -175,7 +175,7 @@ def read_inputs(
         for name in labels:
             table.column(name)
         return plain_encoding(table, labels)(table)
-    _check_array(path, {"label": label, **form._asdict()})
+    check_array(path, {"label": label, **form._asdict()})
     path = Path(path)
     if is_image(path) or holds_images(path):
         return read_folder(path, size)
@@ -189,8 +189,10 @@ def holds_arrays(path: str | PathLike[str]) -> bool:
     return Path(path).suffix.lower() in ARRAYS or Path(path).is_dir()
 
 
-def _check_array(path: str | PathLike[str], options: dict[str, Any]) -> None:
-    """Raise if something is said of a file of arrays that only tables have."""
+def check_array(
+    path: str | PathLike[str], options: Mapping[str, Any], *, what: str = "arrays"
+) -> None:
+    """Raise a ValueError if something is said of a file of arrays that only tables have."""
     for name, value in options.items():
         if value is not None and value != ():
-            raise ValueError(f"{name}={value!r} is for tables, but {path} holds arrays")
+            raise ValueError(f"{name}={value!r} is for tables, but {path} holds {what}")

@@ -12,13 +12,17 @@ from funcnet.datasets.table import Column, coded, numbers_of
 _BLOCK = 1 << 22  # bytes of text that are parsed at once
 
 
+class OtherLines(Exception):
+    """Quotes, line breaks of old, blank lines: what readers take in different ways."""
+
+
 def parts(
     source: Source, separator: str, width: int, words: set[int], *, comma: bool
-) -> tuple[list[list[Column]], np.ndarray] | None:
-    """The columns of a text file below its first line, in parts, and the lines of its rows.
+) -> Iterator[tuple[list[Column], np.ndarray]]:
+    """The columns of a text file below its first line, in parts, and the lines of their rows.
 
-    Returns:
-      None if it cannot be read, or not to the values that Python's csv gives.
+    Raises:
+      OtherLines: it cannot be read, or not to the values that Python's csv gives.
     """
     import pyarrow as pa
     from pyarrow import csv
@@ -28,27 +32,21 @@ def parts(
     converting = csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), null_values=[], strings_can_be_null=False
     )
-    columns: list[list[Column]] = [[] for _ in names]
-    count = 0
-    try:
-        for block, rows in _blocks(source):
-            reading = csv.ReadOptions(column_names=names, block_size=len(block) + 1)
+    line = 2
+    for block, rows in _blocks(source):
+        reading = csv.ReadOptions(column_names=names, block_size=len(block) + 1)
+        try:
             table = csv.read_csv(
                 pa.BufferReader(block), reading, parse_options=parsing, convert_options=converting
             )
             if table.num_rows != rows:
-                return None  # of blank lines: Python's csv knows where rows are
-            count += rows
-            for i, array in enumerate(table.combine_chunks().columns):
-                columns[i].append(_column(array.chunk(0), i in words, comma))
-    except (pa.ArrowInvalid, pa.ArrowKeyError, _OtherLines):
-        return None
-    lines = np.arange(2, count + 2)
-    return [each or [Column("", np.zeros(0))] for each in columns], lines
-
-
-class _OtherLines(Exception):
-    """Quotes, or line breaks of old, which readers take in different ways."""
+                raise OtherLines  # of blank lines: Python's csv knows where rows are
+            arrays = table.combine_chunks().columns
+            columns = [_column(a.chunk(0), i in words, comma) for i, a in enumerate(arrays)]
+        except (pa.ArrowInvalid, pa.ArrowKeyError):
+            raise OtherLines from None
+        yield columns, np.arange(line, line + rows)
+        line += rows
 
 
 def _blocks(source: Source) -> Iterator[tuple[bytes, int]]:
@@ -62,7 +60,7 @@ def _blocks(source: Source) -> Iterator[tuple[bytes, int]]:
                 end = block.rfind(b"\n") + 1
                 block, rest = block[:end], block[end:]
             if b'"' in block or b"\r" in block.replace(b"\r\n", b""):
-                raise _OtherLines
+                raise OtherLines
             if first and block:
                 block, first = block[block.find(b"\n") + 1 or len(block) :], False
             if block:

@@ -7,13 +7,14 @@ repeated at no cost, and words that a dictionary holds once.
 import contextlib
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import compute, ipc, parquet
 
-from funcnet.datasets.limits import check_size
+from funcnet.datasets import delimited
+from funcnet.datasets.limits import check_ratio, check_size
 from funcnet.datasets.notes import listed, note
 from funcnet.text import one_line
 
@@ -35,23 +36,80 @@ def read_parquet(name: str, data: bytes) -> Any:
     """
     with _readable(name, "parquet"):
         found = parquet.ParquetFile(pa.BufferReader(data)).metadata
-        leaves = [found.schema.column(i) for i in range(found.num_columns)]
-        groups = [found.row_group(i) for i in range(found.num_row_groups)]
-        said = sum(max(group.total_byte_size, 0) for group in groups)
-        row = sum(max(8, leaf.length or 0) for leaf in leaves)  # bytes, repeated at no cost
-        check_size(name, len(data), max(said, row * sum(group.num_rows for group in groups)))
-        # How many values lists have is not said: they are no cells, and stay where they are.
-        cells = [leaf.path for leaf in leaves if not leaf.max_repetition_level]
-        if lists := [leaf.path for leaf in leaves if leaf.max_repetition_level]:
-            note(f"{name}: left out, since they hold lists: {listed(lists)}")
-        # Words stay in a dictionary until it is known how long they all are.
-        words = [leaf.path for leaf in leaves if _is_text(leaf)]
+        check_size(name, len(data), sum(_said(found)))
+        cells, words = _cells(name, found)
         file = parquet.ParquetFile(pa.BufferReader(data), read_dictionary=words)
         table = file.read(columns=cells)
-        _check(name, data, table)
-        plain = {field.name: field.type for field in found.schema.to_arrow_schema()}
-        fields = [(f.name, _WHOLE.get(plain.get(f.name), f.type)) for f in table.schema]
-        return table.cast(pa.schema(fields))
+        check_size(name, len(data), _checked(table))
+        return _plain(table, found)
+
+
+def parquet_rows(name: str, stream: BinaryIO) -> int:
+    """How many rows a file of Parquet has; see `read_parquet`."""
+    with _readable(name, "parquet"):
+        return int(parquet.ParquetFile(stream).metadata.num_rows)
+
+
+def parquet_parts(name: str, stream: BinaryIO, size: int) -> Iterator[Any]:
+    """What is in a file of Parquet, some rows at a time, as pyarrow.Tables.
+
+    Args:
+      name: of the file, for errors.
+      stream: the file, in which one can seek.
+      size: its bytes.
+    Raises:
+      ValueError: it is damaged, or would unpack to too much.
+    """
+    with _readable(name, "parquet"):
+        found = parquet.ParquetFile(stream).metadata
+        groups = _said(found)
+        check_ratio(name, size, sum(groups))
+        check_size(name, size, max(groups, default=0))
+        cells, words = _cells(name, found)
+        file = parquet.ParquetFile(stream, read_dictionary=words)
+        rows = max(1, min(delimited.CHUNK, delimited.MAX_CELLS // max(1, len(cells))))
+        batches = file.iter_batches(rows, columns=cells)
+    unpacked = 0
+    while True:
+        with _readable(name, "parquet"):
+            batch = next(batches, None)
+            if batch is None:
+                return
+            table = pa.Table.from_batches([batch])
+            length = _checked(table)
+            unpacked += length
+            check_size(name, size, length)
+            check_ratio(name, size, unpacked)
+            part = _plain(table, found)
+        yield part
+
+
+def _said(found: Any) -> list[int]:
+    """The bytes that each group of rows says to hold; values may be repeated at no cost."""
+    leaves = [found.schema.column(i) for i in range(found.num_columns)]
+    row = sum(max(8, leaf.length or 0) for leaf in leaves)
+    groups = [found.row_group(i) for i in range(found.num_row_groups)]
+    return [max(group.total_byte_size, row * group.num_rows, 0) for group in groups]
+
+
+def _cells(name: str, found: Any) -> tuple[list[str], list[str]]:
+    """The columns to read, and those of words, which stay in a dictionary.
+
+    Until it is known how long they all are, that is. How many values lists have is not said: they
+    are no cells, and stay where they are.
+    """
+    leaves = [found.schema.column(i) for i in range(found.num_columns)]
+    cells = [leaf.path for leaf in leaves if not leaf.max_repetition_level]
+    if lists := [leaf.path for leaf in leaves if leaf.max_repetition_level]:
+        note(f"{name}: left out, since they hold lists: {listed(lists)}")
+    return cells, [leaf.path for leaf in leaves if _is_text(leaf)]
+
+
+def _plain(table: Any, found: Any) -> Any:
+    """The table with words in the place of their dictionaries."""
+    plain = {field.name: field.type for field in found.schema.to_arrow_schema()}
+    fields = [(f.name, _WHOLE.get(plain.get(f.name), f.type)) for f in table.schema]
+    return table.cast(pa.schema(fields))
 
 
 def read_arrow(name: str, data: bytes) -> Any:
@@ -63,7 +121,7 @@ def read_arrow(name: str, data: bytes) -> Any:
             check_size(name, len(data), size)
         with ipc.open_file(pa.BufferReader(buffer)) as reader:
             table = reader.read_all()
-        _check(name, data, table)
+        check_size(name, len(data), _checked(table))
         return table
 
 
@@ -82,11 +140,10 @@ def _is_text(leaf: Any) -> bool:
     return leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type != "DECIMAL"
 
 
-def _check(name: str, data: bytes, table: Any) -> None:
-    """Raise unless the lengths in a table lead nowhere else, and all words are not too long."""
+def _checked(table: Any) -> int:
+    """The bytes of the words of a table; it raises if the lengths in it lead somewhere else."""
     table.validate(full=True)
-    size = sum(_length(chunk) for column in table.columns for chunk in column.chunks)
-    check_size(name, len(data), size)
+    return sum(_length(chunk) for column in table.columns for chunk in column.chunks)
 
 
 def _length(array: Any) -> int:

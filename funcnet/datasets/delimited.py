@@ -26,6 +26,7 @@ HEADER = {"yes": True, "no": False}
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " "}
 DECIMALS = {"point": False, "comma": True}
 CHUNK = 32_768  # rows that are held as strings
+MAX_CELLS = 2**22  # of these
 MAX_COLUMNS = 1_000_000  # and a line of so many characters: packed, either costs next to nothing
 MAX_LINE = 2**25
 _SAMPLE = 1 << 20  # bytes that are looked at to find what lies between cells
@@ -47,9 +48,10 @@ class Format(NamedTuple):
 
 
 FOUND = Format()
+Part = tuple[list[Column], np.ndarray]  # columns, and the lines of their rows
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """Of a file: what lies between cells, whether decimals have a comma, its first two rows."""
 
     separator: str
@@ -59,7 +61,7 @@ class _Layout(NamedTuple):
     line: int  # of the first row
 
 
-class _Python(Exception):
+class OtherReader(Exception):
     """This file is one for Python's own reader."""
 
 
@@ -85,11 +87,41 @@ def read_delimited(
     Raises:
       ValueError: what is wrong with the file, with the line.
     """
+    layout, known, header = layout_of(source, form, words, label, expected)
+    first, width = layout.first, layout.width
+    columns, lines = _read(source, layout, known)
+    if header is not True and [str(len(lines)), str(width - 1)] == first[:2] and len(first) > 2:
+        return Table(called(columns, numbers(width)), source.name, False, lines, tuple(first[2:]))
+    header = has_header(source, layout, columns, len(lines), header, label)
+    if header:
+        names = names_in(first)
+        if missed := {i for i, name in enumerate(names) if name in _named(words, width)} - known:
+            columns, lines = _read(source, layout, known | missed)
+        return Table(called(columns, names), source.name, True, lines)
+    columns, lines = _with_first(source, layout, columns, lines, known)
+    return Table(called(columns, numbers(width)), source.name, False, lines)
+
+
+# What a file is like
+
+
+def layout_of(
+    source: Source,
+    form: Format,
+    words: Sequence[str] | Callable[[int], Sequence[str]] = (),
+    label: str | None = None,
+    expected: Sequence[str] = (),
+) -> tuple[Layout, set[int], bool | None]:
+    """How a file is written, by its beginning; arguments as for `read_delimited`.
+
+    Returns:
+      The layout, the places of columns whose numbers are words, and whether the first row names
+      the columns; None if that is not plain.
+    """
     layout = _layout(source, form)
     first, width = layout.first, layout.width
-    if callable(words):
-        with naming_file(source.name):
-            words = words(width)
+    with naming_file(source.name):
+        words = _named(words, width)
     header = None if form.header is None else checks.choose("header", form.header, HEADER)
     spoken_of = {name for name in (*words, label or "") if name and number(name) is None}
     awaited = {name for name in expected if number(name) is None} | spoken_of
@@ -97,30 +129,44 @@ def read_delimited(
     if header is None and found:
         header = True
     places = {name: i for i, name in enumerate(first)} if header else {}
-    known = {places.get(name, _position(name, width)) for name in words}
-    columns, lines = _read(source, layout, known)
-    if header is not True and [str(len(lines)), str(width - 1)] == first[:2] and len(first) > 2:
-        return Table(_called(columns, _numbers(width)), source.name, False, lines, tuple(first[2:]))
-    if len(first) != width:
-        count = checks.plural(len(first), "cell")
-        raise ValueError(f"{source.name}, line {layout.line} has {count}, expected {width}")
+    return layout, {places.get(name, _position(name, width)) for name in words}, header
+
+
+def has_header(
+    source: Source,
+    layout: Layout,
+    columns: Sequence[Column],
+    rows: int,
+    header: bool | None,
+    label: str | None,
+) -> bool:
+    """Whether a first row names the columns below it.
+
+    Args:
+      source: the file.
+      layout: its layout.
+      columns: what is below: of numbers, or of words, all of which are in `words`.
+      rows: how many these are.
+      header: what is known; None is found, and said where it is a guess.
+      label: the name of the label column, if it is known.
+    Raises:
+      ValueError: it has more or fewer cells than they, or no rows below it.
+    """
+    if len(layout.first) != layout.width:
+        count = checks.plural(len(layout.first), "cell")
+        raise ValueError(f"{source.name}, line {layout.line} has {count}, expected {layout.width}")
     if header is None:
         header = _is_header(source.name, layout, columns, label)
-    if header:
-        names = _names(first)
-        if not len(lines):
-            raise ValueError(f"{source.name} has a header, but no rows")
-        if missed := {i for i, name in enumerate(names) if name in words} - known:
-            columns, lines = _read(source, layout, known | missed)
-        return Table(_called(columns, names), source.name, True, lines)
-    columns, lines = _with_first(source, layout, columns, lines, known)
-    return Table(_called(columns, _numbers(width)), source.name, False, lines)
+    if header and not rows:
+        raise ValueError(f"{source.name} has a header, but no rows")
+    return header
 
 
-# What a file is like
+def _named(words: Sequence[str] | Callable[[int], Sequence[str]], width: int) -> Sequence[str]:
+    return words(width) if callable(words) else words
 
 
-def _layout(source: Source, form: Format) -> _Layout:
+def _layout(source: Source, form: Format) -> Layout:
     """How a file is written, as it is said, or found from its beginning."""
     if form.separator is not None:
         separator = checks.choose("separator", form.separator, SEPARATORS)
@@ -136,7 +182,7 @@ def _layout(source: Source, form: Format) -> _Layout:
     line, first = rows[0]
     first = [cell.strip() for cell in first]
     width = len(rows[1][1]) if len(rows) > 1 and _may_be_counts(first, rows[1][1]) else len(first)
-    return _Layout(separator, comma, first, width, line)
+    return Layout(separator, comma, first, width, line)
 
 
 def _separated(source: Source) -> tuple[str, list[tuple[int, list[str]]]]:
@@ -197,7 +243,7 @@ def _has_commas(name: str, rows: list[list[str]]) -> bool:
     return commas and not points
 
 
-def _is_header(name: str, layout: _Layout, columns: Sequence[Column], label: str | None) -> bool:
+def _is_header(name: str, layout: Layout, columns: Sequence[Column], label: str | None) -> bool:
     """Whether a first row names the columns below it, and a note if nothing says so plainly."""
     first = layout.first
     numbers = [(cell, c) for cell, c in zip(first, columns, strict=True) if c.words is None]
@@ -237,7 +283,8 @@ def _is_header(name: str, layout: _Layout, columns: Sequence[Column], label: str
 # Names
 
 
-def _numbers(width: int) -> list[str]:
+def numbers(width: int) -> list[str]:
+    """The names of so many columns without names."""
     return [str(i) for i in range(1, width + 1)]
 
 
@@ -246,7 +293,7 @@ def _position(name: str, width: int) -> int:
     return int(name) - 1 if name.isdecimal() and 1 <= int(name) <= width else -1
 
 
-def _names(first: list[str]) -> list[str]:
+def names_in(first: list[str]) -> list[str]:
     """The names in a header, each different from the others."""
     names: dict[str, int] = {}
     for i, cell in enumerate(first, start=1):
@@ -259,21 +306,21 @@ def _names(first: list[str]) -> list[str]:
     return list(names)
 
 
-def _called(columns: Sequence[Column], names: Sequence[str]) -> tuple[Column, ...]:
+def called(columns: Sequence[Column], names: Sequence[str]) -> tuple[Column, ...]:
+    """The columns under other names."""
     return tuple(c._replace(name=name) for c, name in zip(columns, names, strict=True))
 
 
 # Cells
 
 
-def _read(source: Source, layout: _Layout, words: set[int]) -> tuple[list[Column], np.ndarray]:
+def _read(source: Source, layout: Layout, words: set[int]) -> tuple[list[Column], np.ndarray]:
     """The columns below the first row, and the line of each of their rows."""
     while True:
         try:
-            parts = _arrow_parts(source, layout, words)
-        except _Python:
-            parts = _python_parts(source, layout, words)
-        columns, lines = parts
+            columns, lines = _collected(parts(source, layout, words, plain=False), layout.width)
+        except OtherReader:
+            columns, lines = _collected(parts(source, layout, words, plain=True), layout.width)
         mixed = {i for i, each in enumerate(columns) if _is_mixed(each)}
         if not mixed:
             whole = []
@@ -281,6 +328,44 @@ def _read(source: Source, layout: _Layout, words: set[int]) -> tuple[list[Column
                 whole.append(_joined(columns.pop(0)))
             return whole, lines
         words = words | mixed  # what was numbers further up was not kept as it was written
+
+
+def _collected(found: Iterator[Part], width: int) -> tuple[list[list[Column]], np.ndarray]:
+    columns: list[list[Column]] = [[] for _ in range(width)]
+    lines = [np.zeros(0, np.int64)]
+    for each, of_each in found:
+        lines.append(of_each)
+        for column, part in zip(columns, each, strict=True):
+            column.append(part)
+    return [column or [Column("", np.zeros(0))] for column in columns], np.concatenate(lines)
+
+
+def parts(source: Source, layout: Layout, words: set[int], *, plain: bool) -> Iterator[Part]:
+    """The columns below the first row, some rows at a time, and the lines of these.
+
+    A column is of numbers in a part if all are numbers there, and it is not one of `words`.
+
+    Args:
+      source: the file.
+      layout: its layout.
+      words: the places of columns whose numbers are words.
+      plain: whether to read by Python's csv, which reads everything.
+    Raises:
+      OtherReader: pyarrow is not there, or does not read the file to the same values.
+      ValueError: what is wrong with the file, with the line.
+    """
+    if plain:
+        yield from _python_parts(source, layout, words)
+        return
+    usual = layout.line == 1 and layout.width > 1 and layout.separator != " "
+    if not usual or importlib.util.find_spec("pyarrow") is None:
+        raise OtherReader
+    from funcnet.datasets import arrow
+
+    try:
+        yield from arrow.parts(source, layout.separator, layout.width, words, comma=layout.comma)
+    except arrow.OtherLines:
+        raise OtherReader from None
 
 
 def _joined(parts: list[Column]) -> Column:
@@ -296,22 +381,18 @@ def _is_mixed(parts: list[Column]) -> bool:
     return numbers and _any_words(parts)
 
 
-def _python_parts(
-    source: Source, layout: _Layout, words: set[int]
-) -> tuple[list[list[Column]], np.ndarray]:
-    parts: list[list[Column]] = [[] for _ in range(layout.width)]
-    lines: list[int] = []
+def _python_parts(source: Source, layout: Layout, words: set[int]) -> Iterator[Part]:
     rows = _rows(source, layout.separator)
     next(rows)
-    while chunk := list(islice(rows, CHUNK)):
+    count = max(1, min(CHUNK, MAX_CELLS // layout.width))
+    while chunk := list(islice(rows, count)):
         for line, row in chunk:
             if len(row) != layout.width:
-                count = checks.plural(len(row), "cell")
-                raise ValueError(f"{source.name}, line {line} has {count}, expected {layout.width}")
-        lines += [line for line, _ in chunk]
-        for i, cells in enumerate(zip(*(row for _, row in chunk), strict=True)):
-            parts[i].append(_column(cells, i in words, layout.comma))
-    return [each or [Column("", np.zeros(0))] for each in parts], np.array(lines, np.int64)
+                found = checks.plural(len(row), "cell")
+                raise ValueError(f"{source.name}, line {line} has {found}, expected {layout.width}")
+        cells = zip(*(row for _, row in chunk), strict=True)
+        columns = [_column(each, i in words, layout.comma) for i, each in enumerate(cells)]
+        yield columns, np.array([line for line, _ in chunk], np.int64)
 
 
 def _column(cells: Sequence[str], as_words: bool, comma: bool) -> Column:
@@ -368,32 +449,20 @@ def _parsed(name: str, text: Any, separator: str) -> Iterator[tuple[int, list[st
         raise ValueError(f"{name} is not UTF-8 text: save it as such") from None
 
 
+def top_row(layout: Layout, words: set[int]) -> list[Column]:
+    """The first row, where it is no header, as columns of one cell."""
+    return [_column([cell], i in words, layout.comma) for i, cell in enumerate(layout.first)]
+
+
 def _with_first(
-    source: Source, layout: _Layout, columns: list[Column], lines: np.ndarray, words: set[int]
+    source: Source, layout: Layout, columns: list[Column], lines: np.ndarray, words: set[int]
 ) -> tuple[list[Column], np.ndarray]:
     """The columns with the first row above them, which is no header."""
-    top = [_column([cell], i in words, layout.comma) for i, cell in enumerate(layout.first)]
+    top = top_row(layout, words)
     pairs = list(zip(top, columns, strict=True))
     if mixed := {i for i, pair in enumerate(pairs) if _is_mixed(list(pair))}:
         columns, lines = _read(source, layout, words | mixed)
-        top = [
-            _column([cell], i in words | mixed, layout.comma) for i, cell in enumerate(layout.first)
-        ]
+        top = top_row(layout, words | mixed)
         pairs = list(zip(top, columns, strict=True))
     both = [_joined(list(pair)) for pair in pairs]
     return both, np.concatenate([[layout.line], lines])
-
-
-def _arrow_parts(
-    source: Source, layout: _Layout, words: set[int]
-) -> tuple[list[list[Column]], np.ndarray]:
-    """The same by pyarrow; raises _Python where it is not there, or not the same."""
-    usual = layout.line == 1 and layout.width > 1 and layout.separator != " "
-    if not usual or importlib.util.find_spec("pyarrow") is None:
-        raise _Python
-    from funcnet.datasets.arrow import parts
-
-    found = parts(source, layout.separator, layout.width, words, comma=layout.comma)
-    if found is None:
-        raise _Python
-    return found

@@ -1,33 +1,22 @@
-"""From columns of a table to the numbers that networks take: learned once, applied by name.
+"""From columns of a table to the numbers that networks take; `learning` makes an Encoding.
 
 An Encoding is plain data: it is saved with a model, and makes of any table that has its columns, in
 whatever order, what the model was trained on.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from funcnet import checks
-from funcnet.datasets.classes import FEW, number
-from funcnet.datasets.dates import ORDERS, cycles, days, orders_of
+from funcnet.datasets.classes import number
+from funcnet.datasets.dates import ORDERS, cycles, days
 from funcnet.datasets.limits import check_size
 from funcnet.datasets.notes import note
-from funcnet.datasets.table import Column, Table, check_finite, check_numbers, some
+from funcnet.datasets.table import Column, Table, check_finite
 from funcnet.text import one_line, visible
-
-MAX_CATEGORIES = 64  # of a column, with the place of those that are rare
-RARE = 2  # what has fewer examples has no place of its own
-TOLD = (
-    "not wanted",
-    "the groups of the split",
-    "what the data are split by",
-    "the weights of examples",
-)
-_LONG = 20  # in so many rows, 1, 2, 3, ... are no feature but count them
-_COUNTERS = {"", "id", "index", "unnamed: 0", "rownames", "row"}
 
 
 @dataclass(frozen=True)
@@ -149,7 +138,9 @@ class Encoding:
                 raise ValueError(f"{table.source} has two columns {name!r}: which one is it?")
         columns = [known[name] for name in self.columns]
         made = [_prepared(f, table, c, say) for f, c in zip(self.features, columns, strict=True)]
-        wide = _rounded(self.features, made) if self.wide is None else self.wide
+        wide = self.wide
+        if wide is None:
+            wide = any(map(_is_rounded, self.features, made))
         dtype = np.dtype(np.float64 if wide else np.float32)
         size = sum(map(len, parts)) * len(self.names) * dtype.itemsize
         check_size(f"{table.source}, as {len(self.names):,} numbers a row,", size, size)
@@ -178,7 +169,7 @@ class Encoding:
             if feature.missing and feature.kind != "category":
                 empty = x[:, end - 1] == 1
                 known = x[rows[~empty[rows]], start].astype(np.float64)
-                feature = replace(feature, median=_median(known))
+                feature = replace(feature, median=median_of(known))
                 some, values = np.zeros((int(empty.sum()), end - start), x.dtype), feature.median
                 _write(feature, np.full(len(some), values), np.ones(len(some)), some)
                 x[empty, start:end] = some
@@ -247,66 +238,11 @@ def _are_places(names: Sequence[str]) -> bool:
     return all(name == "" or (name.isascii() and name.isdecimal()) for name in names)
 
 
-# Learning
-
-
-def learn_encoding(
-    table: Table,
-    rows: np.ndarray,
-    *,
-    labels: Sequence[str] = (),
-    columns: Sequence[str] | None = None,
-    drop: Collection[str] = (),
-    categorical: Collection[str] = (),
-    besides: Mapping[str, str] | None = None,
-) -> Encoding:
-    """Learn what to make of a table.
-
-    Args:
-      table: the table; whether a column counts the rows is asked of all of them.
-      rows: the rows to learn from, those for training.
-      labels: the columns of what is predicted.
-      columns: the columns to take, in this order; None is all that are not left out.
-      drop: columns to leave out.
-      categorical: columns whose words, or numbers, are categories; they are not left out.
-      besides: columns that are left out for other reasons, in `TOLD`.
-    Raises:
-      ValueError: no column is left, there is none of a name, or a cell of a column of numbers is
-        something else; its place is named.
-    """
-    for name in (*(columns or ()), *drop, *categorical):
-        table.column(name)
-    wanted = [name for name in (columns or table.names) if name not in labels]
-    asked = {*(columns or ()), *categorical}
-    reasons = {**dict.fromkeys(drop, "not wanted"), **(besides or {})}
-    train = some(table, rows)
-    known, learned = table.by_name(), train.by_name()
-    features, left_out = [], []
-    for name in wanted:
-        reason = reasons.get(name)
-        if reason is None and name not in asked:
-            reason = _useless(table, known[name], learned[name])
-        if reason:
-            left_out.append((name, reason))
-        else:
-            features.append(_learn(table, known[name], learned[name], name in categorical))
-    if not features:
-        told = "; ".join(f"{name}: {reason}" for name, reason in left_out) or "the label is all"
-        raise ValueError(f"{table.source} has no column to learn from ({told})")
-    others = [n for n in table.names if n not in {*wanted, *labels}]
-    left_out += [(name, reasons.get(name, "not wanted")) for name in others]
-    wide = _rounded(features, [_prepared(f, train, learned[f.name], False) for f in features])
-    return Encoding(tuple(features), tuple(labels), table.named, tuple(left_out), wide)
-
-
-def _rounded(features: Sequence[Feature], made: Sequence[np.ndarray]) -> bool:
-    """Whether float32 would round what features are made of, to the harm of one."""
-    return any(
-        feature.kind != "category"
-        and len(values)
-        and checks.rounds(values, np.float32, tolerance=1e-5)
-        for feature, values in zip(features, made, strict=True)
-    )
+def _is_rounded(feature: Feature, values: np.ndarray) -> bool:
+    """Whether float32 would round what a column becomes to its harm."""
+    if feature.kind == "category" or not len(values):
+        return False
+    return checks.rounds(values, np.float32, tolerance=1e-5)
 
 
 def plain_encoding(table: Table, labels: Sequence[str]) -> Encoding:
@@ -316,110 +252,9 @@ def plain_encoding(table: Table, labels: Sequence[str]) -> Encoding:
     return Encoding(tuple(features), tuple(labels), table.named)
 
 
-def left_out_line(table: Table, encoding: Encoding) -> str | None:
-    """What is left out of a table and was not told to be, in a line; None if nothing is."""
-    found = [f"{name!r} ({why})" for name, why in encoding.left_out if why not in TOLD]
-    if not found:
-        return None
-    shown = ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")
-    return (
-        f"{table.source}: left out {shown}; --columns or --categorical (columns=, categorical=) "
-        "take them in"
-    )
-
-
-def _useless(table: Table, column: Column, train: Column) -> str | None:
-    """Why nothing can be learned from a column; None if something may be.
-
-    Raises:
-      ValueError: its numbers are not finite, or run together; or it is one of numbers, but for a
-        few cells.
-    """
-    if column.words is None:
-        check_numbers(table, column)
-    else:
-        _check_no_typos(table, column)
-    missing = train.missing
-    if missing.all():
-        return "empty"
-    known = train.values[~missing]
-    distinct = len(np.unique(known))
-    if distinct == 1 and not missing.any():
-        return "constant"
-    if column.words is None:
-        return _counting(column, distinct == len(train.values))
-    words = [train.words[code] for code in np.unique(known)] if train.words else []
-    if orders_of(words):
-        return "dates in which day and month may be either" if len(orders_of(words)) > 1 else None
-    if distinct > FEW and distinct > len(known) / 2:
-        return f"text, {distinct:,} values in {len(known):,} rows"
-    return None
-
-
-def _counting(column: Column, all_differ: bool) -> str | None:
-    values, name = column.values, column.name.lower()
-    whole = all_differ and not np.isnan(values).any() and (values == np.floor(values)).all()
-    if not whole:
-        return None
-    unnamed = name in _COUNTERS or name.startswith("column ")
-    steps = len(values) < 2 or (np.diff(values) == 1).all()
-    if steps and values[0] in (0, 1) and (len(values) >= _LONG or unnamed):
-        return "row numbers"
-    identifier = name in _COUNTERS or column.name.endswith(("_id", "_ID", "Id", "ID"))
-    return "identifiers" if identifier and len(values) >= _LONG else None
-
-
-def _learn(table: Table, whole: Column, column: Column, categorical: bool) -> Feature:
-    missing = bool(column.missing.any())
-    if column.words is None and not categorical:
-        check_numbers(table, whole)
-        return Feature(column.name, "number", missing, _median(column.values[~column.missing]))
-    column = column.texts()
-    codes, counts = np.unique(column.values[~column.missing], return_counts=True)
-    assert column.words is not None
-    words = [column.words[code] for code in codes]
-    orders = () if categorical else orders_of(words)
-    if len(orders) == 1:
-        values = days(words, orders[0])
-        assert values is not None
-        all_values = np.repeat(values, counts)
-        time = bool((values != np.floor(values)).any())
-        return Feature(
-            column.name, "date", missing, _median(all_values), order=orders[0], time=time
-        )
-    ranked = sorted(zip(words, counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
-    frequent = [word for word, count in ranked if count >= RARE]
-    kept = frequent if len(frequent) == len(ranked) else frequent[: MAX_CATEGORIES - 1]
-    if len(kept) > MAX_CATEGORIES:
-        kept = kept[: MAX_CATEGORIES - 1]
-    return Feature(
-        column.name, "category", missing, categories=tuple(kept), other=len(kept) < len(ranked)
-    )
-
-
-def _median(values: np.ndarray) -> float:
+def median_of(values: np.ndarray) -> float:
+    """The median of numbers; 0 of none."""
     return float(np.median(values)) if len(values) else 0.0
-
-
-def _check_no_typos(table: Table, column: Column) -> None:
-    """Raise if a column of words is one of numbers, but for a few cells."""
-    assert column.words is not None
-    counts = np.bincount(column.values[~column.missing], minlength=len(column.words))
-    odd = [i for i, word in enumerate(column.words) if number(word) is None and counts[i]]
-    if not odd:
-        return
-    share = 1 - counts[odd].sum() / counts.sum()
-    nearly_all = share >= 0.95 and counts.sum() >= FEW
-    most = share > 0.5 and len(odd) <= 3 and (counts > 0).sum() > FEW
-    if not (nearly_all or most):
-        return
-    row = int(np.flatnonzero(np.isin(column.values, odd))[0])
-    word = column.words[column.values[row]]
-    raise ValueError(
-        f"{table.place(row, column.name)}: {word!r} is not a number, as {100 * share:.3g} % of the "
-        "column are: write NA where there is none, or make categories of it with --categorical "
-        "(categorical=)"
-    )
 
 
 # Applying

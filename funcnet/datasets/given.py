@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +35,7 @@ def dataset_of(
     Raises:
       ValueError: the cut leaves nothing for training.
     """
-    warn_of_dtypes(path, x)
+    warn_of_dtypes(path, {name: each.dtype for name, each in x.items()})
     y = dict(zip(x, targets.y, strict=True))
     if targets.task == "classification":
         warn_of_classes(path, y, targets.class_names)
@@ -53,11 +52,11 @@ def dataset_of(
     return dataset_of_parts(xs, ys, *facts)
 
 
-def warn_of_dtypes(path: Path, x: Mapping[str, Any]) -> None:
-    """Say which splits hold whole numbers where that of training has fractions, or the reverse."""
-    for name, other in x.items():
-        if (other.dtype.kind == "f") != (x["train"].dtype.kind == "f"):
+def warn_of_dtypes(path: Path, dtypes: Mapping[str, np.dtype]) -> None:
+    """Say where examples of some splits are whole numbers, and those of others fractions."""
+    for name, other in dtypes.items():
+        if (other.kind == "f") != (dtypes["train"].kind == "f"):
             note(
-                f"{path}: examples to train are {x['train'].dtype}, those of the {name} split "
-                f"{other.dtype}: are they of one scale?"
+                f"{path}: examples to train are {dtypes['train']}, those of the {name} split "
+                f"{other}: are they of one scale?"
             )

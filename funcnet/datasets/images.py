@@ -59,9 +59,28 @@ def load_images(
     seed = checks.NATURAL.check("seed", seed)
     shape = check_image_size(size)
     root = Path(path)
-    found = _find(root)
+    files, y, names = find_images(root, seed)
     with naming_file(root):
-        fractions = check_fractions(val_fraction, test_fraction, found)
+        fractions = check_fractions(val_fraction, test_fraction, files)
+    x = read_images(root, [file for part in files.values() for file in part], shape)
+    ends = np.cumsum([len(part) for part in files.values()])[:-1]
+    parts = dict(zip(files, np.split(x, ends), strict=True))
+    targets = ReadTargets("classification", list(y.values()), names)
+    return dataset_of(root, parts, targets, fractions, seed)
+
+
+def find_images(
+    root: Path, seed: int
+) -> tuple[dict[str, list[Path]], dict[str, np.ndarray], tuple[str, ...]]:
+    """The images in folders of a folder, of "train" and the splits that are given, and classes.
+
+    Returns:
+      The files of each split, those to train on in a shuffled order; their classes, [N] int32
+      each; what the classes are called.
+    Raises:
+      FileNotFoundError, ValueError: see `load_images`.
+    """
+    found = _find(root)
     names = _class_names(root, found)
     files, y = {}, {}
     for part, classes in found.items():
@@ -70,11 +89,7 @@ def load_images(
         y[part] = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     order = split(y["train"], 0, 0, seed)[0]  # not class by class: who trains on the first few
     files["train"], y["train"] = [files["train"][i] for i in order], y["train"][order]
-    x = read_images(root, [file for part in files.values() for file in part], shape)
-    ends = np.cumsum([len(part) for part in files.values()])[:-1]
-    parts = dict(zip(files, np.split(x, ends), strict=True))
-    targets = ReadTargets("classification", list(y.values()), names)
-    return dataset_of(root, parts, targets, fractions, seed)
+    return files, y, names
 
 
 def read_folder(path: Path, size: Sequence[int] | None = None) -> np.ndarray:

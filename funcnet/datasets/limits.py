@@ -36,6 +36,11 @@ def check_size(name: str, compressed: int, uncompressed: int) -> None:
         raise ValueError(
             f"{name} holds {shown(uncompressed)}, more than the {shown(limit)} of memory here"
         )
+    check_ratio(name, compressed, uncompressed)
+
+
+def check_ratio(name: str, compressed: int, uncompressed: int) -> None:
+    """Raise as `check_size` does, of what is never in memory as a whole."""
     if uncompressed > max(FREE, RATIO * compressed):
         raise ValueError(
             f"{name} would unpack to {shown(uncompressed)} from {shown(compressed)}, more than "

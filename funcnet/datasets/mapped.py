@@ -15,7 +15,7 @@ from funcnet.datasets.given import warn_of_dtypes
 from funcnet.datasets.limits import shown
 from funcnet.datasets.names import find_pairs
 from funcnet.datasets.notes import naming_file, note, warn_of_classes
-from funcnet.datasets.pairs import names_of_arrays, npy_beside
+from funcnet.datasets.pairs import array_names, npy_beside
 from funcnet.datasets.shard_files import Part, read_manifest
 from funcnet.datasets.splits import check_fractions
 from funcnet.datasets.stored import Blocks, Stored, map_npy
@@ -35,7 +35,7 @@ def stays_on_disk(path: Path, memory_map: str | None) -> bool:
     """
     if memory_map is not None:
         return memory_map == "yes"
-    pairs = find_pairs(path, names_of_arrays(path))
+    pairs = find_pairs(path, array_names(path))
     files = npy_beside(path)
     size = sum(files[pair.x].stat().st_size for pair in pairs.values())
     if size < LARGE:
@@ -59,7 +59,7 @@ def open_pairs(
 
     What is to be cut for validation and testing are blocks of neighbouring rows, 128 KiB each.
     """
-    pairs, files = find_pairs(path, names_of_arrays(path)), npy_beside(path)
+    pairs, files = find_pairs(path, array_names(path)), npy_beside(path)
     with naming_file(path):
         fractions = check_fractions(val_fraction, test_fraction, pairs)
         x = {split: _examples(pair.x, files[pair.x]) for split, pair in pairs.items()}
@@ -76,7 +76,7 @@ def open_pairs(
                     f"others {list(own.shape[1:])}"
                 )
         found = _targets(labels, task, path)
-    warn_of_dtypes(path, x)
+    warn_of_dtypes(path, {name: each.dtype for name, each in x.items()})
     ys = dict(zip(x, found.y, strict=True))
     if found.task == "classification":
         warn_of_classes(path, dict(zip(x, found.classes, strict=True)), found.class_names)

@@ -17,7 +17,7 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.datasets.classes import missing_labels
-from funcnet.datasets.limits import check_size
+from funcnet.datasets.limits import check_ratio, check_size
 from funcnet.datasets.notes import note
 from funcnet.files import open_file
 from funcnet.text import one_line
@@ -53,8 +53,7 @@ def read_npz(path: Path, names: Sequence[str]) -> list[np.ndarray]:
     with _opened(path) as (archive, members):
         wanted = [members[name] for name in names]
         for member in wanted:
-            if member.flag_bits & 1:
-                raise ValueError(f"{member.filename!r} in it is encrypted; save it without")
+            _check_encryption(member)
         # No more than the file has: the members of some bombs overlap.
         packed = min(sum(member.compress_size for member in wanted), path.stat().st_size)
         check_size("it", packed, sum(member.file_size for member in wanted))
@@ -84,6 +83,80 @@ def npy_layout(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.d
     with _readable(path):
         said = read_header(file, os.fstat(file.fileno()).st_size, "it")
         return *said, file.tell()
+
+
+# An array that is read in parts: its shape, its dtype, and rows of it, [n, ...] each.
+Rows = tuple[tuple[int, ...], np.dtype, Iterator[np.ndarray]]
+
+
+def npy_rows(path: Path, size: int) -> Rows:
+    """The array in a .npy, of whose rows about so many bytes are read at a time.
+
+    Raises:
+      ValueError: it is damaged, or holds objects.
+    """
+    with open_file(path) as file, _readable(path):
+        shape, fortran, dtype = read_header(file, os.fstat(file.fileno()).st_size, "it")
+        row = _row_bytes(shape, dtype)
+        check_size("a row of it", row, row)
+        start = file.tell()
+
+    def parts() -> Iterator[np.ndarray]:
+        count = max(1, size // max(1, row))
+        array = np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+        for first in range(0, shape[0], count):
+            yield np.array(array[first : first + count], order="C")
+
+    return shape, dtype, parts()
+
+
+def npz_rows(path: Path, name: str, size: int) -> Rows:
+    """The array of a name in a .npz, which is unpacked as it is read; see `npy_rows`."""
+    with _opened(path) as (archive, members):
+        member = members[name]
+        called = f"{member.filename!r} in it"
+        _check_encryption(member)
+        packed = min(member.compress_size, path.stat().st_size)
+        check_ratio("it", packed, member.file_size)
+        with archive.open(member) as stream:
+            shape, fortran, dtype = read_header(stream, member.file_size, called)
+        row = _row_bytes(shape, dtype)
+        check_size("a row of it", row, row)
+        if fortran and len(shape) > 1:
+            raise ValueError(
+                f"{called} is in Fortran order, in which rows do not lie one after the other: save "
+                "what np.ascontiguousarray makes of it"
+            )
+
+    def read(stream: IO[bytes], count: int) -> bytes:
+        with _readable(path):
+            data = stream.read(count)
+            if len(data) < count:
+                raise ValueError(f"{called} is cut short")
+            return data
+
+    def parts() -> Iterator[np.ndarray]:
+        with open_file(path) as file, zipfile.ZipFile(file) as again, again.open(member) as stream:
+            read_header(stream, member.file_size, called)
+            count = max(1, size // max(1, row))
+            for first in range(0, shape[0], count):
+                rows = min(count, shape[0] - first)
+                data = read(stream, rows * row)
+                if first + rows == shape[0]:
+                    with _readable(path):
+                        stream.read(1)  # none: at the end its checksum is looked at
+                yield np.frombuffer(data, dtype).reshape(rows, *shape[1:])
+
+    return shape, dtype, parts()
+
+
+def _row_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return math.prod(shape[1:]) * dtype.itemsize
+
+
+def _check_encryption(member: zipfile.ZipInfo) -> None:
+    if member.flag_bits & 1:
+        raise ValueError(f"{member.filename!r} in it is encrypted; save it without")
 
 
 def read_header(stream: IO[bytes], size: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:

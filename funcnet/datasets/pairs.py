@@ -11,7 +11,7 @@ from funcnet.datasets.dataset import Dataset
 from funcnet.datasets.given import dataset_of
 from funcnet.datasets.names import Pair, find_inputs, find_pairs
 from funcnet.datasets.notes import naming_file
-from funcnet.datasets.npz import labelled, npz_names, read_npy, read_npz
+from funcnet.datasets.npz import Rows, labelled, npy_rows, npz_names, npz_rows, read_npy, read_npz
 from funcnet.datasets.splits import check_fractions, check_ranges
 from funcnet.datasets.tasks import as_targets
 from funcnet.files import check_entry, open_file
@@ -31,10 +31,10 @@ def load_pairs(
       FileNotFoundError, ValueError: see `load_arrays`.
     """
     check_ranges(val_fraction, test_fraction)
-    pairs = find_pairs(path, names_of_arrays(path))
+    pairs = find_pairs(path, array_names(path))
     with naming_file(path):
         fractions = check_fractions(val_fraction, test_fraction, pairs)
-    arrays = iter(_read(path, [name for pair in pairs.values() for name in pair]))
+    arrays = iter(read_arrays(path, [name for pair in pairs.values() for name in pair]))
     x, labels = {}, {}
     with naming_file(path):
         for split, pair in pairs.items():
@@ -50,7 +50,7 @@ def load_pairs(
 
 def read_x(path: Path) -> np.ndarray:
     """The examples to predict from in a .npz or in a directory of .npy files, unchecked."""
-    return _read(path, [find_inputs(path, names_of_arrays(path))])[0]
+    return read_arrays(path, [find_inputs(path, array_names(path))])[0]
 
 
 def holds_npy(directory: Path) -> bool:
@@ -72,7 +72,7 @@ def _checked(
     return (x, labels) if len(kept) == len(x) else (x[kept], labels[kept])
 
 
-def names_of_arrays(path: Path) -> list[str]:
+def array_names(path: Path) -> list[str]:
     """What the arrays are called; those beside a .npy are the ones that go with its name."""
     if path.is_dir():
         if not holds_npy(path):
@@ -104,7 +104,8 @@ def names_of_arrays(path: Path) -> list[str]:
     ]
 
 
-def _read(path: Path, names: Sequence[str]) -> list[np.ndarray]:
+def read_arrays(path: Path, names: Sequence[str]) -> list[np.ndarray]:
+    """The arrays of these names, which are among `array_names`."""
     if not path.is_dir() and not _is_npy(path):
         return read_npz(path, names)
     files = npy_beside(path)
@@ -114,6 +115,13 @@ def _read(path: Path, names: Sequence[str]) -> list[np.ndarray]:
 def npy_beside(path: Path) -> dict[str, Path]:
     """The .npy files in a directory, or beside one of them, by their names."""
     return _npy_files(path if path.is_dir() else path.parent)
+
+
+def open_array(path: Path, name: str, size: int) -> Rows:
+    """An array of a name that is among `array_names`: see `npz.npy_rows`."""
+    if not path.is_dir() and not _is_npy(path):
+        return npz_rows(path, name, size)
+    return npy_rows(npy_beside(path)[name], size)
 
 
 def _npy_files(directory: Path) -> dict[str, Path]:

@@ -73,22 +73,67 @@ def read_images(
       ValueError: a file is damaged, would lose something in 8 bits, has over `MAX_PIXELS`, or
         another size than the first; it is named.
     """
-    checks.installed("PIL", "to read images", extra="images")
-    images: list[_Image] = []
-    for file in files:
-        images.append(image := _read(file, size))
-        first = images[0].pixels
-        if image.pixels.shape[:2] != first.shape[:2]:
-            raise ValueError(
-                f"{files[0]} is {first.shape[0]} x {first.shape[1]} pixels, but {file} is "
-                f"{image.pixels.shape[0]} x {image.pixels.shape[1]} (height x width): to resize "
-                "all, give --image-size H W (size=(H, W))"
-            )
-        if len(images) == 1:
-            check_size(f"{folder}", first.size * len(files), first.size * len(files))
-    _warn_of_losses(folder, files, images)
+    images = [each for part in _parts(folder, files, size, len(files)) for each in part]
     colour = any(image.pixels.ndim == 3 for image in images)
-    x = np.empty((len(files), *first.shape[:2], *((3,) if colour else ())), np.uint8)
+    return _stacked(images, colour=colour)
+
+
+class Coloured(Exception):
+    """An image is not grey, where all were."""
+
+
+def image_parts(
+    folder: Path,
+    files: Sequence[Path],
+    size: tuple[int, int] | None,
+    count: int,
+    *,
+    colour: bool,
+) -> Iterator[np.ndarray]:
+    """`read_images` of so many of the files at a time.
+
+    Args:
+      folder, files, size: as for `read_images`.
+      count: how many images are held.
+      colour: whether grey images become colour.
+    Raises:
+      Coloured: an image is not grey, and colour is False.
+    """
+    for part in _parts(folder, files, size, count):
+        if not colour and any(image.pixels.ndim == 3 for image in part):
+            raise Coloured
+        yield _stacked(part, colour=colour)
+
+
+def _parts(
+    folder: Path, files: Sequence[Path], size: tuple[int, int] | None, count: int
+) -> Iterator[list[_Image]]:
+    """Images, so many at a time; at the end it is said what was left out of them."""
+    checks.installed("PIL", "to read images", extra="images")
+    shape: tuple[int, ...] = ()
+    said: list[_Image] = []
+    for start in range(0, len(files), count):
+        images: list[_Image] = []
+        for file in files[start : start + count]:
+            images.append(image := _read(file, size))
+            of_image = image.pixels.shape
+            if not shape:
+                shape, bytes_held = of_image, image.pixels.size * min(count, len(files))
+                check_size(f"{folder}", bytes_held, bytes_held)
+            if of_image[:2] != shape[:2]:
+                raise ValueError(
+                    f"{files[0]} is {shape[0]} x {shape[1]} pixels, but {file} is {of_image[0]} x "
+                    f"{of_image[1]} (height x width): to resize all, give --image-size H W "
+                    "(size=(H, W))"
+                )
+        said += [i._replace(pixels=np.empty((0,) * i.pixels.ndim, np.uint8)) for i in images]
+        yield images
+    _warn_of_losses(folder, files, said)
+
+
+def _stacked(images: Sequence[_Image], *, colour: bool) -> np.ndarray:
+    height, width = images[0].pixels.shape[:2]
+    x = np.empty((len(images), height, width, *((3,) if colour else ())), np.uint8)
     for i, image in enumerate(images):
         x[i] = image.pixels[..., None] if colour and image.pixels.ndim == 2 else image.pixels
     return x

@@ -374,9 +374,10 @@ def check_out(out: Path, *, overwrite: bool) -> None:
       FileExistsError: something is there that may not be replaced.
       FileNotFoundError: the directory that it would be in is not there.
     """
-    parent = out.absolute().parent
-    if not parent.is_dir():
-        raise FileNotFoundError(f"{parent} is no directory to write {out.name} in: make it first")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(
+            f"{out.parent} is no directory to write {out.name} in: make it first"
+        )
     if not os.path.lexists(out):
         return
     if not overwrite:

@@ -1,5 +1,6 @@
 """Which examples are to train, which for validation and which for testing."""
 
+import hashlib
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -167,3 +168,32 @@ def _hashes(x: np.ndarray, *others: np.ndarray) -> np.ndarray:
         bits ^= bits >> np.uint64(29)
         hashes[part] = (bits * factors).sum(axis=1, dtype=np.uint64)
     return hashes
+
+
+def row_keys(seed: int, rows: np.ndarray, purpose: str) -> np.ndarray:
+    """[N] uint64 in no order, one for each number of a row [N], and no two the same.
+
+    Args:
+      seed: other keys for each.
+      rows: integers from 0.
+      purpose: other keys for each, too.
+    """
+    start = hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:8]
+    keys = rows.astype(np.uint64) + np.frombuffer(start, "<u8")
+    # The finalizer of SplitMix64 (Steele, Lea and Flood 2014): it maps integers one to one.
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        keys = (keys ^ (keys >> np.uint64(shift))) * np.uint64(factor)
+    return keys ^ (keys >> np.uint64(31))
+
+
+def word_key(seed: int, word: str) -> int:
+    """A key of a word, as `row_keys` are of rows."""
+    text = f"{seed} {word}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
+
+
+def places_by_key(keys: np.ndarray, val_fraction: float, test_fraction: float) -> np.ndarray:
+    """[N], places in `dataset.SPLITS`, by keys [N] uint64: about these fractions of many."""
+    shares = (keys >> np.uint64(11)) * 2.0**-53  # [0, 1)
+    of_test, of_val = shares < test_fraction, shares < test_fraction + val_fraction
+    return np.where(of_test, 2, np.where(of_val, 1, 0)).astype(np.int8)

@@ -7,6 +7,7 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.datasets.classes import MISSING, number
+from funcnet.datasets.moments import Moments
 
 LARGEST = float(np.finfo(np.float32).max)
 EXACT = 2.0**53  # float64 holds all integers up to it
@@ -55,6 +56,7 @@ class Table(NamedTuple):
       named: whether the names are the person's, those of a header, rather than numbers.
       lines: [N], the line of each row in its file; None if rows have no lines.
       class_names: those that a first line of counts and names gives to the labels 0, 1, ...
+      counted: what lines are called: of a part of a file without lines they are its rows, from 0.
     """
 
     columns: tuple[Column, ...]
@@ -62,6 +64,7 @@ class Table(NamedTuple):
     named: bool = True
     lines: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+    counted: str = "line"
 
     @property
     def num_rows(self) -> int:
@@ -86,7 +89,7 @@ class Table(NamedTuple):
 
     def place(self, row: int, name: str) -> str:
         """Where a cell is, for errors: the source, the line or else the row, and the column."""
-        where = f"row {row}" if self.lines is None else f"line {self.lines[row]}"
+        where = f"row {row}" if self.lines is None else f"{self.counted} {self.lines[row]}"
         return f"{self.source}, {where}, column {name!r}"
 
 
@@ -204,13 +207,18 @@ def check_finite(table: Table, column: Column) -> None:
 def check_numbers(table: Table, column: Column) -> None:
     """Raise a ValueError unless the numbers are finite, and float64 tells them apart."""
     check_finite(table, column)
-    known = column.values[~column.missing]
-    if not len(known) or (top := np.abs(known).max()) < EXACT:
-        return
-    if np.spacing(top) / 2 > 1e-3 * known.std():
+    numbers = Moments()
+    numbers.add(column.values[~column.missing])
+    check_apart(table.source, column.name, numbers)
+
+
+def check_apart(source: str, name: str, numbers: Moments) -> None:
+    """Raise a ValueError unless float64 tells the numbers of a column apart."""
+    top = max(numbers.high, -numbers.low)
+    if top >= EXACT and np.spacing(top) / 2 > 1e-3 * numbers.std:
         raise ValueError(
-            f"{table.source}, column {column.name!r}: numbers as large as {top:.17g} run together "
-            "in 64 bits: leave the column out, make categories of it, or subtract an offset"
+            f"{source}, column {name!r}: numbers as large as {top:.17g} run together in 64 bits: "
+            "leave the column out, make categories of it, or subtract an offset"
         )
 
 

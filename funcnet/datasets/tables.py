@@ -11,12 +11,9 @@ from funcnet.datasets.classes import number
 from funcnet.datasets.dataset import SPLITS, Dataset, dataset_of_parts
 from funcnet.datasets.dates import days, orders_of
 from funcnet.datasets.delimited import FOUND, Format, read_delimited
-from funcnet.datasets.encoding import (
-    Encoding,
-    learn_encoding,
-    left_out_line,
-)
+from funcnet.datasets.encoding import Encoding
 from funcnet.datasets.frames import from_file, from_frame, is_frame
+from funcnet.datasets.learning import learn_encoding, left_out_line
 from funcnet.datasets.notes import naming_file, note, warn_of_classes
 from funcnet.datasets.sources import Source, source_of
 from funcnet.datasets.splits import (
@@ -131,7 +128,7 @@ def load_table(
     found, rows = targets_of(table, labels, task, class_names)
     if len(rows) < table.num_rows:
         table = some(table, rows)
-    weights = None if weight is None else _weights(table, weight, labels)
+    weights = None if weight is None else weights_of(table, weight, labels)
     y = found.y[0]
     by = strata(y, found.task)
     parts, besides = _split(table, by, (val_fraction, test_fraction), seed, group, split_by, labels)
@@ -177,8 +174,12 @@ def names_of(name: str, value: Any, *, several: bool = False) -> tuple[str, ...]
     return tuple(dict.fromkeys(value or ()))
 
 
-def _weights(table: Table, name: str, labels: Sequence[str]) -> np.ndarray:
-    """The weights of the examples of a table, [N] float64."""
+def weights_of(table: Table, name: str, labels: Sequence[str]) -> np.ndarray:
+    """The weights of the examples of a table, [N] float64, of a column.
+
+    Raises:
+      ValueError: there is no such column, or it holds something else; the place is named.
+    """
     column = table.column(name)
     if name in labels:
         raise ValueError(f"{table.source}: the label, {name!r}, is no column of weights")
@@ -352,11 +353,7 @@ def _split(
     labels: Sequence[str],
 ) -> tuple[list[np.ndarray], dict[str, str]]:
     """The rows for training, validation and testing, and the columns that said which."""
-    if group is not None and split_by is not None:
-        raise ValueError("give one of group and split_by: a split has one rule")
-    for label in labels:
-        if label in (group, split_by):
-            raise ValueError(f"{table.source}: the label, {label!r}, is no column to split by")
+    check_rule(table, group, split_by, labels)
     fractions = check_fractions(*asked)
     if group is not None:
         codes = table.column(group).texts().values.copy()
@@ -382,6 +379,17 @@ def _split(
             return given, reason
     with naming_file(table.source):
         return split_in_order(_times(column), *fractions), reason
+
+
+def check_rule(
+    table: Table, group: str | None, split_by: str | None, labels: Sequence[str]
+) -> None:
+    """Raise a ValueError unless a table can be split by these columns."""
+    if group is not None and split_by is not None:
+        raise ValueError("give one of group and split_by: a split has one rule")
+    for label in labels:
+        if label in (group, split_by):
+            raise ValueError(f"{table.source}: the label, {label!r}, is no column to split by")
 
 
 def _times(column: Column) -> np.ndarray:

@@ -111,32 +111,39 @@ def task_of_values(
         return "classification", None
     values = None if different is None else _numbers(different)
     if different is None and dtype.kind in "iuf":
-        return "regression", _said(MAX_CLASSES + 1, examples, "regression")
+        return "regression", _said(MAX_CLASSES, examples, "regression", more=True)
     if values is None:
         return "classification", None
     return task_of_numbers(np.unique(values), examples)
 
 
-def task_of_numbers(different: np.ndarray, examples: int) -> tuple[str, str | None]:
-    """`find_task` of so many numbers, of which these values occur, sorted, each once."""
+def task_of_numbers(
+    different: np.ndarray, examples: int, *, more: bool = False
+) -> tuple[str, str | None]:
+    """`find_task` of the different numbers among the targets [N] of so many examples.
+
+    Args:
+      different: the numbers, sorted.
+      examples: N.
+      more: whether there are more than these, which are more than `MAX_CLASSES`.
+    """
     count, whole = len(different), bool((different == np.floor(different)).all())
     often = examples >= MANY_GAPLESS * count
     gapless = count > 0 and different[0] in (0, 1) and different[-1] - different[0] == count - 1
     if not whole and (count > FEW or not often):
-        return "regression", _said(count, examples, "regression")
+        return "regression", _said(count, examples, "regression", more=more)
     if whole and count > FEW and not (gapless and often and count <= MAX_CLASSES):
-        return "regression", _said(count, examples, "regression")
+        return "regression", _said(count, examples, "regression", more=more)
     plain = whole and (gapless or count <= 2)
     return "classification", None if plain else _said(count, examples, "classification")
 
 
-def _said(count: int, examples: int, task: str) -> str:
+def _said(count: int, examples: int, task: str, *, more: bool = False) -> str:
     what = {
         "regression": "regression; --task classification (task=) makes classes of them",
         "classification": "classes; --task regression (task=) takes them for numbers",
     }
-    several = f"{count:,} values" if count > 1 else "one value"
-    several = f"more than {MAX_CLASSES:,} values" if count == MAX_CLASSES + 1 else several
+    several = f"{'more than ' if more else ''}{count:,} values" if count > 1 else "one value"
     return f"is a number of {several} in {examples:,} examples: {what[task]}"
 
 

@@ -14,8 +14,9 @@ from sklearn.utils.validation import assert_all_finite, check_consistent_length
 
 from funcnet import checks
 from funcnet.datasets.dataset import Dataset, checked_targets
-from funcnet.datasets.encoding import Encoding, learn_encoding
+from funcnet.datasets.encoding import Encoding
 from funcnet.datasets.frames import from_frame, is_frame
+from funcnet.datasets.learning import learn_encoding
 from funcnet.datasets.table import Column, Table, as_column
 from funcnet.weights import class_weights
 
