@@ -78,7 +78,7 @@ _NAMES = {
     "committee": "join_models select_models",
     "config": "Config",
     "datasets": """
-        DataWarning Dataset Encoding Feature check_dataset convert_dataset download_cifar10
+        DataWarning Dataset Encoding Feature Stored check_dataset convert_dataset download_cifar10
         find_cifar10 load_arrays load_cifar10 load_dataset load_digits load_images load_table
         read_inputs
     """,

@@ -12,7 +12,7 @@ import numpy as np
 from funcnet import checks, metrics
 from funcnet.datasets import Stored
 from funcnet.datasets.dataset import checked_targets
-from funcnet.datasets.stored import in_parts
+from funcnet.datasets.stored import counts_of, in_parts
 from funcnet.loop import slices
 from funcnet.losses import as_loss, gives_probabilities
 from funcnet.model import (
@@ -199,11 +199,8 @@ def evaluate(
         if targets.task != "classification":
             raise ValueError(f"class_weight is for classes, and the task is {targets.task}")
         if on_disk and isinstance(class_weight, str):
-            counts = np.zeros(num_classes)
-            for labels, own in in_parts(y, weight):
-                counts += np.bincount(labels, weights=own, minlength=num_classes)
             checks.choose("class_weight", class_weight, {"balanced": True})
-            by_class = np.asarray(balanced(counts))
+            by_class = np.asarray(balanced(counts_of(y, num_classes, weight)))
         else:
             known = np.arange(num_classes) if on_disk else y
             names = targets.names or None

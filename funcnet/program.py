@@ -11,7 +11,7 @@ from funcnet import checks
 from funcnet.augment import Augmentation, in_turn
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import TASKS
-from funcnet.datasets.stored import in_parts
+from funcnet.datasets.stored import counts_of
 from funcnet.layer import Layer
 from funcnet.losses import LABEL_SMOOTHING, REG, as_loss, is_zero
 from funcnet.net import as_input
@@ -86,10 +86,7 @@ def classes_of(dataset: Dataset) -> Classes:
     if dataset.task != "classification":
         return Classes((), np.zeros(0))
     names, y = dataset.class_names, dataset.y_train
-    counts = np.zeros(len(names))
-    for labels, weights in in_parts(y, dataset.weight_train):
-        counts += np.bincount(labels, weights=weights, minlength=len(names))
-    return Classes(names, counts)
+    return Classes(names, counts_of(y, len(names), dataset.weight_train).astype(np.float64))
 
 
 def as_program(

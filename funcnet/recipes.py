@@ -21,7 +21,7 @@ from funcnet.bind import bind
 from funcnet.config import OPTIONS, Config, canonical, replaced
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import first
-from funcnet.datasets.registry import is_table_file
+from funcnet.datasets.registry import holds_table, is_table_file
 from funcnet.defaults import complete_config, usual_batch_size
 from funcnet.embeddings import BINS, pbld, periodic, piecewise_linear
 from funcnet.ensembles import stacked, tabm
@@ -111,7 +111,7 @@ def load_recipe(name: str, **changes: Any) -> Config:
 def usual_recipe(dataset: str) -> str | None:
     """The recipe of a dataset, by name or path, if none is asked for: that of tables, or none."""
     try:
-        return "table" if is_table_file(dataset) else None
+        return "table" if is_table_file(dataset) or holds_table(dataset) else None
     except OSError:  # whoever reads it says so
         return None
 

@@ -251,7 +251,7 @@ OPTIONS_AND_CASES = {
 ELSEWHERE = {
     *("dataset", "data_dir", "label", "header", "separator", "decimal", "columns", "drop"),
     *("categorical", "group", "split_by", "val_fraction", "test_fraction", "eval_every"),
-    *("tta", "layout", "model", "image_size", "patience"),
+    *("tta", "layout", "model", "image_size", "patience", "memory_map"),
     *("monitor", "on_nonfinite", "task", "weight", "huber_delta", "quantiles", "reproducible"),
 }
 

@@ -118,7 +118,8 @@ def test_cifar10_of_a_directory(cifar10, monkeypatch):
 def test_file_options_are_of_load_arrays():
     assert (
         *("label", "task", "weight", "header", "separator", "decimal", "columns", "drop"),
-        *("categorical", "group", "split_by", "val_fraction", "test_fraction", "image_size"),
+        *("categorical", "group", "split_by", "memory_map", "val_fraction", "test_fraction"),
+        "image_size",
     ) == FILE_OPTIONS
 
 

@@ -11,7 +11,7 @@ from funcnet.datasets import load_dataset
 from funcnet.datasets.delimited import Format
 from funcnet.datasets.encoding import Encoding, Feature, kinds_line
 from funcnet.datasets.registry import is_table_file
-from funcnet.datasets.stored import in_parts
+from funcnet.datasets.stored import counts_of, in_parts
 from funcnet.datasets.table import Column, Table
 from funcnet.datasets.tables import ENDS, labels_of, load_table, names_of, read_table
 from funcnet.targets import moments
@@ -89,8 +89,8 @@ def _classes(dataset: fn.Dataset) -> list[str]:
         return [f"{len(names):,} classes; train, val and test: {lengths}"]
     several = dataset.task == "multilabel"
     counts: list[Any] = [
-        sum(y.sum(axis=0) if several else np.bincount(y, minlength=len(names)) for (y,) in parts)
-        for parts in map(in_parts, splits)
+        sum(part.sum(axis=0) for (part,) in in_parts(y)) if several else counts_of(y, len(names))
+        for y in splits
     ]
     lines: list[tuple[str, ...]] = [("label" if several else "class", "train", "val", "test")]
     lines += [(name, *(f"{c[i]:,}" for c in counts)) for i, name in enumerate(names)]

@@ -4,8 +4,6 @@ import argparse
 import dataclasses
 from typing import Any
 
-import numpy as np
-
 import funcnet as fn
 from funcnet import checks
 from funcnet.cli.measures import as_json, class_lines, first_measure, further_line
@@ -25,6 +23,7 @@ from funcnet.datasets.classes import places_among
 from funcnet.datasets.dataset import first
 from funcnet.datasets.notes import naming_file
 from funcnet.datasets.registry import is_table_file
+from funcnet.datasets.shard_files import holds_shards
 from funcnet.recipes import build_loss
 from funcnet.rules import class_weight
 from funcnet.runs import Record
@@ -111,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _split(
     args: argparse.Namespace, record: Record, model: fn.Model
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict[str, str]]:
+) -> tuple[Any, Any, Any, dict[str, str]]:
     """Inputs, targets and weights of a split of what the run was trained on, and which it is."""
     if given := [name for name in ("label", "weight", *TEXT) if hasattr(args, name)]:
         raise ValueError(f"--{given[0]} is for a FILE to evaluate on")
@@ -129,7 +128,7 @@ def _split(
 
 def _file(
     args: argparse.Namespace, record: Record, model: fn.Model
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict[str, str]]:
+) -> tuple[Any, Any, Any, dict[str, str]]:
     """Inputs, targets and weights of another file, and its name."""
     if args.split is not None or args.data_dir is not None:
         raise ValueError("--split and --data-dir are for the run's own data, not for a FILE")
@@ -137,6 +136,11 @@ def _file(
     options = ("label", "weight", *TEXT)
     given = {name: getattr(args, name) for name in options if hasattr(args, name)}
     task, what = model.targets.task, {"file": args.file}
+    if holds_shards(args.file):
+        raise ValueError(
+            f"{args.file} holds shards, whose columns are made for what is trained on them: give "
+            "the file that they were made of, or without a FILE --split of the run's own data"
+        )
     with noted():
         if is_table_file(args.file):
             label = given.pop("label", record.config.label)
@@ -150,4 +154,6 @@ def _file(
         return dataset.x_train, dataset.y_train, None, what
     with naming_file(args.file):
         places = places_among(dataset.class_names, names)
-    return dataset.x_train, places[dataset.y_train], None, what
+    y: Any = dataset.y_train
+    of_model = y.made(lambda own: places[own]) if isinstance(y, fn.Stored) else places[y]
+    return dataset.x_train, of_model, None, what

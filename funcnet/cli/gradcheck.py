@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     loss_fn = recipes.build_loss(config)
     net = recipes.build_net(config, outputs_of(dataset, loss_fn), recipes.numbers_of(dataset))
     batch = first(dataset, args.num_examples, "--num-examples")
-    x, y = batch.x_train, fit_targets(dataset, loss_fn).encode(batch.y_train)
+    x, y = batch.x_train[:], fit_targets(dataset, loss_fn).encode(batch.y_train[:])
     seed_key = jax.random.key(config.seed)
     with jax.enable_x64(True):
         preprocess = fit_preprocess(recipes.build_preprocess(config), dataset.x_train)

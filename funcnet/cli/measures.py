@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import funcnet as fn
+from funcnet.datasets.stored import counts_of
 from funcnet.text import aligned, finite
 
 CLASSES = 20  # of so many at most a table is printed
@@ -88,4 +89,4 @@ def as_json(result: Result, y: np.ndarray, class_names: Sequence[str], **facts: 
 
 def _counts(result: fn.Evaluation, y: np.ndarray) -> list[int]:
     """How many examples each class has, those among them that were taken for none."""
-    return np.bincount(y, minlength=len(result.recall)).tolist()
+    return counts_of(y, len(result.recall)).tolist()

@@ -116,7 +116,8 @@ def with_data(record: Record, dataset: fn.Dataset) -> Record:
         record = record.having(target_names=list(dataset.target_names))
     if is_file(record.config.dataset) and not holds_images(record.config.dataset):
         record = record._replace(config=dataclasses.replace(record.config, task=dataset.task))
-    if dataset.encoding is not None:  # its name, which "last" is not in a file of another order
+    table = dataset.encoding is not None and is_table_file(record.config.dataset)
+    if table and dataset.encoding:  # by its name, which "last" is not in a file of another order
         labels = dataset.encoding.labels
         record = record._replace(config=dataclasses.replace(record.config, label=labels))
     if is_file(record.config.dataset):

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,7 +108,10 @@ def open_shards(path: Path, task: str | None, memory_map: str | None) -> Dataset
         if None in files or not files:
             return None
         stored = Stored([map_npy(path / file) for file in files], digest=manifest.digest)
-        return stored.checked(name) if kind == "x" else stored
+        if kind == "x" or (kind == "y" and manifest.task == "regression"):
+            return stored.checked(name)
+        top = len(manifest.class_names) - 1 if manifest.task == "classification" else 1
+        return stored.made(partial(_sound, name, np.inf if kind == "weight" else top))
 
     found = {
         (kind, split): rows(split, f"{kind}_{split}", kind)
@@ -124,6 +128,13 @@ def open_shards(path: Path, task: str | None, memory_map: str | None) -> Dataset
     xs, ys, weights = ([found[kind, split] for split in SPLITS] for kind in ("x", "y", "weight"))
     facts = manifest.class_names, manifest.encoding, manifest.task, manifest.target_names
     return dataset_of_parts(xs, ys, *facts, weights=weights)
+
+
+def _sound(name: str, most: float, rows: np.ndarray) -> np.ndarray:
+    """Rows that were written from 0 to `most`, if they still are that."""
+    if len(rows) and not (rows.min() >= 0 and rows.max() <= most):
+        raise ValueError(f"{name} has something that is not from 0 to {most:g}: it is damaged")
+    return rows
 
 
 def _examples(name: str, path: Path) -> Stored:

@@ -13,6 +13,7 @@ from funcnet.datasets.cifar10 import CIFAR10
 from funcnet.datasets.dataset import Dataset, Source
 from funcnet.datasets.digits import DIGITS
 from funcnet.datasets.images import holds_images, load_images
+from funcnet.datasets.shard_files import holds_shards, read_manifest
 from funcnet.datasets.sources import STDIN
 
 # By these the name of a file is known that is not there.
@@ -46,6 +47,11 @@ def is_file(name: str) -> bool:
 def is_table_file(name: str) -> bool:
     """Whether a name is that of a file that holds a table, rather than arrays."""
     return is_file(name) and not holds_arrays(name)
+
+
+def holds_table(name: str) -> bool:
+    """Whether a name is that of a directory of shards that were made of a table."""
+    return is_file(name) and holds_shards(name) and read_manifest(Path(name)).encoding is not None
 
 
 def check_source(

@@ -138,7 +138,7 @@ class Stored:
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError(
             f"{self._files[0].path.parent} is on disk, {self.nbytes:,} bytes, and is read in parts;"
-            " what is to be in memory all at once is load_arrays(..., memory_map=False)"
+            ' what is to be in memory all at once is load_arrays(..., memory_map="no")'
         )
 
     def made(self, function: Callable[[np.ndarray], np.ndarray]) -> "Stored":
@@ -265,6 +265,14 @@ def in_parts(*every: Any) -> Iterator[tuple[Any, ...]]:
     size = max(1, min([ROWS, *(2**24 // each.row_bytes for each in stored)]))
     for start in range(0, len(stored[0]), size):
         yield tuple(each if each is None else each[start : start + size] for each in every)
+
+
+def counts_of(y: Any, num_classes: int, weight: Any = None) -> np.ndarray:
+    """How many of the labels [N] each class has, [C] int64; or the sum of their weights."""
+    counts: Any = 0
+    for labels, own in in_parts(y, weight):
+        counts = counts + np.bincount(labels, weights=own, minlength=num_classes)
+    return counts
 
 
 def map_npy(path: Path) -> File:
