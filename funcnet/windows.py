@@ -105,16 +105,14 @@ class Plan:
         return self.count // self.rows
 
 
-def plan_of(
-    count: int, batch_size: int, row_bytes: int, *, window: int = WINDOW, block: int = BLOCK
-) -> Plan:
+def plan_of(count: int, batch_size: int, row_bytes: int) -> Plan:
     """The Plan for so many examples of so many bytes."""
     lanes = math.gcd(batch_size, LANES)
     own = batch_size // lanes  # of a batch
-    most = max(1, block // row_bytes)
+    most = max(1, BLOCK // row_bytes)
     size = most // own * own or max(d for d in range(1, most + 1) if own % d == 0)
     step = own // math.gcd(own, size)  # so many blocks have whole batches
-    rows = max(1, window // row_bytes)
+    rows = max(1, WINDOW // row_bytes)
     depth = max(1, rows // (lanes * size * step)) * step
     # Windows of about equal size: a last one of a few blocks would mix little.
     number = max(1, math.ceil(count / (depth * lanes * size)))

@@ -156,8 +156,6 @@ def _cut(
     count: int, row_bytes: int, fractions: Mapping[str, float], seed: int
 ) -> dict[str, Blocks | None]:
     """The rows of each split, in blocks; None is all of them."""
-    if not any(fractions.values()):
-        return dict.fromkeys(fractions, None) | {"train": None}
     size = max(1, min(BLOCK // row_bytes, count // 1024))
     blocks = count // size
     num_val, num_test = (round(count * fractions[split] / size) for split in ("val", "test"))
@@ -165,9 +163,9 @@ def _cut(
         raise ValueError(f"{checks.plural(count, 'example')} leave none for training")
     key = int.from_bytes(hashlib.sha256(f"split {seed}".encode()).digest()[:8], "little")
     order, rest = Bijection(blocks, key), (blocks * size, count)
-    none = (rest[1], rest[1])
+    none, cuts = (count, count), num_val + num_test > 0
     return {
-        "train": Blocks(size, order, num_val + num_test, blocks, rest),
+        "train": Blocks(size, order, num_val + num_test, blocks, rest) if cuts else None,
         "val": Blocks(size, order, num_test, num_test + num_val, none),
         "test": Blocks(size, order, 0, num_test, none),
     }
