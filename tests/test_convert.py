@@ -18,6 +18,7 @@ from funcnet.datasets import convert_arrays, convert_tables, learning, limits, s
 from funcnet.datasets.moments import Moments
 from funcnet.datasets.shard_files import Writer, holds_shards, read_forms, read_manifest
 from funcnet.datasets.splits import places_by_key, row_keys
+from funcnet.datasets.streams import open_stream
 
 SPLITS = ("train", "val", "test")
 STORED = Path(__file__).parent / "stored" / "shards-1"
@@ -275,6 +276,17 @@ def test_a_first_row_of_counts_names_the_classes(small):
     np.testing.assert_array_equal(found.y_train, [0, 1] * 3)
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_parts_have_columns_of_one_kind(name, small):
+    Path("data.txt").write_bytes(TEXTS[name][0].encode())
+    small(1)
+    stream = quietly(open_stream, "data.txt")
+    kinds = [column.words is None for column in stream.look.columns]
+    parts = list(stream.parts())
+    assert all([c.words is None for c in part.columns] == kinds for part in parts)
+    assert sum(part.num_rows for part in parts) == stream.rows
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".zip"])
 def test_packed_text(suffix, small):
     path = write_table()
@@ -371,10 +383,13 @@ def test_errors_in_parquet_count_the_rows(small):
 
 
 @pytest.mark.parametrize("words", [False, True])
-def test_parquet_that_would_unpack_to_too_much(words, monkeypatch):
+def test_parquet_that_would_unpack_to_too_much(words, small, monkeypatch):
+    """As a whole: no group of rows, and no part, is too much."""
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     column = pa.array(["w" * 1000] * 20_000 if words else np.zeros(200_000))
-    pq.write_table(pa.table({"x": column, "k": ["a"] * len(column)}), "data.parquet")
+    whole = pa.table({"x": column, "k": ["a"] * len(column)})
+    pq.write_table(whole, "data.parquet", row_group_size=len(column) // 40)
+    small(500)
     monkeypatch.setattr(limits, "FREE", 2**20)
     with fails(ValueError, "data.parquet would unpack to .* more than 100 times as much"):
         fn.convert_dataset("data.parquet", "out", label="k")
