@@ -13,9 +13,12 @@ import pytest
 from command import run
 
 import funcnet as fn
-from funcnet.datasets import convert_arrays, convert_tables, learning, seen, shard_files
+from funcnet.checks import rounds
+from funcnet.datasets import convert_arrays, convert_tables, learning, limits, seen, shard_files
+from funcnet.datasets.moments import Moments
 from funcnet.datasets.shard_files import Writer, holds_shards, read_forms, read_manifest
 from funcnet.datasets.splits import places_by_key, row_keys
+from funcnet.datasets.streams import open_stream
 
 SPLITS = ("train", "val", "test")
 STORED = Path(__file__).parent / "stored" / "shards-1"
@@ -197,6 +200,8 @@ def test_rows_go_to_splits_however_they_come(options, small, reader):
         groups = [set(), set(), set()]
         for row, place in zip(kept, places, strict=True):
             groups[place].add(row[11])
+        assert "" in groups[0]
+        assert "" in groups[1] | groups[2]  # those of no group are each its own
         assert not groups[0] & groups[1] - {""}
         assert not groups[0] & groups[2] - {""}
     again = [[*row[:12], SPLITS[place], *row[13:]] for row, place in zip(kept, places, strict=True)]
@@ -238,6 +243,11 @@ TEXTS = {
         "k",
         "s",
     ),
+    "labels missing in the first parts": (
+        "x,k,s\n1,,train\n2,NA,train\n3,,train\n4,a,train\n5,b,train\n6,a,val\n",
+        "k",
+        "s",
+    ),
     "names twice": ("x,x,k,s\n1,4,a,train\n2,6,b,train\n2,5,b,train\n", "k", "s"),
     "many zeros": ("x,k,s\n" + "".join(f"{i % 3},{i % 2},train\n" for i in range(90)), "k", "s"),
 }
@@ -264,6 +274,17 @@ def test_a_first_row_of_counts_names_the_classes(small):
     assert found.class_names == ("no", "yes")
     np.testing.assert_array_equal(found.x_train, [[i + 0.5, i * i] for i in range(6)])
     np.testing.assert_array_equal(found.y_train, [0, 1] * 3)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_parts_have_columns_of_one_kind(name, small):
+    Path("data.txt").write_bytes(TEXTS[name][0].encode())
+    small(1)
+    stream = quietly(open_stream, "data.txt")
+    kinds = [column.words is None for column in stream.look.columns]
+    parts = list(stream.parts())
+    assert all([c.words is None for c in part.columns] == kinds for part in parts)
+    assert sum(part.num_rows for part in parts) == stream.rows
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zip"])
@@ -293,8 +314,9 @@ def multilabel(rows, *, odd="", one_hot=False):
 
 @pytest.mark.parametrize("one_hot", [False, True])
 @pytest.mark.parametrize("odd", ["", "2", "0.5"])
-def test_several_labels(odd, one_hot, small):
-    Path("data.csv").write_text(multilabel(40, odd=odd, one_hot=one_hot))
+@pytest.mark.parametrize("rows", [40, 37])  # the last row of 37 alone is one-hot
+def test_several_labels(odd, one_hot, rows, small):
+    Path("data.csv").write_text(multilabel(rows, odd=odd, one_hot=one_hot))
     small(4)
     options = {"label": ["a", "b"], "split_by": "s"}
     _, notes = noted(fn.convert_dataset, "data.csv", "out", **options)
@@ -360,6 +382,32 @@ def test_errors_in_parquet_count_the_rows(small):
         fn.convert_dataset("data.parquet", "out", label="k")
 
 
+@pytest.mark.parametrize("words", [False, True])
+def test_parquet_that_would_unpack_to_too_much(words, small, monkeypatch):
+    """As a whole: no group of rows, and no part, is too much."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    column = pa.array(["w" * 1000] * 20_000 if words else np.zeros(200_000))
+    whole = pa.table({"x": column, "k": ["a"] * len(column)})
+    pq.write_table(whole, "data.parquet", row_group_size=len(column) // 40)
+    small(500)
+    monkeypatch.setattr(limits, "FREE", 2**20)
+    with fails(ValueError, "data.parquet would unpack to .* more than 100 times as much"):
+        fn.convert_dataset("data.parquet", "out", label="k")
+
+
+def test_parquet_that_was_packed_and_files_of_arrow_are_refused():
+    pa, feather = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.feather")
+    packed = Path("data.parquet.gz")
+    packed.write_bytes(gzip.compress(Path(parquet()).read_bytes()))
+    with fails(ValueError, "data.parquet.gz is Parquet that was packed once more: unpack it"):
+        fn.convert_dataset(packed, "out", label="kind")
+    feather.write_feather(pa.table({"x": [1.0], "k": ["a"]}), "data.arrow")
+    with fails(ValueError, "data.arrow is arrow, which is read as a whole: save it as Parquet"):
+        fn.convert_dataset("data.arrow", "out", label="k")
+    with fails(ValueError, "header, separator and decimal are for text"):
+        fn.convert_dataset("data.parquet", "out", label="kind", header="no")
+
+
 def test_a_sample_says_what_medians_are(small, monkeypatch):
     rng = np.random.default_rng(0)
     values = rng.normal(size=2000).round(4)
@@ -379,6 +427,52 @@ def test_a_sample_says_what_medians_are(small, monkeypatch):
     (found,) = medians
     assert found != median
     assert found == pytest.approx(median, abs=0.2)
+
+
+def test_what_may_be_dates_in_the_first_parts_alone(small, monkeypatch):
+    monkeypatch.setattr(learning, "SAMPLE", 30)
+    lines = [f"{i % 12 + 1:02}/{i % 7 + 1:02}/2020,{i % 2}" for i in range(400)]
+    Path("data.csv").write_text("when,k\n" + "\n".join([*lines, *["25/12/2020,0"] * 40]))
+    medians = set()
+    for rows in (9, 10_000):
+        small(rows)
+        noted(fn.convert_dataset, "data.csv", "out", label="k", overwrite=True)
+        (feature,) = read("out").encoding.features
+        assert (feature.kind, feature.order) == ("date", "dmy")
+        medians.add(feature.median)
+    assert len(medians) == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_moments_are_those_of_all_parts(times):
+    rng = np.random.default_rng(0)
+    values = 1e6 + 1e3 * rng.normal(size=500) + np.repeat([0, 1e4, 5e4, 0, 0], 100)
+    parts, joined = Moments(), Moments()
+    for part in np.split(values, [1, 100, 100, 350]):
+        parts.add(part, times)
+    joined.join(parts)
+    whole = np.repeat(values, times)
+    for found in (parts, joined):
+        assert (found.count, found.low, found.high) == (len(whole), values.min(), values.max())
+        assert found.std == pytest.approx(whole.std(), rel=1e-12)
+        for tolerance in (1e-8, 1e-7, 1e-6, 1e-5):
+            expected = rounds(whole, np.float32, tolerance=tolerance)
+            assert found.rounded(tolerance) == expected
+    assert not Moments().rounded(0)
+    assert Moments().std == 0
+
+
+def test_medians_in_the_place_of_missing_cells_count_where_float32_rounds(small):
+    """They bring the deviation down."""
+    rng = np.random.default_rng(0)
+    values = 1.5e6 + 10_400 * rng.normal(size=2000)
+    small(100)
+    for missing, dtype in ((0, np.float32), (0.9, np.float64)):
+        cells = ["" if rng.random() < missing else repr(float(v)) for v in values]
+        lines = [f"{cell},{i % 2}" for i, cell in enumerate(cells)]
+        Path("data.csv").write_text("x,k\n" + "\n".join(lines))
+        noted(fn.convert_dataset, "data.csv", "out", label="k", overwrite=True)
+        assert read("out").x_train.dtype == dtype
 
 
 def test_identifiers_in_a_sample_are_identifiers(small, monkeypatch):
@@ -623,6 +717,24 @@ def bad_cell():
     return "data.csv"
 
 
+def typos():
+    lines = table()
+    for at in (100, 200):
+        cells = lines[at].split(",")
+        lines[at] = ",".join([*cells[:3], "oops", *cells[4:]])
+    Path("data.csv").write_text("\n".join(lines))
+    return "data.csv"
+
+
+def stored_npz():
+    x, y = arrays()
+    np.savez("data.npz", x=x, y=y)
+    data = bytearray(Path("data.npz").read_bytes())
+    data[1000] ^= 1
+    Path("data.npz").write_bytes(data)
+    return "data.npz"
+
+
 def damaged_image():
     path = images()
     Path(path, "dog", "19.png").write_bytes(b"nothing")
@@ -644,6 +756,8 @@ FAILURES = {
     "not finite in a .npz": (nan_row, {}, r"data.npz: x must be .*x\[77, 1, 1\] is nan"),
     "not finite in a .npy": (infinite_row, {}, r"data: x must be .*x\[103, 2, 0\] is inf"),
     "a damaged .npz": (cut_npz, {}, r"data.npz cannot be read as .npz"),
+    "a .npz with another number": (stored_npz, {}, r"data.npz cannot be read as .npz: Bad CRC"),
+    "typos": (typos, {"label": "kind"}, r"line 101, column 'big': 'oops' is not a number, as 99"),
     "a date that is none": (
         bad_cell,
         {"label": "kind", "columns": ["when", "size"], "split_by": "part"},
@@ -731,6 +845,21 @@ def test_a_rename_that_fails_brings_back_what_was_there(monkeypatch):
     with pytest.raises(OSError, match="there"):
         fn.convert_dataset(path, "there", overwrite=True)
     assert everything() == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_has_come_meanwhile_stays(overwrite, monkeypatch):
+    path, add = xy(), Writer.add
+
+    def adding(*args):
+        Path("there").mkdir(exist_ok=True)
+        Path("there", "thesis.txt").write_text("mine")
+        return add(*args)
+
+    monkeypatch.setattr(Writer, "add", adding)
+    with fails(FileExistsError, "there"):
+        fn.convert_dataset(path, "there", overwrite=overwrite)
+    assert sorted(everything()) == ["data.npz", "there", "there/thesis.txt"]
 
 
 def test_what_is_there_is_replaced_only_if_asked():

@@ -8,6 +8,7 @@ from funcnet import checks
 from funcnet.datasets.classes import MAX_CLASSES, as_classes
 from funcnet.datasets.moments import Moments
 from funcnet.datasets.notes import naming_file, note
+from funcnet.datasets.seen import MAX_TEXT
 from funcnet.datasets.table import Column, Table, check_apart, check_finite
 from funcnet.datasets.tasks import find_task, task_of_numbers
 
@@ -79,9 +80,11 @@ class SeenTargets:
             self._numbers = self._numbers[:MAX_CLASSES]
             return
         self._words = self._words or {}
+        before = len(self._words)
         for code in np.unique(column.values[rows]):
             self._words.setdefault(column.words[code], 0)
-        self._many = len(self._words) > MAX_CLASSES
+        letters = sum(map(len, self._words)) if len(self._words) > before else 0
+        self._many = len(self._words) > MAX_CLASSES or letters > MAX_TEXT
 
     def _look_for_labels(self, part: Table, columns: list[Column], rows: np.ndarray) -> None:
         if self._odd is not None:
@@ -152,7 +155,10 @@ class SeenTargets:
             )
         called = f"column {self._labels[0]!r}"
         if self._many:
-            raise ValueError(f"{source}: {called} has more than {MAX_CLASSES:,} values, no classes")
+            raise ValueError(
+                f"{source}: {called} has more than {MAX_CLASSES:,} values, or very long ones: they "
+                "are no classes"
+            )
         with naming_file(source):
             if self._words is None:
                 _, names = as_classes(self._numbers, name=called)

@@ -6,6 +6,7 @@ anywhere, whether there is a header. Then a column is of one kind in all parts.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,7 @@ from funcnet.datasets.delimited import (
 )
 from funcnet.datasets.frames import from_frame
 from funcnet.datasets.notes import DataWarning, note
-from funcnet.datasets.seen import MAX_WORDS
+from funcnet.datasets.seen import MAX_TEXT, MAX_WORDS
 from funcnet.datasets.sources import STDIN, Source, source_of
 from funcnet.datasets.table import Column, Table
 from funcnet.datasets.tables import kind_of
@@ -92,6 +93,7 @@ class _Kind:
     def __init__(self) -> None:
         self.rows, self._numbers, self._any_words = 0, False, False
         self._words: dict[str, None] = {}
+        self._letters = 0
 
     def add(self, column: Column) -> None:
         self.rows += len(column.values)
@@ -99,8 +101,13 @@ class _Kind:
             self._numbers = self._numbers or not column.missing.all()
             return
         self._any_words = True
-        if len(self._words) <= MAX_WORDS:
+        if not self._many:
+            self._letters += sum(len(word) for word in column.words if word not in self._words)
             self._words.update(dict.fromkeys(column.words))
+
+    @property
+    def _many(self) -> bool:
+        return len(self._words) > MAX_WORDS or self._letters > MAX_TEXT
 
     @property
     def mixed(self) -> bool:
@@ -111,8 +118,7 @@ class _Kind:
         """A column of this kind; of very many words no more than `shown` are in it."""
         if not self._any_words:
             return Column("", np.broadcast_to(np.zeros(()), self.rows))
-        many = len(self._words) > MAX_WORDS
-        words = tuple(self._words)[:shown] if many else tuple(self._words)
+        words = tuple(islice(self._words, shown if self._many else None))
         return Column("", np.broadcast_to(np.int32(-1), self.rows), words)
 
 
