@@ -279,6 +279,8 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
     """
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=1)
     over = threading.Event()
+    # A thread has none of what is set for the one that begins it.
+    wide, device = jax.config.jax_enable_x64, jax.config.jax_default_device
 
     def put(what: str, value: Any) -> bool:
         while not over.is_set():
@@ -291,9 +293,10 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
 
     def work() -> None:
         try:
-            for item in items:
-                if not put("item", item):
-                    return
+            with jax.enable_x64(wide), jax.default_device(device):
+                for item in items:
+                    if not put("item", item):
+                        return
             put("end", None)
         except BaseException as error:  # whatever it is, it is not this thread's to hear
             put("error", error)

@@ -83,7 +83,7 @@ def test_what_is_cut_is_a_fraction_and_goes_by_the_seed(x, tmp_path):
     none = fn.load_arrays(tmp_path, memory_map="yes", val_fraction=0.0, test_fraction=0.0)
     assert np.array_equal(none.x_train[:], x)
     assert (none.x_val.shape, none.y_val.shape) == ((0, 3), (0,))
-    with raises("5000 examples leave none for training"):
+    with raises("5,000 examples leave none for training"):
         fn.load_arrays(tmp_path, memory_map="yes", val_fraction=0.9999, test_fraction=0.0)
 
 

@@ -1,0 +1,278 @@
+"""Training on what stays on disk: what it comes to, from where it goes on, on how many devices."""
+
+import threading
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+import funcnet as fn
+from funcnet import feed, windows
+
+KEY = jax.random.key(5)
+COUNT = 2003
+OPTIONS = {"key": KEY, "epochs": 2, "batch_size": 50}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Windows of a few batches."""
+    monkeypatch.setattr(windows, "WINDOW", 2**13)
+    monkeypatch.setattr(windows, "BLOCK", 2**8)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    directory = tmp_path_factory.mktemp("data")
+    x = rng.normal(size=(COUNT, 4)).astype(np.float32)
+    np.save(directory / "x.npy", x)
+    np.save(directory / "y.npy", (x[:, 0] > 0).astype(int) + (x[:, 1] > 1))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def data(place):
+    return fn.load_arrays(place, memory_map="yes")
+
+
+def in_memory(data):
+    """The same data, read."""
+    names = [f"{name}_{split}" for name in "xy" for split in ("train", "val", "test")]
+    return data._replace(**{name: getattr(data, name)[:] for name in names})
+
+
+def net(**options):
+    return fn.mlp([16], 3, **options)
+
+
+def train(data, **changes):
+    return fn.fit(net(), fn.adam(1e-2), data, **{**OPTIONS, **changes})
+
+
+def bits(result):
+    trees = result.state._replace(key=0), result.history.loss, result.history.rows()
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(trees)]
+
+
+def test_steps_are_those_of_the_same_batches_in_memory(data):
+    """By hand: the batches of the windows, one after the other, by the training step."""
+    result = train(data, epochs=1, preprocess=None, eval_every=None)
+    step = fn.make_train_step(net(), fn.adam(1e-2))
+    state = fn.init_train_state(net(), fn.adam(1e-2), (4,), key=KEY)
+    source = windows.StoredWindows(
+        state.key, data.x_train, data.y_train, None, batch_size=50, row_bytes=20
+    )
+    losses = []
+    for window in source.windows(0, 0, windows.whole):
+        for number in range(window.full):
+            state, metrics = step(state, window.x[number], window.y[number])
+            losses.append(float(metrics["loss"]))
+    assert len(losses) == len(result.history.loss) == -(-len(data.x_train) // 50)
+    assert np.allclose(losses, result.history.loss, rtol=1e-5)
+    for a, b in zip(*map(jax.tree.leaves, (state.params, result.state.params)), strict=True):
+        assert np.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float64"])
+@pytest.mark.parametrize("fitter", [fn.subtract_mean, fn.standardize, fn.standardize_numbers])
+def test_preprocessing_is_that_of_data_in_memory(fitter, kind, place, tmp_path):
+    x = np.load(place / "x.npy") * 30 + (128 if kind == "uint8" else 1e9)
+    x[:, 3] = x[:, 3] > x[:, 3].mean()
+    np.save(tmp_path / "x.npy", x.astype(kind))
+    np.save(tmp_path / "y.npy", np.load(place / "y.npy"))
+    data = fn.load_arrays(tmp_path, memory_map="yes")
+    stats, others = (fitter(each.x_train).stats for each in (data, in_memory(data)))
+    for name, own in stats.items():
+        assert np.allclose(own, others[name], rtol=1e-12)
+    result = train(data, preprocess=fitter)
+    assert result.history.val_accuracy[-1] > 0.6
+    assert fn.evaluate(result.model, data.x_val, data.y_val).loss == result.history.val_loss[-1]
+
+
+def test_whitening_and_chains_are_fitted_in_parts(data, monkeypatch):
+    monkeypatch.setattr(fn.datasets.stored, "ROWS", 100)
+    for fitter in (fn.whiten, fn.chain(fn.standardize, partial(fn.whiten, dim=2))):
+        one, other = (fitter(each.x_train).stats for each in (data, in_memory(data)))
+        for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True):
+            assert np.allclose(np.abs(a), np.abs(b), rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_fitted_in_parts_is_fitted_to_a_sample(data, monkeypatch):
+    def own(x):
+        assert isinstance(x, np.ndarray)
+        return fn.subtract_mean(x)
+
+    train(data, preprocess=own)  # all of it
+    train(data, preprocess=fn.quantile_transform)
+    sample = partial(fn.Stored.sample, count=500)
+    monkeypatch.setattr(fn.Stored, "sample", lambda self: sample(self))
+    with pytest.warns(fn.DataWarning, match="fitted to 500 examples, evenly spread, of 1,603"):
+        train(data, preprocess=fn.quantile_transform)
+
+
+def test_a_run_cut_off_in_mid_epoch_goes_on_to_the_same_bits(data, tmp_path, monkeypatch):
+    whole = bits(train(data))
+    made, at = feed.Windowed._stretch, []
+
+    def stretch(self, window):
+        at.append(window.end)
+        if len(at) == stop:
+            raise KeyboardInterrupt
+        return made(self, window)
+
+    monkeypatch.setattr(feed.Windowed, "_stretch", stretch)
+    stop = None
+    train(data)
+    count, ends = len(at), at.copy()
+    assert count > 6
+    for stop in range(1, count + 1):
+        at.clear()
+        place = tmp_path / str(stop)
+        cut = train(data, checkpoint=place)
+        assert cut.status == "interrupted"
+        # The result is that of the last whole epoch, the checkpoint may be beyond it.
+        assert len(cut.history.loss) == int(cut.state.step) == 33 * int(cut.state.epoch)
+        after = [f"-batch-{end:012}" * (end < 33) for end in ends[: stop - 1]][-1:]
+        assert after == [""] or all(any(a in f.name for f in place.iterdir()) for a in after)
+        at.clear()
+        seen, stop = stop, None
+        again = train(data, checkpoint=place, resume=True)
+        assert len(at) == count - (seen - 1)  # nothing twice
+        assert bits(again) == whole
+
+
+def test_a_run_of_several_cuts_reports_all_losses_of_an_epoch(data, tmp_path, monkeypatch):
+    seen = {}
+    train(data, callback=lambda epoch, state, metrics: seen.setdefault(epoch, metrics["losses"]))
+    made, count = feed.Windowed._stretch, [0]
+
+    def stretch(self, window):
+        count[0] += 1
+        if count[0] == 3:
+            raise KeyboardInterrupt
+        return made(self, window)
+
+    monkeypatch.setattr(feed.Windowed, "_stretch", stretch)
+    train(data, checkpoint=tmp_path)
+    again = {}
+    options = {"checkpoint": tmp_path, "resume": True}
+    train(data, callback=lambda e, s, m: again.setdefault(e, m["losses"]), **options)
+    for epoch in (1, 2):
+        assert np.array_equal(seen[epoch], again[epoch])
+
+
+def test_in_another_order_a_run_does_not_go_on(data, tmp_path, monkeypatch):
+    train(data, checkpoint=tmp_path)
+    options = {"checkpoint": tmp_path, "resume": True, "epochs": 3}
+    with monkeypatch.context() as patch:
+        patch.setattr(windows, "BLOCK", 2**9)
+        with pytest.raises(ValueError, match=r"its order is .*block=.*, here .*block="):
+            train(data, **options)
+    with pytest.raises(ValueError, match="of another run: its data is"):
+        train(in_memory(data), **options)
+    assert len(train(data, **options).history.loss) == 99
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_devices_come_to_what_one_does(data, devices, x64):
+    options = {"batch_size": 48, "preprocess": fn.standardize}
+    make = partial(fn.fit, net(normalization="batchnorm", keep_prob=0.8), fn.sgd_momentum(0.05))
+    one = make(data, **{**OPTIONS, **options})
+    several = make(data, mesh=fn.device_mesh(devices), **{**OPTIONS, **options})
+    trees = [jax.tree.leaves((r.state.params, r.state.state)) for r in (one, several)]
+    for a, b in zip(*trees, strict=True):
+        assert np.abs(np.asarray(a) - np.asarray(b)).max() < 1e-10
+    assert np.allclose(one.history.loss, several.history.loss, atol=1e-10)
+
+
+def test_in_shards_bits_are_those_of_any_number_of_devices(data):
+    options = {**OPTIONS, "batch_size": 48, "reproducible": 4, "eval_every": None}
+    make = partial(fn.fit, net(normalization="batchnorm", keep_prob=0.8), fn.adam(1e-2))
+    one, *others = (make(data, mesh=fn.device_mesh(n), **options) for n in (1, 2, 4))
+    assert all(bits(other) == bits(one) for other in others)
+
+
+def test_a_step_that_is_not_finite_is_found(data):
+    with pytest.raises(fn.NonFiniteError) as error:
+        fn.fit(net(), fn.sgd(1e12), data, **OPTIONS)
+    trouble = error.value.trouble
+    with pytest.raises(fn.NonFiniteError) as memory:
+        fn.fit(net(), fn.sgd(1e12), in_memory(data), **OPTIONS)
+    assert trouble.step in (memory.value.trouble.step, memory.value.trouble.step + 1)
+    assert trouble.epoch == 1
+    assert int(error.value.result.state.epoch) == 0
+    skipped = fn.fit(net(), fn.sgd(1e12), data, on_nonfinite="skip", **OPTIONS)
+    assert np.isfinite(skipped.history.loss[: trouble.step - 1]).all()
+
+
+def test_a_number_that_is_not_finite_ends_a_run_with_its_place(place, tmp_path):
+    x = np.load(place / "x.npy")
+    x[1500, 2] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", np.load(place / "y.npy"))
+    data = fn.load_arrays(tmp_path, memory_map="yes", val_fraction=0.0, test_fraction=0.0)
+    with pytest.raises(
+        ValueError, match=r"x must be finite, but row 1,500 of x\.npy in .* has nan"
+    ):
+        train(data, preprocess=None)
+    assert [t.name for t in threading.enumerate() if "funcnet" in t.name] == []
+
+
+@pytest.mark.parametrize("task", ["classes", "numbers", "two numbers", "labels"])
+def test_evaluation_in_parts_is_that_of_all_at_once(task, place, tmp_path, rng):
+    x, y = np.load(place / "x.npy"), np.load(place / "y.npy")
+    y = {
+        "classes": y,
+        "numbers": 5 * x[:, 0] + 100 + rng.normal(size=COUNT),
+        "two numbers": x[:, :2] * [1, 50],
+        "labels": (x[:, :3] > 0).astype(int),
+    }[task]
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    np.save(tmp_path / "w.npy", rng.random(COUNT))
+    kind = {"classes": None, "labels": "multilabel"}.get(task, "regression")
+    data = fn.load_arrays(tmp_path, memory_map="yes", task=kind, test_fraction=0.3)
+    outputs = {"classes": 3, "numbers": 1, "two numbers": 2, "labels": 3}[task]
+    model = fn.fit(fn.mlp([16], outputs), fn.adam(1e-2), data, **{**OPTIONS, "epochs": 1}).model
+    weight = fn.datasets.stored.Stored([fn.datasets.stored.map_npy(tmp_path / "w.npy")])
+    weight = weight.some(data.x_test._blocks)
+    for w in (None, weight):
+        found = fn.evaluate(model, data.x_test, data.y_test, sample_weight=w, batch_size=100)
+        own = None if w is None else w[:]
+        every = fn.evaluate(
+            model, data.x_test[:], data.y_test[:], sample_weight=own, batch_size=100
+        )
+        assert type(found) is type(every)
+        one, other = map(jax.tree.leaves, map(tuple, (found, every)))
+        assert np.allclose(one, other, rtol=1e-10)
+    if task == "classes":
+        balanced = {"class_weight": "balanced", "sample_weight": weight}
+        found = fn.evaluate(model, data.x_test, data.y_test, **balanced)
+        balanced["sample_weight"] = weight[:]
+        assert found.loss == fn.evaluate(model, data.x_test[:], data.y_test[:], **balanced).loss
+    assert np.array_equal(fn.predict(model, data.x_test), fn.predict(model, data.x_test[:]))
+    with pytest.raises(ValueError, match="targets, and weights, must be of its rows, on disk too"):
+        fn.evaluate(model, data.x_test, data.y_test[:])
+
+
+def test_a_thread_makes_one_ahead_and_hands_on_what_goes_wrong():
+    made = []
+
+    def items():
+        for item in range(5):
+            made.append(item)
+            yield item
+        raise OSError("gone")
+
+    found = []
+    with pytest.raises(OSError, match="gone"):
+        found.extend(feed.ahead(items()))
+    assert made == [*range(5)]
+    made.clear()
+    stream = feed.ahead(items())
+    assert next(stream) == 0
+    stream.close()
+    assert len(made) <= 3
+    assert [t.name for t in threading.enumerate() if "funcnet" in t.name] == []
