@@ -19,7 +19,7 @@ class Progress:
             checks.installed("tqdm", "for the progress bar (or pass progress=False)")
             from tqdm import tqdm
 
-            self._bar = tqdm(unit=" rows", unit_scale=True, leave=False, disable=None)
+            self._bar = tqdm(unit=" rows", unit_scale=True, miniters=1, leave=False, disable=None)
 
     def __enter__(self) -> "Progress":
         return self
