@@ -280,7 +280,8 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=1)
     over = threading.Event()
     # A thread has none of what is set for the one that begins it.
-    wide, device = jax.config.jax_enable_x64, jax.config.jax_default_device
+    config: Any = jax.config
+    wide, device = config.jax_enable_x64, config.jax_default_device
 
     def put(what: str, value: Any) -> bool:
         while not over.is_set():

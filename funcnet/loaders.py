@@ -118,7 +118,7 @@ class Loader:
             raise ValueError(
                 f"set_state() of batches does not take the state of the checkpoint: {error!r}"
             ) from error
-        self._peeked, self._fresh = [], mark is None or self._fresh
+        self._peeked, self._fresh = [], mark is None
 
     def windows(self, epoch: int, done: int, columns: Columns) -> Iterator[Window]:
         """What is left of an epoch, counted from 0, after so many batches."""
