@@ -12,7 +12,7 @@ import numpy as np
 from funcnet import checks, metrics
 from funcnet.datasets import Stored
 from funcnet.datasets.dataset import checked_targets
-from funcnet.datasets.stored import counts_of, in_parts
+from funcnet.datasets.disk import counts_of, in_parts
 from funcnet.loop import slices
 from funcnet.losses import as_loss, gives_probabilities
 from funcnet.model import (

@@ -11,7 +11,7 @@ from funcnet import checks
 from funcnet.augment import Augmentation, in_turn
 from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import TASKS
-from funcnet.datasets.stored import counts_of
+from funcnet.datasets.disk import counts_of
 from funcnet.layer import Layer
 from funcnet.losses import LABEL_SMOOTHING, REG, as_loss, is_zero
 from funcnet.net import as_input

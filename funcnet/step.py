@@ -11,7 +11,7 @@ import numpy as np
 from funcnet import checks, transposed
 from funcnet.augment import mixup
 from funcnet.datasets import Dataset
-from funcnet.datasets.stored import in_parts
+from funcnet.datasets.disk import in_parts
 from funcnet.inputs import (
     stats_on_device,
 )

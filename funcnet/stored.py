@@ -2,10 +2,12 @@
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from funcnet import checks
 from funcnet.config import OPTIONS, Config, replaced
+from funcnet.datasets.pairs import holds_npy
 from funcnet.versions import FACTS, lift, stamp, version_of
 
 
@@ -43,6 +45,8 @@ def stored_config(content: Mapping[str, Any], where: object) -> Config:
     Raises:
       ValueError: it is damaged.
     """
+    if "memory_map" not in content and _is_npy(str(content.get("dataset"))):
+        content = {**content, "memory_map": "no"}  # so it was, whatever their size
     for name in [n for n in content if n not in {*OPTIONS, *FACTS, *stamp("run")}]:
         near = checks.nearest(name, OPTIONS)
         hint = f"; did you mean {near!r}?" if near else ""
@@ -61,3 +65,9 @@ def stored_config(content: Mapping[str, Any], where: object) -> Config:
         return Config(**{name: content[name] for name in OPTIONS if name in content})
     except ValueError as error:
         raise ValueError(f"{where} is damaged: {error}") from None
+
+
+def _is_npy(dataset: str) -> bool:
+    """Whether a dataset is of .npy files."""
+    path = Path(dataset)
+    return path.suffix.lower() == ".npy" or (path.is_dir() and holds_npy(path))

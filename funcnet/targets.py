@@ -12,7 +12,7 @@ import numpy as np
 
 from funcnet import checks, metrics
 from funcnet.datasets.dataset import TASKS, Dataset
-from funcnet.datasets.stored import in_parts
+from funcnet.datasets.disk import in_parts
 from funcnet.losses import (
     LOSSES,
     absolute_loss,

@@ -25,6 +25,7 @@ from funcnet.loop import orders_of
 WINDOW = 2**26  # bytes of examples that are read, and mixed, at a time; a batch at least
 BLOCK = 2**17  # bytes of neighbouring rows that are read together, at most
 LANES = 64
+ALIGNMENT = 64  # bytes, of what JAX takes on a CPU without a copy
 
 Columns = Callable[[int], list[slice]]  # of batches of so many, which a process computes
 
@@ -146,6 +147,7 @@ class StoredWindows:
         self.plan = plan_of(len(x), batch_size, row_bytes)
         self.text = f"of {self.plan}"
         self._key, self._x, self._y, self._weight = key, x, y, weight
+        self._room = np.empty(self.plan.rows * row_bytes, np.uint8)  # where blocks are read
 
     @property
     def room(self) -> int:
@@ -211,24 +213,33 @@ class StoredWindows:
     ) -> Window:
         """Batches of rows [batches, N], numbers among those of the spans, but for the first few."""
         count, size = rows.shape[0] - skip, rows.shape[1]
-        own = np.concatenate([rows[skip:, part] for part in columns(size)], axis=1)
-        spans, own = _needed(spans, own)
+        parts = columns(size)
+        own = np.concatenate([rows[skip:, part] for part in parts], axis=1)
+        if own.shape[1] < size:
+            spans, own = _needed(spans, own)
         room = max(self.room, count) if size == self.plan.batch_size else 1
         places = np.zeros((room, own.shape[1]), own.dtype)
         places[:count] = own
 
         def taken(stored: Stored) -> np.ndarray:
-            read = stored.read(spans)
-            flat = np.empty((places.size, *read.shape[1:]), read.dtype)
+            read = stored.read(spans, self._room)
+            flat = _aligned((places.size, *read.shape[1:]), read.dtype)
             np.take(read, places.reshape(-1), axis=0, out=flat, mode="clip")
             return flat.reshape(*places.shape, *read.shape[1:])
 
         every = [stored for stored in (self._x, self._y, self._weight) if stored is not None]
-        for stored in every:
-            stored.will_need(spans)
+        self._x.will_need(spans)
         x, y, *weights = map(taken, every)
         end = number * self.plan.batches + skip + count
         return Window(x, y, weights[0] if weights else None, size, count, end)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that begins where the CPU takes it as it is, for which no copy need be made."""
+    size = math.prod(shape) * dtype.itemsize
+    room = np.empty(size + ALIGNMENT, np.uint8)
+    first = -room.ctypes.data % ALIGNMENT
+    return room[first : first + size].view(dtype).reshape(shape)
 
 
 def _needed(

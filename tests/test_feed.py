@@ -92,7 +92,7 @@ def test_preprocessing_is_that_of_data_in_memory(fitter, kind, place, tmp_path):
 
 
 def test_whitening_and_chains_are_fitted_in_parts(data, monkeypatch):
-    monkeypatch.setattr(fn.datasets.stored, "ROWS", 100)
+    monkeypatch.setattr(fn.datasets.disk, "ROWS", 100)
     for fitter in (fn.whiten, fn.chain(fn.standardize, partial(fn.whiten, dim=2))):
         one, other = (fitter(each.x_train).stats for each in (data, in_memory(data)))
         for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True):
@@ -236,7 +236,7 @@ def test_evaluation_in_parts_is_that_of_all_at_once(task, place, tmp_path, rng):
     data = fn.load_arrays(tmp_path, memory_map="yes", task=kind, test_fraction=0.3)
     outputs = {"classes": 3, "numbers": 1, "two numbers": 2, "labels": 3}[task]
     model = fn.fit(fn.mlp([16], outputs), fn.adam(1e-2), data, **{**OPTIONS, "epochs": 1}).model
-    weight = fn.datasets.stored.Stored([fn.datasets.stored.map_npy(tmp_path / "w.npy")])
+    weight = fn.datasets.disk.Stored([fn.datasets.disk.map_npy(tmp_path / "w.npy")])
     weight = weight.some(data.x_test._blocks)
     for w in (None, weight):
         found = fn.evaluate(model, data.x_test, data.y_test, sample_weight=w, batch_size=100)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
-from funcnet.datasets import DataWarning, mapped, stored
+from funcnet.datasets import DataWarning, disk, mapped
 from funcnet.datasets.shard_files import Writer
 
 N = 5000
@@ -57,7 +57,7 @@ LABELS = {
 @pytest.mark.filterwarnings("ignore::funcnet.datasets.DataWarning")
 @pytest.mark.parametrize("kind", LABELS)
 def test_targets_are_those_of_arrays_in_memory(kind, x, tmp_path, rng, monkeypatch):
-    monkeypatch.setattr(stored, "ROWS", 700)
+    monkeypatch.setattr(disk, "ROWS", 700)
     save(tmp_path, x=x, y=LABELS[kind](rng))
     data, memory = (fn.load_arrays(tmp_path, memory_map=which) for which in ("yes", "no"))
     assert data.task == memory.task

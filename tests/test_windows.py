@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funcnet import windows
-from funcnet.datasets.stored import Stored, map_npy
+from funcnet.datasets.disk import Stored, map_npy
 
 KEY = jax.random.key(3)
 

@@ -9,9 +9,9 @@ import funcnet as fn
 from funcnet import checks
 from funcnet.datasets import load_dataset
 from funcnet.datasets.delimited import Format
+from funcnet.datasets.disk import counts_of, in_parts
 from funcnet.datasets.encoding import Encoding, Feature, kinds_line
 from funcnet.datasets.registry import is_table_file
-from funcnet.datasets.stored import counts_of, in_parts
 from funcnet.datasets.table import Column, Table
 from funcnet.datasets.tables import ENDS, labels_of, load_table, names_of, read_table
 from funcnet.targets import moments

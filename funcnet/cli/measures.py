@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import funcnet as fn
-from funcnet.datasets.stored import counts_of
+from funcnet.datasets.disk import counts_of
 from funcnet.text import aligned, finite
 
 CLASSES = 20  # of so many at most a table is printed

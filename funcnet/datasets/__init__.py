@@ -5,11 +5,11 @@ from funcnet.datasets.cifar10 import download_cifar10, find_cifar10, load_cifar1
 from funcnet.datasets.convert import convert_dataset
 from funcnet.datasets.dataset import Dataset, check_dataset
 from funcnet.datasets.digits import load_digits
+from funcnet.datasets.disk import Stored
 from funcnet.datasets.encoding import Encoding, Feature
 from funcnet.datasets.images import load_images
 from funcnet.datasets.notes import DataWarning
 from funcnet.datasets.registry import load_dataset
-from funcnet.datasets.stored import Stored
 from funcnet.datasets.tables import load_table
 
 __all__ = [

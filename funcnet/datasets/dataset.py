@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funcnet import checks
+from funcnet.datasets.disk import Stored
 from funcnet.datasets.encoding import Encoding
-from funcnet.datasets.stored import Stored
 
 TASKS = ("classification", "regression", "multilabel")
 SPLITS = ("train", "val", "test")

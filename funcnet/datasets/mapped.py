@@ -12,6 +12,7 @@ from funcnet import checks
 from funcnet.bijection import Bijection
 from funcnet.datasets.classes import MAX_CLASSES, as_classes, missing_labels
 from funcnet.datasets.dataset import SPLITS, Dataset, dataset_of_parts
+from funcnet.datasets.disk import Blocks, Stored, map_npy
 from funcnet.datasets.given import warn_of_dtypes
 from funcnet.datasets.limits import shown
 from funcnet.datasets.names import find_pairs
@@ -19,7 +20,6 @@ from funcnet.datasets.notes import naming_file, note, warn_of_classes
 from funcnet.datasets.pairs import array_names, npy_beside
 from funcnet.datasets.shard_files import Part, read_manifest
 from funcnet.datasets.splits import check_fractions
-from funcnet.datasets.stored import Blocks, Stored, map_npy
 from funcnet.datasets.tasks import task_of_columns, task_of_values
 
 LARGE = 2**30  # bytes of examples in .npy files from which they stay on disk, if nobody says

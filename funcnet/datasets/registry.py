@@ -116,5 +116,6 @@ def _load_images(name: str, size: Any, given: Mapping[str, Any]) -> Dataset:
     known = inspect.signature(load_images).parameters
     for option, value in given.items():
         if option not in known:
-            raise ValueError(f"{option}={value!r} is for tables, not for the folder {name}")
+            what = "arrays" if option == "memory_map" else "tables"
+            raise ValueError(f"{option}={value!r} is for {what}, not for the folder {name}")
     return load_images(name, size=size, **given)

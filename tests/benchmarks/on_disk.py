@@ -128,7 +128,7 @@ def run(*args: Any) -> dict[str, Any]:
 def killed(directory: Path, net: str, checkpoint: Path) -> str:
     """Kill a run in mid-epoch, once it has written a second checkpoint; returns which it leaves."""
     child = subprocess.Popen(
-        command(directory, net, 1, "--checkpoint", str(checkpoint)), stdout=subprocess.DEVNULL
+        command(directory, net, 2, "--checkpoint", str(checkpoint)), stdout=subprocess.DEVNULL
     )
     seen: set[str] = set()
     while len(seen) < 2 and child.poll() is None:
@@ -155,20 +155,21 @@ def measure(directory: Path, rows: int) -> None:
         print(f"{rows:,} examples, {size / 1e9:.1f} GB, written in {seconds:.0f} s", flush=True)
         for net in NETS:
             before = run(place, net, 6, "--memory")
-            on_disk = run(place, net, 1)
+            on_disk = run(place, net, 2)
             after = run(place, net, 6, "--memory")
-            rates = [*before["rates"][1:], *after["rates"][1:]]
-            memory, disk = float(np.median(rates)), on_disk["rates"][0]
+            memory = float(np.median([*before["rates"][1:], *after["rates"][1:]]))
+            first, second = on_disk["rates"]
             print(
-                f"{net}: {memory:,.0f} steps/s from memory, {disk:,.0f} from disk, "
-                f"{disk / memory:.2f} of it; anonymous memory at most {on_disk['peak'] / 1e6:.0f} "
-                f"MB; preprocessing fitted in {on_disk['fitted']:.0f} s",
+                f"{net}: {memory:,.0f} steps/s from memory; from disk {first:,.0f} in the first "
+                f"epoch, {first / memory:.2f} of it, and {second:,.0f} in the second, "
+                f"{second / memory:.2f}; anonymous memory at most {on_disk['peak'] / 1e6:.0f} MB; "
+                f"preprocessing fitted in {on_disk['fitted']:.0f} s",
                 flush=True,
             )
         checkpoint = place / "checkpoints"
         checkpoint.mkdir()
         left = killed(place, net, checkpoint)
-        resumed = run(place, net, 1, "--checkpoint", str(checkpoint))
+        resumed = run(place, net, 2, "--checkpoint", str(checkpoint))
         same = resumed["digest"] == on_disk["digest"]
         print(f"killed at {left}, gone on with: {'the same bits' if same else 'OTHER BITS'}")
     finally:

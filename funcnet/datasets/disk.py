@@ -1,5 +1,7 @@
 """Arrays that stay in their files, mapped into memory: rows are read when they are asked for."""
 
+import copy
+import math
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -148,31 +150,27 @@ class Stored:
           function: `function(rows [n, ...]) -> [n, ...]`, of each row by itself.
         """
         like = function(self[:1])
-        other = self._copy(self._blocks)
+        other = copy.copy(self)
         other._made = (*self._made, function)
         other.shape, other.dtype = (len(self), *like.shape[1:]), like.dtype
         return other
 
     def checked(self, name: str) -> "Stored":
         """The same rows, of which those that are not finite are an error when they are read."""
-        other = self._copy(self._blocks)
+        other = copy.copy(self)
         other._checked = name
         return other
 
     def some(self, blocks: Blocks) -> "Stored":
-        """Some of the rows: blocks of them."""
-        return self._copy(blocks)
+        """Some of the rows of the files: blocks of them."""
+        other = copy.copy(self)
+        other._blocks, other.shape = blocks, (len(blocks), *self.shape[1:])
+        return other
 
     def first(self, count: int) -> "Stored":
         """The first rows."""
-        other = self._copy(self._blocks)
+        other = copy.copy(self)
         other.shape = (count, *self.shape[1:])
-        return other
-
-    def _copy(self, blocks: Blocks | None) -> "Stored":
-        other = Stored(self._files, blocks, self._digest)
-        other._made, other._checked, other.dtype = self._made, self._checked, self.dtype
-        other.shape = (other.shape[0], *self.shape[1:])
         return other
 
     def parts(self) -> Iterator[np.ndarray]:
@@ -184,15 +182,22 @@ class Stored:
         count = max(1, min(count, len(self), 2**28 // self.row_bytes))
         return self[np.linspace(0, len(self) - 1, count).astype(np.int64)]
 
-    def read(self, spans: Spans) -> np.ndarray:
+    def read(self, spans: Spans, room: np.ndarray | None = None) -> np.ndarray:
         """The rows of these spans, one after the other.
 
+        Args:
+          spans: the spans.
+          room: bytes [n] to read into, if there are enough of them, which spares taking new ones.
         Raises:
           ValueError: a number is not finite where that is checked; or a file was cut meanwhile.
         """
         count = sum(stop - start for start, stop in spans)
         raw = self._files[0].rows
-        out = np.empty((count, *raw.shape[1:]), raw.dtype.newbyteorder("="))
+        shape, dtype = (count, *raw.shape[1:]), raw.dtype.newbyteorder("=")
+        size = math.prod(shape) * dtype.itemsize
+        if room is None or len(room) < size:
+            room = np.empty(size, np.uint8)
+        out = room[:size].view(dtype).reshape(shape)
         done, seen = 0, None
         for file, first, end in self._places(spans):
             if file is not seen:
@@ -210,8 +215,8 @@ class Stored:
         """Say which rows will be read soon, so that the system reads them from the disk ahead."""
         if not hasattr(mmap, "MADV_WILLNEED"):
             return
+        size = self._files[0].rows[:1].nbytes
         for file, first, end in self._places(spans):
-            size = file.rows[:1].nbytes
             begin = (file.start + first * size) // mmap.PAGESIZE * mmap.PAGESIZE
             file.map.madvise(mmap.MADV_WILLNEED, begin, file.start + end * size - begin)
 

@@ -5,7 +5,7 @@ import pytest
 
 import funcnet as fn
 from funcnet.bijection import Bijection
-from funcnet.datasets.stored import Blocks, Stored, counts_of, in_parts, map_npy
+from funcnet.datasets.disk import Blocks, Stored, counts_of, in_parts, map_npy
 
 CUTS = (0, 300, 301, 800, 1003)  # of rows, between files
 
@@ -69,7 +69,9 @@ def test_rows_are_those_of_the_arrays(x, tmp_path, dtype):
         assert np.array_equal(stored[rows], whole[np.asarray(rows, int)])
     assert np.array_equal(stored[300], whole[300])
     assert np.array_equal(np.concatenate(list(stored.parts())), whole)
-    assert np.array_equal(stored.first(301)[:], whole[:301])
+    some = stored.first(301).checked("x").made(lambda rows: rows[:, :2])
+    assert np.array_equal(some[:], whole[:301, :2])
+    assert len(some) == sum(map(len, some.parts())) == 301
 
 
 def test_blocks_are_all_rows_each_in_one_split(x, tmp_path):
@@ -151,7 +153,7 @@ def test_files_that_cannot_be_mapped(tmp_path):
 
 
 def test_parts_go_together(x, tmp_path, monkeypatch):
-    monkeypatch.setattr(fn.datasets.stored, "ROWS", 100)
+    monkeypatch.setattr(fn.datasets.disk, "ROWS", 100)
     y, weight = np.arange(1003) % 3, np.arange(1003.0)
     np.save(tmp_path / "y.npy", y)
     stored = Stored([map_npy(tmp_path / "y.npy")])
