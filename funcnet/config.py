@@ -512,7 +512,7 @@ class Config(Mapping[str, Any]):
         "stop when N measurements in a row find no better model; never if not given",
         "training",
         "N",
-        range=train.PATIENCE,
+        range=checks.COUNT,
         sweep="one",
     )
     monitor: str | None = option_field(

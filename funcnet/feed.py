@@ -120,19 +120,21 @@ class InMemory:
         """Nothing: the number of the epoch says all."""
 
     def stretches(self, epoch: int, done: int) -> Iterator[Stretch]:
-        """All of an epoch."""
+        """All of an epoch, or nothing."""
+        if done:
+            return
         size = self._batch_size
         made = make_epoch(self._orders.of(epoch), room=len(self._given.x), batch_size=size)
         yield Stretch(self._given, made, size, made.full + (made.rest is not None))
 
     def shards(self, epoch: int, done: int) -> Iterator[ShardStretch]:
-        """All of an epoch: full batches, and a short one."""
+        """What is left of an epoch: full batches, and a short one."""
         assert self._spread is not None
         order, size = self._orders.of(epoch), self._batch_size
         batches = [order[rows] for rows in slices(len(order), size)]
         full = len(order) // size
         for some, end in ((batches[:full], full), (batches[full:], len(batches))):
-            if some:
+            if some and end > done:
                 cut = [_cut(self._spread, batch) for batch in some]
                 yield ShardStretch(self._rows, len(some[0]), cut, end)
 

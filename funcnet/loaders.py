@@ -31,7 +31,6 @@ class Loader:
       steps_per_epoch: how many are an epoch; None is as many as one iteration gives.
       dataset: the Dataset that says what targets are; its x_train is what x is like.
       share: one of how many parts of each batch its own are.
-      columns: which part of a batch is to be that.
     """
 
     def __init__(
@@ -41,7 +40,6 @@ class Loader:
         dataset: Dataset,
         *,
         share: int = 1,
-        columns: Columns = whole,
     ) -> None:
         if isinstance(batches, str | bytes | Mapping | np.ndarray) or not isinstance(
             batches, Iterable
@@ -53,7 +51,7 @@ class Loader:
         if steps_per_epoch is not None:
             STEPS_PER_EPOCH.check("steps_per_epoch", steps_per_epoch)
         self._batches, self._steps, self._dataset = batches, steps_per_epoch, dataset
-        self._again, self._share, self._columns = not isinstance(batches, Iterator), share, columns
+        self._again, self._share = not isinstance(batches, Iterator), share
         self._iterator: Iterator[Any] = iter(batches)
         self.replays = all(hasattr(self._iterator, name) for name in ("get_state", "set_state"))
         self.text = f"of batches, {steps_per_epoch} an epoch"
@@ -62,6 +60,7 @@ class Loader:
         self._targets: Targets | None = None
         self._peeked: list[Any] = []
         self._fresh = True
+        self._columns: Columns = whole
         try:
             first = self._checked(next(self._iterator))
         except StopIteration:
@@ -124,7 +123,7 @@ class Loader:
         """What is left of an epoch, counted from 0, after so many batches."""
         if done == 0 and self._steps is None and self._again and not self._fresh:
             self._iterator = iter(self._batches)
-        self._fresh = False
+        self._fresh, self._columns = False, columns
         together: list[tuple[np.ndarray, ...]] = []
         mark: Any = None
         while self._steps is None or done < self._steps:

@@ -1,20 +1,22 @@
 """What a run measures of its models: splits as evaluation takes them again and again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from funcnet import checks
 from funcnet.datasets import Dataset, Stored
 from funcnet.evaluation import Examples, measure
-from funcnet.history import history_row
+from funcnet.history import columns, history_row
 from funcnet.inputs import EVALUATION_BATCH, on_device
 from funcnet.model import Model, predict_scores
 from funcnet.own_metrics import Metric, call_metric, columns_of
 from funcnet.preprocess import Preprocess
-from funcnet.targets import Targets
+from funcnet.targets import MONITORS, Targets
 from funcnet.tree import LossFn
 
+PATIENCE = checks.COUNT
 TRAIN_SAMPLE = 1000  # training examples on which the accuracy is measured
 
 
@@ -92,3 +94,35 @@ def measured_row(
     train = measured(splits["train"])
     val = measured(splits["val"]) if len(splits["val"].examples.y) else None
     return history_row(epoch, train, val)
+
+
+def check_monitor(
+    monitor: Any,
+    patience: Any,
+    eval_every: int | None,
+    dataset: Dataset,
+    own: Sequence[str] = (),
+) -> str:
+    """What `monitor` of `fit` is, if it is measured, by what `patience` goes.
+
+    Args:
+      monitor, patience, eval_every: those of `fit`.
+      dataset: the Dataset.
+      own: the columns of one's own metrics.
+    """
+    usual = MONITORS[dataset.task]
+    monitor = usual if monitor is None else monitor
+    known = [*columns(dataset.task)[1:], *own, *(f"-{name}" for name in own)]
+    if monitor not in known:
+        raise ValueError(checks.unknown("monitor", str(monitor), known))
+    if patience is not None:
+        PATIENCE.check("patience", patience)
+    if patience is None and monitor == usual:
+        return monitor
+    missing = ["eval_every"] if eval_every is None else []
+    if monitor.removeprefix("-").startswith("val_") and not len(dataset.x_val):
+        missing.append("validation examples, which monitor train_loss does not")
+    if missing:
+        what = "patience" if patience is not None else f"monitor {monitor}"
+        raise ValueError(f"{what} needs {' and '.join(missing)}")
+    return monitor

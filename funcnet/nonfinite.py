@@ -4,7 +4,6 @@ Nothing of it is compiled into the steps: a run looks at its losses and its stat
 and if something is not finite there, goes the way from where all was well again, step by step.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -102,7 +101,7 @@ class Watch:
         """
         if not self._ever:
             return True
-        if not math.isfinite(losses.sum()):
+        if not np.isfinite(losses).all():
             return False
         began = time.perf_counter()
         if not now and began < self._due:

@@ -31,7 +31,7 @@ from funcnet.history import History, as_history, columns, rows_of
 from funcnet.inputs import fit_preprocess
 from funcnet.layer import Layer
 from funcnet.loaders import Loader
-from funcnet.measured import examples_of, measured_row, own_row, prepared
+from funcnet.measured import check_monitor, examples_of, measured_row, own_row, prepared
 from funcnet.model import BestModel, Model, as_best
 from funcnet.nonfinite import NonFiniteError, Trouble, Watch, check_policy, find
 from funcnet.optim import Optimizer
@@ -56,14 +56,13 @@ from funcnet.step import (
     params_in_use,
     release,
 )
-from funcnet.targets import MONITORS, fit_targets
+from funcnet.targets import fit_targets
 from funcnet.tree import Tree
 
 __all__ = ["FitResult", "fit"]
 
 EPOCHS = checks.COUNT
 EVAL_EVERY = checks.COUNT
-PATIENCE = checks.COUNT
 KEEP_CHECKPOINTS = checks.COUNT
 
 
@@ -379,7 +378,7 @@ def fit(
         if several:
             begins = f"{run.epoch} {found is None} {digest(run.held)}"
             check_same({"the state, or the checkpoint, that they begin with": begins})
-        if loader is not None and (run.epoch or run.done):
+        if found is not None:
             feed.restore(run.mark)
         passes = epochs_of(feed, program, run.held)
         run = good = whole = run._replace(held=passes.begin(run.held))
@@ -400,26 +399,35 @@ def fit(
                     status = "stopped"
                     break
                 run = run._replace(train_state=None)
-                well: bool | None = True
                 losses = [run.losses[-1][-run.done :]] if run.done else []
-                with closing(passes.train(run.held, epoch - 1, run.done)) as stretches:
-                    for reached in stretches:
-                        due = kept is not None and writes and feed.parts and kept.is_due()
-                        now = due or passes.in_place
-                        well = watch.is_well(reached.held, reached.losses, now=now)
-                        if well is False:
-                            break
-                        # One assignment, so that an interrupt finds the run before or after.
+                well: bool | None = True
+                bad, more = None, True
+                while more and bad is None:
+                    more = False
+                    with closing(passes.train(run.held, epoch - 1, run.done)) as stretches:
+                        for reached in stretches:
+                            due = kept is not None and writes and feed.parts and kept.is_due()
+                            now = due or passes.in_place
+                            well = watch.is_well(reached.held, reached.losses, now=now)
+                            if more := well is False:  # which is seen once nothing else is read
+                                break
+                            # One assignment, so that an interrupt finds the run before or after.
+                            run = _after(run, reached)
+                            losses.append(reached.losses)
+                            good = run if well else good
+                            if due and kept is not None:
+                                save(kept, run)
+                    if more and (bad := _gone_bad(good, whole, epoch, passes)) is None:
                         run = _after(run, reached)
                         losses.append(reached.losses)
-                        good = run if well else good
-                        if due and kept is not None:
-                            save(kept, run)
+                        feed.restore(run.mark)
                 due = kept is not None and writes and epoch < epochs and kept.is_due(epoch)
                 seen = several or callback is not None or is_looked_at(epoch) or epoch == epochs
                 if well is None:
                     well = watch.is_well(run.held, np.zeros(0), now=due or seen or feed.parts)
-                if well is False and (bad := _gone_bad(good, whole, epoch, passes)) is not None:
+                    if well is False:
+                        bad = _gone_bad(good, whole, epoch, passes)
+                if bad is not None:
                     (run, trouble), status = bad, "diverged"
                     break
                 run = looked_at(run._replace(epoch=epoch, done=0))
@@ -458,38 +466,6 @@ def is_over(callback: Callable[..., Any], *arguments: Any) -> bool:
     except StopIteration:
         return True
     return isinstance(over, bool | np.bool_) and bool(over)
-
-
-def check_monitor(
-    monitor: Any,
-    patience: Any,
-    eval_every: int | None,
-    dataset: Dataset,
-    own: Sequence[str] = (),
-) -> str:
-    """What `monitor` of `fit` is, if it is measured, by what `patience` goes.
-
-    Args:
-      monitor, patience, eval_every: those of `fit`.
-      dataset: the Dataset.
-      own: the columns of one's own metrics.
-    """
-    usual = MONITORS[dataset.task]
-    monitor = usual if monitor is None else monitor
-    known = [*columns(dataset.task)[1:], *own, *(f"-{name}" for name in own)]
-    if monitor not in known:
-        raise ValueError(checks.unknown("monitor", str(monitor), known))
-    if patience is not None:
-        PATIENCE.check("patience", patience)
-    if patience is None and monitor == usual:
-        return monitor
-    missing = ["eval_every"] if eval_every is None else []
-    if monitor.removeprefix("-").startswith("val_") and not len(dataset.x_val):
-        missing.append("validation examples, which monitor train_loss does not")
-    if missing:
-        what = "patience" if patience is not None else f"monitor {monitor}"
-        raise ValueError(f"{what} needs {' and '.join(missing)}")
-    return monitor
 
 
 _averaged = jax.jit(params_in_use, static_argnames=("program",))

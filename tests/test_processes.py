@@ -71,6 +71,24 @@ def test_processes_come_to_the_bits_of_one():
 
 
 @pytest.mark.slow
+def test_each_process_reads_its_own_part_of_data_on_disk():
+    rng = np.random.default_rng(0)
+    lines = [f"{a:.3f},{b:.3f},{'ab'[int(a > b)]}" for a, b in rng.normal(size=(900, 2))]
+    Path("table.csv").write_text("\n".join(["a,b,y", *lines]))
+    assert run("datasets", "convert", "table.csv", "table", "--quiet")[0] == 0
+    words = ["--dataset", "table", "--batch-size", 16, "--epochs", 2, "--hidden-dims", 8]
+    for shards in ([], ["--reproducible", 4]):
+        out = f"several{len(shards)}"
+        codes, _, errs = ends(begin(2, *words, *shards, "--out", out))
+        assert codes == [0, 0], errs
+        run("train", *words, *shards, "--quiet", "--out", f"one{len(shards)}")
+    assert tensors("several2") == tensors("one2")
+    for name, leaf in load_tensors("one0/last.safetensors", kind="model")[0].items():
+        several = load_tensors("several0/last.safetensors", kind="model")[0][name]
+        np.testing.assert_allclose(several, leaf, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core")
 def test_in_shards_the_bits_do_not_go_by_the_number_of_cores():
     words = ["--epochs", 1, "--reproducible", 2, "--batch-size", 1024, "--quiet"]

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 import funcnet as fn
-from funcnet import checks
+from funcnet import checks, windows
 from funcnet.datasets import load_dataset
+from funcnet.datasets.dataset import on_disk
 from funcnet.datasets.delimited import Format
 from funcnet.datasets.disk import counts_of, in_parts
 from funcnet.datasets.encoding import Encoding, Feature, kinds_line
+from funcnet.datasets.limits import shown as in_units
 from funcnet.datasets.registry import is_table_file
 from funcnet.datasets.table import Column, Table
 from funcnet.datasets.tables import ENDS, labels_of, load_table, names_of, read_table
@@ -21,13 +23,19 @@ CLASSES = 20  # of so many at most the counts are shown
 
 
 def summary(dataset: fn.Dataset) -> list[str]:
-    """What there is to say of a table before it is trained on; nothing of arrays."""
-    encoding = dataset.encoding
-    if encoding is None:
-        return []
-    rows = sum(len(y) for y in _labels(dataset))
-    what = f"{checks.plural(rows, 'example')}, {kinds_line(encoding)}"
-    return [f"{what}; {_what(dataset)}"]
+    """What there is to say of data before they are trained on: of a table, and what is on disk."""
+    encoding, x = dataset.encoding, dataset.x_train
+    lines = []
+    if encoding is not None:
+        rows = sum(len(y) for y in _labels(dataset))
+        what = f"{checks.plural(rows, 'example')}, {kinds_line(encoding)}"
+        lines.append(f"{what}; {_what(dataset)}")
+    if on_disk(dataset):
+        size = in_units(x.nbytes)
+        lines.append(
+            f"{size} of examples stay on disk, and are read {in_units(windows.WINDOW)} at a time"
+        )
+    return lines
 
 
 def _what(dataset: fn.Dataset) -> str:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from funcnet import checkpoints, checks
 from funcnet.datasets import Dataset
 from funcnet.evaluation import merit
+from funcnet.measured import check_monitor
 from funcnet.parallel import devices_of
 from funcnet.sweeps.chunks import (
     Chunk,
@@ -30,7 +31,7 @@ from funcnet.sweeps.groups import Experiment, Group, check_names, check_options,
 from funcnet.sweeps.saved import identity_of_sweep, opened
 from funcnet.sweeps.search import Settings, check_settings, member_key
 from funcnet.sweeps.table import Member, new_member
-from funcnet.train import check_monitor, is_over
+from funcnet.train import is_over
 
 
 class Trained(NamedTuple):

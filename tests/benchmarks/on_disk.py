@@ -153,10 +153,12 @@ def measure(directory: Path, rows: int) -> None:
         size = sum(file.stat().st_size for file in place.iterdir())
         seconds = time.perf_counter() - began
         print(f"{rows:,} examples, {size / 1e9:.1f} GB, written in {seconds:.0f} s", flush=True)
+        digests = {}
         for net in NETS:
             before = run(place, net, 6, "--memory")
             on_disk = run(place, net, 2)
             after = run(place, net, 6, "--memory")
+            digests[net] = on_disk["digest"]
             memory = float(np.median([*before["rates"][1:], *after["rates"][1:]]))
             first, second = on_disk["rates"]
             print(
@@ -168,10 +170,11 @@ def measure(directory: Path, rows: int) -> None:
             )
         checkpoint = place / "checkpoints"
         checkpoint.mkdir()
+        net = next(iter(NETS))
         left = killed(place, net, checkpoint)
         resumed = run(place, net, 2, "--checkpoint", str(checkpoint))
-        same = resumed["digest"] == on_disk["digest"]
-        print(f"killed at {left}, gone on with: {'the same bits' if same else 'OTHER BITS'}")
+        same = "the same bits" if resumed["digest"] == digests[net] else "OTHER BITS"
+        print(f"{net}: killed at {left}, and gone on with: {same}")
     finally:
         shutil.rmtree(place)
 
