@@ -46,7 +46,7 @@ def tensors(path):
 
 
 def test_a_run_on_shards_of_a_table(clicks):
-    code, out, err = run("train", "--dataset", clicks / "clicks", *QUICK[:-1], "--epochs", 8)
+    code, out, err = run("train", "--dataset", clicks / "clicks", *QUICK[:-1], "--epochs", 20)
     assert (code, err) == (0, "")
     assert "label 'clicked', 2 classes" in out
     assert "recipe table, as of any table" in out
