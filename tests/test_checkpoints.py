@@ -84,7 +84,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("name", slow_but(OPTIMIZERS, "adam"))
 def test_a_run_cut_off_after_any_epoch_goes_on_to_the_same_bits(name, tmp_path):
     whole = bits(train(OPTIMIZERS[name]()))
-    for epochs in range(6):
+    for epochs in (0, 2, 5):
         options = {"checkpoint": tmp_path / str(epochs)}
         cut = train(OPTIMIZERS[name](), callback=cut_after(epochs), **options)
         assert (cut.status, int(cut.state.epoch)) == ("interrupted", epochs)

@@ -575,7 +575,6 @@ GRADCHECKS = {
     "of the svm": (
         *("--hidden", "20", "30", "--loss", "svm", "--preprocess", "none", "--num-examples", "2"),
     ),
-    "of a penalty": ("--hidden", "20", "30", "--reg", "3.14"),
     "of many examples": ("--hidden", "5", "--num-examples", "1248", "--max-elements", "2"),
     "of large weights": ("--hidden", "20", "--weight-scale", "100"),
     "of batch norm": ("--hidden", "9", "7", "--normalization", "batchnorm", "--activation", "gelu"),

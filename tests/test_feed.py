@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from marks import slow_but
 
 import funcnet as fn
 from funcnet import feed, windows
@@ -75,9 +76,13 @@ def test_steps_are_those_of_the_same_batches_in_memory(data):
         assert np.allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+FITTERS = ("subtract_mean", "standardize", "standardize_numbers")
+
+
 @pytest.mark.parametrize("kind", ["uint8", "float64"])
-@pytest.mark.parametrize("fitter", [fn.subtract_mean, fn.standardize, fn.standardize_numbers])
-def test_preprocessing_is_that_of_data_in_memory(fitter, kind, place, tmp_path):
+@pytest.mark.parametrize("name", slow_but(FITTERS, "standardize"))
+def test_preprocessing_is_that_of_data_in_memory(name, kind, place, tmp_path):
+    fitter = getattr(fn, name)
     x = np.load(place / "x.npy") * 30 + (128 if kind == "uint8" else 1e9)
     x[:, 3] = x[:, 3] > x[:, 3].mean()
     np.save(tmp_path / "x.npy", x.astype(kind))
@@ -175,7 +180,7 @@ def test_in_another_order_a_run_does_not_go_on(data, tmp_path, monkeypatch):
     assert len(train(data, **options).history.loss) == 99
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_devices_come_to_what_one_does(data, devices, x64):
     options = {"batch_size": 48, "preprocess": fn.standardize}
     make = partial(fn.fit, net(normalization="batchnorm", keep_prob=0.8), fn.sgd_momentum(0.05))
@@ -187,6 +192,7 @@ def test_devices_come_to_what_one_does(data, devices, x64):
     assert np.allclose(one.history.loss, several.history.loss, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_in_shards_bits_are_those_of_any_number_of_devices(data):
     options = {**OPTIONS, "batch_size": 48, "reproducible": 4, "eval_every": None}
     make = partial(fn.fit, net(normalization="batchnorm", keep_prob=0.8), fn.adam(1e-2))
@@ -220,7 +226,9 @@ def test_a_number_that_is_not_finite_ends_a_run_with_its_place(place, tmp_path):
     assert [t.name for t in threading.enumerate() if "funcnet" in t.name] == []
 
 
-@pytest.mark.parametrize("task", ["classes", "numbers", "two numbers", "labels"])
+@pytest.mark.parametrize(
+    "task", slow_but(["classes", "numbers", "two numbers", "labels"], "classes", "two numbers")
+)
 def test_evaluation_in_parts_is_that_of_all_at_once(task, place, tmp_path, rng):
     x, y = np.load(place / "x.npy"), np.load(place / "y.npy")
     y = {

@@ -149,6 +149,7 @@ def test_a_run_goes_on_in_mid_epoch_to_the_same_bits(kind, again, data, tmp_path
         assert bits(train(data, make(), **options)) == whole
 
 
+@pytest.mark.slow
 def test_devices_have_parts_of_the_batches(data, x64):
     wide = data._replace(
         x_train=data.x_train.astype(np.float64), x_val=data.x_val[:0].astype(float)
