@@ -71,7 +71,7 @@ class Config(Mapping[str, Any]):
     dataset: str = option_field(
         "digits",
         f"{_names(DATASETS)}, or the path of your own: a table (.csv, .tsv, .parquet, ...; - is "
-        "standard input), arrays (.npz, .npy) or a folder of images, one for each class",
+        "standard input), arrays (.npz, .npy, shards) or a folder of images, one for each class",
         "most used",
         "NAME",
         **_OF_DATA,

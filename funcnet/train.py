@@ -136,7 +136,7 @@ def fit(
       dataset: the Dataset; its test split is not used. One that stays on disk, see `load_arrays`,
         is read in windows of 64 MiB while it is trained on: an epoch takes blocks of neighbouring
         rows, of 128 KiB at most, in another order each time, and mixes the rows of those that fill
-        a window. Some 500 MiB are in use for it beside what the net wants, whatever its size.
+        a window. Some 400 MiB are in use for it beside what the net wants, whatever its size.
       key: the random key of the run, `jax.random.key(seed)`: parameters, order of the
         examples, random layers.
       epochs: the number of epochs in all, those done by `train_state` included.

@@ -142,6 +142,7 @@ def test_data_that_changed_are_refused(clicks):
         (("train", "--dataset", "SHARDS", "--val-fraction", 0.2), "the val split is given"),
         (("train", "--dataset", "SHARDS", "--label", "a"), "is for tables, but .* holds arrays"),
         (("train", "--dataset", "SHARDS", "--memory-map", "maybe"), "memory-map"),
+        (("datasets", "convert", "CSV", "out", "--memory-map", "yes"), "is for show, not for"),
         (("train", "--memory-map", "no"), "--memory-map is for files, not for digits"),
         (("train", "--dataset", "CSV", "--memory-map", "no"), "is for arrays, and .* is a table"),
     ],

@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     if given and args.action not in ("show", "convert"):
         what = option(next(iter(given)))
         raise ValueError(f"{what} is for show and convert, not for {args.action}")
+    if "memory_map" in given and args.action == "convert":
+        raise ValueError("--memory-map is for show, not for convert, which holds no examples")
     for name in ("overwrite", "quiet"):
         if getattr(args, name) and args.action != "convert":
             raise ValueError(f"--{name} is for convert, not for {args.action}")
@@ -110,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     rows = [(name, source.about, _where(name, args.data_dir)) for name, source in DATASETS.items()]
     rows.append(("a file", "your own table, .npz or folder: give its path as --dataset", ""))
+    rows.append(("shards", "larger than memory: what datasets convert makes of a file", ""))
     for line in aligned(rows):
         print(line)
     return 0
