@@ -119,6 +119,20 @@ def test_batches_of_any_size(data):
         assert np.isclose(float(metrics["loss"]), loss, rtol=1e-5)
 
 
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_loader_may_fill_the_same_arrays_again(data, weights):
+    def filled():
+        room: list = []
+        for batch in Batches(data, weights=weights):
+            room = room or [np.empty_like(part) for part in batch]
+            for array, part in zip(room, batch, strict=True):
+                array[:] = part
+            yield tuple(room)
+
+    new = train(data, Batches(data, weights=weights))
+    assert np.array_equal(train(data, filled()).history.loss, new.history.loss)
+
+
 @pytest.mark.parametrize("kind", [Batches, Bytes])
 @pytest.mark.parametrize("again", [False, True])
 def test_a_run_goes_on_in_mid_epoch_to_the_same_bits(kind, again, data, tmp_path, monkeypatch):
