@@ -109,7 +109,7 @@ def open_shards(path: Path, task: str | None, memory_map: str | None) -> Dataset
             return None
         stored = Stored([map_npy(path / file) for file in files], digest=manifest.digest)
         if kind == "x" or (kind == "y" and manifest.task == "regression"):
-            return stored.checked(name)
+            return stored.checked(name, computed=kind == "x")
         top = len(manifest.class_names) - 1 if manifest.task == "classification" else 1
         return stored.made(partial(_sound, name, np.inf if kind == "weight" else top))
 
@@ -143,7 +143,9 @@ def _examples(name: str, path: Path) -> Stored:
         raise ValueError(
             f"{name} must be [N, ...] real numbers, got {list(stored.shape)} {stored.dtype}"
         )
-    return stored.checked(name)
+    stored = stored.checked(name, computed=True)
+    wide = stored.dtype.kind == "f" and stored.dtype.itemsize > 8
+    return stored.made(lambda rows: rows.astype(np.float64)) if wide else stored
 
 
 def _some(rows: Stored, blocks: Blocks | None) -> Any:
