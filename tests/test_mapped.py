@@ -217,6 +217,16 @@ def test_a_fingerprint_goes_by_the_files(x, tmp_path):
     assert fn.datasets.dataset.fingerprint(fn.load_arrays(path)) != known
 
 
+@pytest.mark.parametrize("kind", ["x", "y", "weight"])
+def test_a_shard_that_was_changed_in_its_place_is_other_data(kind, x, tmp_path):
+    path = shards(tmp_path / "shards", x, (np.arange(N) % 2).astype(np.int32))
+    known = fn.datasets.dataset.fingerprint(fn.load_arrays(path))
+    assert fn.datasets.dataset.fingerprint(fn.load_arrays(path)) == known
+    file = path / f"{kind}_train-00003.npy"
+    np.save(file, np.roll(np.load(file), 1, axis=0))
+    assert fn.datasets.dataset.fingerprint(fn.load_arrays(path)) != known
+
+
 def test_what_wants_all_in_memory_says_so(x, tmp_path):
     data = fn.load_arrays(save(tmp_path, x=x, y=np.arange(N) % 2), memory_map="yes")
     with raises('needs them in memory: load_arrays\\(..., memory_map="no"\\)'):

@@ -1,6 +1,7 @@
 """Arrays that stay in their files, mapped into memory: rows are read when they are asked for."""
 
 import copy
+import hashlib
 import math
 import mmap
 from collections.abc import Callable, Iterator, Sequence
@@ -227,15 +228,18 @@ class Stored:
             file.map.madvise(mmap.MADV_WILLNEED, begin, file.start + end * size - begin)
 
     def facts(self) -> list[str]:
-        """What tells these rows from others: shapes, and a checksum of the files.
+        """What tells these rows from others: shapes, checksums.
 
-        Where there is none, it is their sizes and a sample of 1,024 rows, evenly spread.
+        One is of the files, as it was when they were written, if there is one; the other of 1,024
+        rows as they are now, evenly spread.
         """
+        shapes = [f"{file.rows.shape}" for file in self._files]
+        spread = np.linspace(0, max(0, len(self) - 1), min(len(self), 1024)).astype(int)
+        found, size = hashlib.sha256(), max(1, 2**24 // self.row_bytes)
+        for start in range(0, len(spread), size):
+            found.update(self[spread[start : start + size]].tobytes())
         known = [f"{self.dtype} {self.shape} {self._blocks}", self._digest]
-        if not self._digest:
-            spread = np.linspace(0, max(0, len(self) - 1), min(len(self), 1024)).astype(int)
-            known += [f"{file.rows.shape}" for file in self._files] + [self[spread].tobytes().hex()]
-        return known
+        return [*known, *shapes, found.hexdigest()]
 
     def _places(self, spans: Spans) -> Iterator[tuple[File, int, int]]:
         """In which files rows are, and where there."""
