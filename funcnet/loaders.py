@@ -31,6 +31,8 @@ class Loader:
       steps_per_epoch: how many are an epoch; None is as many as one iteration gives.
       dataset: the Dataset that says what targets are; its x_train is what x is like.
       share: one of how many parts of each batch its own are.
+      kept: whether its state is to be kept in checkpoints, and so must be bytes or JSON; a state of
+        another kind is left alone else.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Loader:
         dataset: Dataset,
         *,
         share: int = 1,
+        kept: bool = False,
     ) -> None:
         if isinstance(batches, str | bytes | Mapping | np.ndarray) or not isinstance(
             batches, Iterable
@@ -55,7 +58,13 @@ class Loader:
         self._iterator: Iterator[Any] = iter(batches)
         self.replays = all(hasattr(self._iterator, name) for name in ("get_state", "set_state"))
         self.text = f"of batches, {steps_per_epoch} an epoch"
-        self._start = self.mark()
+        self._start = None
+        try:
+            self._start = self.mark()
+        except TypeError:
+            if kept:
+                raise
+            self.replays = False
         self._taken, self._prepare = 0, lambda x: x
         self._targets: Targets | None = None
         self._peeked: list[Any] = []

@@ -232,6 +232,17 @@ def test_what_is_wrong_with_batches(kind, data):
         train(data, make(data))
 
 
+def test_a_state_that_json_cannot_hold_is_no_matter_without_checkpoints(data, tmp_path):
+    class Odd(Batches):
+        def get_state(self):
+            return {1: np.array(self.place)}
+
+    losses = [train(data, kind(data)).history.loss for kind in (Batches, Odd)]
+    assert np.array_equal(*losses)
+    with pytest.raises(TypeError, match="must give bytes, or what JSON can hold"):
+        train(data, Odd(data), checkpoint=tmp_path)
+
+
 def test_an_iterator_that_ends_is_for_one_epoch(data):
     options = {"steps_per_epoch": None, "epochs": 2}
     with pytest.raises(ValueError, match="gives none in epoch 2: an iterator that ends is for one"):
@@ -249,10 +260,3 @@ def test_options_that_do_not_go_together(data, tmp_path):
         train(data, list(Batches(data, 5)), checkpoint=tmp_path)
     with pytest.raises(ValueError, match="batch_size is 16, which cannot be divided among 3"):
         train(data, Batches(data), mesh=fn.device_mesh(3))
-
-    class Odd(Batches):
-        def get_state(self):
-            return {1: object()}
-
-    with pytest.raises(TypeError, match="must give bytes, or what JSON can hold"):
-        train(data, Odd(data))
