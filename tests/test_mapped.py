@@ -217,6 +217,17 @@ def test_a_fingerprint_goes_by_the_files(x, tmp_path):
     assert fn.datasets.dataset.fingerprint(fn.load_arrays(path)) != known
 
 
+@pytest.mark.parametrize("value", [1e300, -1.0, np.nan])
+def test_weights_of_shards_are_such_as_others(value, x, tmp_path):
+    path = shards(tmp_path / "shards", x, (np.arange(N) % 2).astype(np.int32))
+    file = path / "weight_val-00001.npy"
+    np.save(file, np.where(np.arange(len(np.load(file))) == 2, value, np.load(file)))
+    data = fn.load_arrays(path)
+    list(data.weight_train.parts())
+    with raises("weight_val must be >= 0 and at most 9e\\+37"):
+        list(data.weight_val.parts())
+
+
 @pytest.mark.parametrize("kind", ["x", "y", "weight"])
 def test_a_shard_that_was_changed_in_its_place_is_other_data(kind, x, tmp_path):
     path = shards(tmp_path / "shards", x, (np.arange(N) % 2).astype(np.int32))

@@ -110,8 +110,10 @@ def open_shards(path: Path, task: str | None, memory_map: str | None) -> Dataset
         stored = Stored([map_npy(path / file) for file in files], digest=manifest.digest)
         if kind == "x" or (kind == "y" and manifest.task == "regression"):
             return stored.checked(name, computed=kind == "x")
+        if kind == "weight":
+            return stored.made(partial(_sound_weights, name))
         top = len(manifest.class_names) - 1 if manifest.task == "classification" else 1
-        return stored.made(partial(_sound, name, np.inf if kind == "weight" else top))
+        return stored.made(partial(_sound, name, top))
 
     found = {
         (kind, split): rows(split, f"{kind}_{split}", kind)
@@ -134,6 +136,14 @@ def _sound(name: str, most: float, rows: np.ndarray) -> np.ndarray:
     """Rows that were written from 0 to `most`, if they still are that."""
     if len(rows) and not (rows.min() >= 0 and rows.max() <= most):
         raise ValueError(f"{name} has something that is not from 0 to {most:g}: it is damaged")
+    return rows
+
+
+def _sound_weights(name: str, rows: np.ndarray) -> np.ndarray:
+    """Weights that were written, if they are such as `checks.weights` takes."""
+    most = checks.largest_weight()
+    if len(rows) and not (rows.min() >= 0 and rows.max() <= most):
+        raise ValueError(f"{name} must be >= 0 and at most {most:.0e}, but some are not")
     return rows
 
 
