@@ -281,16 +281,22 @@ def weights(w: Any, *, num_examples: int, name: str = "sample_weight") -> np.nda
         )
     w = w.astype(np.float64)
     computed = jax.dtypes.canonicalize_dtype(float)  # float32, unless x64 is enabled
-    least = float(jnp.finfo(computed).tiny)  # of which, and of whose inverse, it keeps the digits
-    bad = np.flatnonzero(~((w >= 0) & (w <= 1 / least)))
+    most = largest_weight()
+    least = 1 / most
+    bad = np.flatnonzero(~((w >= 0) & (w <= most)))
     if len(bad):
         raise ValueError(
-            f"{name} must be >= 0 and at most {1 / least:.0e}, but {name}[{bad[0]}] is {w[bad[0]]} "
+            f"{name} must be >= 0 and at most {most:.0e}, but {name}[{bad[0]}] is {w[bad[0]]} "
             f"({plural(len(bad), 'such element')})"
         )
     if w.any() and w.max() < least:
         raise ValueError(f"{name} is 0 in {computed}, at most {w.max()}: multiply it by a constant")
     return w
+
+
+def largest_weight() -> float:
+    """The largest weight of an example: JAX's float type keeps the digits of its inverse, too."""
+    return 1 / float(jax.numpy.finfo(jax.dtypes.canonicalize_dtype(float)).tiny)
 
 
 def unmasked(x: Any, name: str) -> None:

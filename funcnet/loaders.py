@@ -31,6 +31,8 @@ class Loader:
       steps_per_epoch: how many are an epoch; None is as many as one iteration gives.
       dataset: the Dataset that says what targets are; its x_train is what x is like.
       share: one of how many parts of each batch its own are.
+      kept: whether its state is to be kept in checkpoints, and so must be bytes or JSON; a state of
+        another kind is left alone else.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Loader:
         dataset: Dataset,
         *,
         share: int = 1,
+        kept: bool = False,
     ) -> None:
         if isinstance(batches, str | bytes | Mapping | np.ndarray) or not isinstance(
             batches, Iterable
@@ -55,7 +58,13 @@ class Loader:
         self._iterator: Iterator[Any] = iter(batches)
         self.replays = all(hasattr(self._iterator, name) for name in ("get_state", "set_state"))
         self.text = f"of batches, {steps_per_epoch} an epoch"
-        self._start = self.mark()
+        self._start = None
+        try:
+            self._start = self.mark()
+        except TypeError:
+            if kept:
+                raise
+            self.replays = False
         self._taken, self._prepare = 0, lambda x: x
         self._targets: Targets | None = None
         self._peeked: list[Any] = []
@@ -172,7 +181,8 @@ class Loader:
                 f"batches must give (x, y) or (x, y, sample_weight), got {type(given).__name__}"
                 + (f" of {len(given)}" if isinstance(given, tuple | list) else "")
             )
-        x = np.asarray(checks.inputs(given[0], name=f"x {name}", shape=data.x_train.shape[1:]))
+        # Copies: a loader may fill the same arrays again with the batch after this one.
+        x = np.array(checks.inputs(given[0], name=f"x {name}", shape=data.x_train.shape[1:]))
         if x.dtype != data.x_train.dtype:
             raise ValueError(
                 f"x {name} is {x.dtype}, but x_train of the dataset, what x is like, "
@@ -181,7 +191,8 @@ class Loader:
         like = data.y_train[:0]
         y = checked_targets(given[1], f"y {name}", data.task, len(x), len(data.class_names), like)
         weights = [
-            checks.weights(w, num_examples=len(x), name=f"sample_weight {name}") for w in given[2:]
+            np.array(checks.weights(w, num_examples=len(x), name=f"sample_weight {name}"))
+            for w in given[2:]
         ]
         if hasattr(self, "first") and len(weights) != len(self.first) - 2:
             raise ValueError(f"sample_weight {name}: all batches have one, or none has")
@@ -191,7 +202,7 @@ class Loader:
                 f"x {name} has {checks.plural(len(x), 'example')}, which cannot be divided among "
                 "the devices of this process: leave such a batch out"
             )
-        return x, y, *weights
+        return x, np.array(y), *weights
 
     def _window(self, together: list[tuple[np.ndarray, ...]], end: int, mark: Any) -> Window:
         assert self._targets is not None

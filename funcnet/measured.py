@@ -56,8 +56,9 @@ def own_row(
             found = predict_scores(each.of(model), x, batch_size=EVALUATION_BATCH)
             if model.targets.task == "regression":
                 found = model.targets.decode(found)
+            known = y[:]  # of what is on disk an array
             for name, metric in metrics.items():
-                row[f"{split}_{name}"] = call_metric(name, metric, found, y)
+                row[f"{split}_{name}"] = call_metric(name, metric, found, known)
     return row
 
 

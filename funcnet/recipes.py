@@ -112,7 +112,7 @@ def usual_recipe(dataset: str) -> str | None:
     """The recipe of a dataset, by name or path, if none is asked for: that of tables, or none."""
     try:
         return "table" if is_table_file(dataset) or holds_table(dataset) else None
-    except OSError:  # whoever reads it says so
+    except (OSError, ValueError):  # whoever reads it says so
         return None
 
 

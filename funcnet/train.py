@@ -244,7 +244,8 @@ def fit(
     if batches is not None:
         if batch_size is not None:
             raise ValueError("batch_size is for the dataset's examples: batches have their own")
-        loader = Loader(batches, steps_per_epoch, dataset, share=len(processes_of(mesh)))
+        share, is_kept = len(processes_of(mesh)), checkpoint is not None
+        loader = Loader(batches, steps_per_epoch, dataset, share=share, kept=is_kept)
         batch_size = loader.batch_size
     elif steps_per_epoch is not None:
         raise ValueError("steps_per_epoch is for batches, which is None")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,18 @@ def test_what_is_wrong_is_said_in_a_line(words, message, clicks):
     last = err.strip().splitlines()[-1]
     assert last.startswith(f"funcnet {words[0]}: error: ")
     assert re.search(message, last), last
+
+
+@pytest.mark.parametrize("damage", ["{", '{"task": 3}'])
+def test_a_damaged_manifest_is_said_in_a_line(damage, clicks):
+    shutil.copytree(clicks / "clicks", "broken")
+    Path("broken/dataset.json").write_text(damage)
+    for words in (("train", "--dataset"), ("datasets", "show")):
+        code, _, err = run(*words, "broken")
+        assert code == 2
+        assert len(err.splitlines()) == 1
+        assert err.startswith(f"funcnet {words[0]}: error: ")
+        assert "broken/dataset.json" in err
 
 
 def test_an_older_run_on_large_files_has_them_in_memory(monkeypatch):

@@ -1,6 +1,7 @@
 """Training on what stays on disk: what it comes to, from where it goes on, on how many devices."""
 
 import threading
+import time
 from functools import partial
 
 import jax
@@ -10,6 +11,7 @@ from marks import slow_but
 
 import funcnet as fn
 from funcnet import feed, windows
+from funcnet.datasets import Stored
 
 KEY = jax.random.key(5)
 COUNT = 2003
@@ -211,6 +213,43 @@ def test_a_step_that_is_not_finite_is_found(data):
     assert int(error.value.result.state.epoch) == 0
     skipped = fn.fit(net(), fn.sgd(1e12), data, on_nonfinite="skip", **OPTIONS)
     assert np.isfinite(skipped.history.loss[: trouble.step - 1]).all()
+
+
+def test_one_thread_reads_while_a_bad_step_is_looked_for(data, monkeypatch):
+    """Windows are read into the same memory."""
+    reading, most, read = [], [], Stored.read
+
+    def slow(self, spans, room=None):
+        if room is None:
+            return read(self, spans)
+        reading.append(self)
+        most.append(len(reading))
+        found = read(self, spans, room)
+        time.sleep(0.02)
+        reading.pop()
+        return found
+
+    monkeypatch.setattr(Stored, "read", slow)
+    with pytest.raises(fn.NonFiniteError):
+        fn.fit(net(), fn.sgd(1e12), data, **OPTIONS)
+    assert max(most) == 1
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_metrics_of_ones_own_are_given_arrays(task, place):
+    data = fn.load_arrays(place, memory_map="yes", task=task)
+    given = {}
+
+    def size(scores, y):
+        assert type(y) is np.ndarray
+        given[len(y)] = y
+        return len(scores)
+
+    outputs = 3 if task == "classification" else 1
+    options = {**OPTIONS, "epochs": 1, "metrics": {"size": size}}
+    history = fn.fit(fn.mlp([4], outputs), fn.adam(1e-2), data, **options).history
+    assert history.metrics["val_size"].tolist() == [len(data.y_val)] * 2
+    assert np.array_equal(given[len(data.y_val)], data.y_val[:])
 
 
 def test_a_number_that_is_not_finite_ends_a_run_with_its_place(place, tmp_path):

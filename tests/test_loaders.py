@@ -119,6 +119,20 @@ def test_batches_of_any_size(data):
         assert np.isclose(float(metrics["loss"]), loss, rtol=1e-5)
 
 
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_loader_may_fill_the_same_arrays_again(data, weights):
+    def filled():
+        room: list = []
+        for batch in Batches(data, weights=weights):
+            room = room or [np.empty_like(part) for part in batch]
+            for array, part in zip(room, batch, strict=True):
+                array[:] = part
+            yield tuple(room)
+
+    new = train(data, Batches(data, weights=weights))
+    assert np.array_equal(train(data, filled()).history.loss, new.history.loss)
+
+
 @pytest.mark.parametrize("kind", [Batches, Bytes])
 @pytest.mark.parametrize("again", [False, True])
 def test_a_run_goes_on_in_mid_epoch_to_the_same_bits(kind, again, data, tmp_path, monkeypatch):
@@ -219,6 +233,17 @@ def test_what_is_wrong_with_batches(kind, data):
         train(data, make(data))
 
 
+def test_a_state_that_json_cannot_hold_is_no_matter_without_checkpoints(data, tmp_path):
+    class Odd(Batches):
+        def get_state(self):
+            return {1: np.array(self.place)}
+
+    losses = [train(data, kind(data)).history.loss for kind in (Batches, Odd)]
+    assert np.array_equal(*losses)
+    with pytest.raises(TypeError, match="must give bytes, or what JSON can hold"):
+        train(data, Odd(data), checkpoint=tmp_path)
+
+
 def test_an_iterator_that_ends_is_for_one_epoch(data):
     options = {"steps_per_epoch": None, "epochs": 2}
     with pytest.raises(ValueError, match="gives none in epoch 2: an iterator that ends is for one"):
@@ -236,10 +261,3 @@ def test_options_that_do_not_go_together(data, tmp_path):
         train(data, list(Batches(data, 5)), checkpoint=tmp_path)
     with pytest.raises(ValueError, match="batch_size is 16, which cannot be divided among 3"):
         train(data, Batches(data), mesh=fn.device_mesh(3))
-
-    class Odd(Batches):
-        def get_state(self):
-            return {1: object()}
-
-    with pytest.raises(TypeError, match="must give bytes, or what JSON can hold"):
-        train(data, Odd(data))

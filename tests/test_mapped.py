@@ -217,6 +217,27 @@ def test_a_fingerprint_goes_by_the_files(x, tmp_path):
     assert fn.datasets.dataset.fingerprint(fn.load_arrays(path)) != known
 
 
+@pytest.mark.parametrize("value", [1e300, -1.0, np.nan])
+def test_weights_of_shards_are_such_as_others(value, x, tmp_path):
+    path = shards(tmp_path / "shards", x, (np.arange(N) % 2).astype(np.int32))
+    file = path / "weight_val-00001.npy"
+    np.save(file, np.where(np.arange(len(np.load(file))) == 2, value, np.load(file)))
+    data = fn.load_arrays(path)
+    list(data.weight_train.parts())
+    with raises("weight_val must be >= 0 and at most 9e\\+37"):
+        list(data.weight_val.parts())
+
+
+@pytest.mark.parametrize("kind", ["x", "y", "weight"])
+def test_a_shard_that_was_changed_in_its_place_is_other_data(kind, x, tmp_path):
+    path = shards(tmp_path / "shards", x, (np.arange(N) % 2).astype(np.int32))
+    known = fn.datasets.dataset.fingerprint(fn.load_arrays(path))
+    assert fn.datasets.dataset.fingerprint(fn.load_arrays(path)) == known
+    file = path / f"{kind}_train-00003.npy"
+    np.save(file, np.roll(np.load(file), 1, axis=0))
+    assert fn.datasets.dataset.fingerprint(fn.load_arrays(path)) != known
+
+
 def test_what_wants_all_in_memory_says_so(x, tmp_path):
     data = fn.load_arrays(save(tmp_path, x=x, y=np.arange(N) % 2), memory_map="yes")
     with raises('needs them in memory: load_arrays\\(..., memory_map="no"\\)'):
@@ -224,3 +245,27 @@ def test_what_wants_all_in_memory_says_so(x, tmp_path):
     with raises("x_train and y_train must both be in memory", TypeError):
         mixed = data._replace(y_train=data.y_train[:])
         fn.fit(fn.mlp([4], 2), fn.sgd(0.1), mixed, epochs=1, batch_size=8)
+
+
+@pytest.mark.parametrize("of_shards", [False, True])
+@pytest.mark.parametrize("value", [1e300, -1e39])
+def test_what_is_infinite_where_it_is_computed_is_an_error(value, of_shards, x, tmp_path):
+    x, y = x.astype(np.float64), (np.arange(N) % 2).astype(np.int32)
+    x[700, 1] = value
+    if of_shards:
+        data = fn.load_arrays(shards(tmp_path / "shards", x, y))
+    else:
+        data = fn.load_arrays(save(tmp_path, x=x, y=y), memory_map="yes", val_fraction=0)
+    message = r"must be finite in float32, but row [\d,]+ of .*npy in .* has "
+    with raises(message + str(value).replace("+", r"\+")):
+        list(data.x_train.parts())
+    with jax.enable_x64(True):
+        list(data.x_train.parts())
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="there is no longer one")
+def test_numbers_of_more_bits_become_float64(x, tmp_path):
+    save(tmp_path, x=x.astype(np.longdouble), y=np.arange(N) % 2)
+    data = fn.load_arrays(tmp_path, memory_map="yes", val_fraction=0, test_fraction=0)
+    assert data.x_train.dtype == np.float64
+    assert np.array_equal(data.x_train[:], x)

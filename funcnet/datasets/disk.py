@@ -1,12 +1,14 @@
 """Arrays that stay in their files, mapped into memory: rows are read when they are asked for."""
 
 import copy
+import hashlib
 import math
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from funcnet.bijection import Bijection
@@ -94,7 +96,7 @@ class Stored:
         self.shape = (count, *first.shape[1:])
         self.dtype = first.dtype.newbyteorder("=")
         self._made: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
-        self._checked = ""
+        self._checked, self._computed = "", False
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -155,10 +157,15 @@ class Stored:
         other.shape, other.dtype = (len(self), *like.shape[1:]), like.dtype
         return other
 
-    def checked(self, name: str) -> "Stored":
-        """The same rows, of which those that are not finite are an error when they are read."""
+    def checked(self, name: str, *, computed: bool = False) -> "Stored":
+        """The same rows, of which those that are not finite are an error when they are read.
+
+        Args:
+          name: what the error calls them.
+          computed: whether they must be finite in what JAX computes in, too, float32 mostly.
+        """
         other = copy.copy(self)
-        other._checked = name
+        other._checked, other._computed = name, computed
         return other
 
     def some(self, blocks: Blocks) -> "Stored":
@@ -221,15 +228,18 @@ class Stored:
             file.map.madvise(mmap.MADV_WILLNEED, begin, file.start + end * size - begin)
 
     def facts(self) -> list[str]:
-        """What tells these rows from others: shapes, and a checksum of the files.
+        """What tells these rows from others: shapes, checksums.
 
-        Where there is none, it is their sizes and a sample of 1,024 rows, evenly spread.
+        One is of the files, as it was when they were written, if there is one; the other of 1,024
+        rows as they are now, evenly spread.
         """
+        shapes = [f"{file.rows.shape}" for file in self._files]
+        spread = np.linspace(0, max(0, len(self) - 1), min(len(self), 1024)).astype(int)
+        found, size = hashlib.sha256(), max(1, 2**24 // self.row_bytes)
+        for start in range(0, len(spread), size):
+            found.update(self[spread[start : start + size]].tobytes())
         known = [f"{self.dtype} {self.shape} {self._blocks}", self._digest]
-        if not self._digest:
-            spread = np.linspace(0, max(0, len(self) - 1), min(len(self), 1024)).astype(int)
-            known += [f"{file.rows.shape}" for file in self._files] + [self[spread].tobytes().hex()]
-        return known
+        return [*known, *shapes, found.hexdigest()]
 
     def _places(self, spans: Spans) -> Iterator[tuple[File, int, int]]:
         """In which files rows are, and where there."""
@@ -243,17 +253,21 @@ class Stored:
 
     def _check(self, rows: np.ndarray, spans: Spans) -> None:
         """Raise unless all numbers of rows that were read are finite."""
-        if rows.dtype.kind != "f" or _is_finite(rows):
+        if rows.dtype.kind != "f":
+            return
+        narrow = self._computed and rows.dtype.itemsize > 4
+        dtype = jax.dtypes.canonicalize_dtype(float) if narrow else rows.dtype
+        if _is_finite(rows, dtype):
             return
         flat = rows.reshape(len(rows), -1)
-        bad = int(np.flatnonzero(~np.isfinite(flat).all(axis=1))[0])
+        sound = np.abs(flat) <= np.finfo(dtype).max
+        bad = int(np.flatnonzero(~sound.all(axis=1))[0])
         numbers = np.concatenate([np.arange(*span) for span in spans])
         row = int(numbers[bad])
         file, first, _ = next(self._places([(row, row + 1)]))
-        value = flat[bad][~np.isfinite(flat[bad])][0]
         raise ValueError(
-            f"{self._checked} must be finite, but row {first:,} of {file.path.name} in "
-            f"{file.path.parent} has {value}"
+            f"{self._checked} must be finite{f' in {dtype}' if narrow else ''}, but row {first:,} "
+            f"of {file.path.name} in {file.path.parent} has {flat[bad][~sound[bad]][0]}"
         )
 
 
@@ -307,8 +321,11 @@ def _check_length(file: File) -> None:
         raise ValueError(f"{file.path} was cut, or replaced, while it was being read")
 
 
-def _is_finite(rows: np.ndarray) -> bool:
-    """Whether all are: of the sum of what is not one knows, and hardly ever of others."""
-    with np.errstate(all="ignore"):
+def _is_finite(rows: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether all are, as numbers of a dtype: their own, or one that holds less."""
+    if dtype != rows.dtype:
+        limit = np.finfo(dtype).max
+        return not rows.size or bool(rows.max() <= limit and rows.min() >= -limit)
+    with np.errstate(all="ignore"):  # a sum knows of what is not, and hardly ever errs
         total = rows.sum(dtype=rows.dtype if rows.dtype.itemsize > 2 else np.float32)
     return bool(np.isfinite(total)) or bool(np.isfinite(rows).all())

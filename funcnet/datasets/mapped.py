@@ -109,9 +109,11 @@ def open_shards(path: Path, task: str | None, memory_map: str | None) -> Dataset
             return None
         stored = Stored([map_npy(path / file) for file in files], digest=manifest.digest)
         if kind == "x" or (kind == "y" and manifest.task == "regression"):
-            return stored.checked(name)
+            return stored.checked(name, computed=kind == "x")
+        if kind == "weight":
+            return stored.made(partial(_sound_weights, name))
         top = len(manifest.class_names) - 1 if manifest.task == "classification" else 1
-        return stored.made(partial(_sound, name, np.inf if kind == "weight" else top))
+        return stored.made(partial(_sound, name, top))
 
     found = {
         (kind, split): rows(split, f"{kind}_{split}", kind)
@@ -137,13 +139,23 @@ def _sound(name: str, most: float, rows: np.ndarray) -> np.ndarray:
     return rows
 
 
+def _sound_weights(name: str, rows: np.ndarray) -> np.ndarray:
+    """Weights that were written, if they are such as `checks.weights` takes."""
+    most = checks.largest_weight()
+    if len(rows) and not (rows.min() >= 0 and rows.max() <= most):
+        raise ValueError(f"{name} must be >= 0 and at most {most:.0e}, but some are not")
+    return rows
+
+
 def _examples(name: str, path: Path) -> Stored:
     stored = Stored([map_npy(path)])
     if stored.ndim < 2 or stored.dtype.kind not in "biuf":
         raise ValueError(
             f"{name} must be [N, ...] real numbers, got {list(stored.shape)} {stored.dtype}"
         )
-    return stored.checked(name)
+    stored = stored.checked(name, computed=True)
+    wide = stored.dtype.kind == "f" and stored.dtype.itemsize > 8
+    return stored.made(lambda rows: rows.astype(np.float64)) if wide else stored
 
 
 def _some(rows: Stored, blocks: Blocks | None) -> Any:
