@@ -4,15 +4,17 @@ import threading
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import funcnet as fn
-from funcnet import checkpoints, feed, windows
+from funcnet import checkpoints, feed, nonfinite, windows
 from funcnet import train as training
 from funcnet.datasets.shard_files import Writer
 from funcnet.inputs import fit_preprocess
 from funcnet.targets import fit_targets
+from funcnet.tensors import load_tensors
 
 KEY = jax.random.key(5)
 COUNT = 2003
@@ -384,6 +386,48 @@ def test_a_step_that_is_not_finite_is_found_in_any_window(reproducible, place, t
     assert result.trouble.step == step
     skipped = train(data, on_nonfinite="skip", **{**options, "epochs": 1})
     assert result.trouble.last_loss == skipped.history.loss[step - 2]
+
+
+def spoiled_after(steps):
+    """Adam that from a step on has an infinity of which nothing else is seen."""
+    inner = fn.adam(1e-2)
+
+    def init(params):
+        return {"inner": inner.init(params), "spoiled": jnp.zeros(())}
+
+    def update(grads, state, params):
+        updates, new = inner.update(grads, state["inner"], params)
+        spoiled = jnp.where(state["inner"]["step"] >= steps, jnp.inf, 0.0)
+        return updates, {"inner": new, "spoiled": spoiled}
+
+    return fn.Optimizer(init, update)
+
+
+@pytest.mark.parametrize("way", ["due", "interrupted"])
+def test_no_checkpoint_in_mid_epoch_is_of_a_state_that_is_not_finite(
+    way, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(nonfinite, "SHARE", 1e-9)  # looks at the first state, and when it must
+    monkeypatch.setattr(checkpoints.Pace, "is_due", lambda self: way == "due")
+    ends, made = [], feed.Windowed._stretch
+
+    def stretch(self, window):
+        ends.append(window.end)
+        if way == "interrupted" and len(ends) == 4:
+            raise KeyboardInterrupt
+        return made(self, window)
+
+    monkeypatch.setattr(feed.Windowed, "_stretch", stretch)
+    options = {"on_nonfinite": "stop", "checkpoint": tmp_path, "eval_every": None}
+    result = fn.fit(net(), spoiled_after(20), data, **{**OPTIONS, **options})
+    assert ends[1] < 20 < ends[2]
+    if way == "due":
+        assert (result.status, result.trouble.step) == ("diverged", 21)
+    for path in tmp_path.glob("epoch-*"):
+        leaves, _ = load_tensors(path, kind="checkpoint")
+        (own,) = (leaf for name, leaf in leaves.items() if "spoiled" in name)
+        assert own == 0
+    assert len(list(tmp_path.glob("epoch-*"))) == (2 if way == "due" else 1)
 
 
 def test_a_number_that_is_not_finite_ends_a_run_with_its_place(place, tmp_path):

@@ -45,6 +45,7 @@ LABELS = {
     "from 1": lambda rng: rng.integers(1, 5, N).astype(np.uint8)[:, None],
     "fractions": lambda rng: rng.choice([0.5, 1.5], N),
     "words": lambda rng: rng.choice(["no", "yes", "maybe"], N),
+    "sorted words": lambda rng: np.sort(rng.choice(["no", "yes", "maybe"], N)),
     "bytes": lambda rng: rng.choice([b"no", b"yes"], N),
     "bools": lambda rng: rng.random(N) < 0.5,
     "one-hot": lambda rng: np.eye(4)[rng.integers(4, size=N)],
