@@ -104,6 +104,10 @@ def test_weights_on_disk_count(data, tmp_path):
     parts = stored.x_val[:], stored.y_val[:]
     found = fn.evaluate(result.model, *parts, sample_weight=weight[:300])
     assert np.isclose(found.loss, result.history.val_loss[-1], rtol=1e-5)
+    some = np.linspace(0, len(weight) - 1, 1000).round().astype(int)
+    parts = stored.x_train[some], stored.y_train[some]
+    found = fn.evaluate(result.model, *parts, sample_weight=weight[some])
+    assert np.isclose(found.loss, result.history.train_loss[-1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float64"])
@@ -384,6 +388,7 @@ def test_a_step_that_is_not_finite_is_found_in_any_window(reproducible, place, t
     options = {"preprocess": None, "eval_every": None, "reproducible": reproducible}
     result = train(data, on_nonfinite="stop", **options)
     assert result.trouble.step == step
+    assert (int(result.state.step), len(result.history.loss)) == (0, 0)
     skipped = train(data, on_nonfinite="skip", **{**options, "epochs": 1})
     assert result.trouble.last_loss == skipped.history.loss[step - 2]
 
@@ -401,6 +406,17 @@ def spoiled_after(steps):
         return updates, {"inner": new, "spoiled": spoiled}
 
     return fn.Optimizer(init, update)
+
+
+@pytest.mark.parametrize("share", [1e-9, 1e9])  # it is hardly ever looked at, or each time
+@pytest.mark.parametrize("at", [50, 66])
+def test_what_goes_bad_in_a_later_epoch_ends_with_the_one_before(at, share, data, monkeypatch):
+    monkeypatch.setattr(nonfinite, "SHARE", share)
+    options = {**OPTIONS, "eval_every": None, "on_nonfinite": "stop"}
+    result = fn.fit(net(), spoiled_after(at), data, **{**options, "epochs": 3})
+    assert (result.trouble.step, result.trouble.epoch) == (at + 1, at // 33 + 1)
+    before = fn.fit(net(), spoiled_after(1000), data, **{**options, "epochs": at // 33})
+    assert bits(result) == bits(before)
 
 
 @pytest.mark.parametrize("way", ["due", "interrupted"])
@@ -458,7 +474,9 @@ def test_evaluation_in_parts_is_that_of_all_at_once(task, place, tmp_path, rng, 
     kind = {"classes": None, "labels": "multilabel"}.get(task, "regression")
     data = fn.load_arrays(tmp_path, memory_map="yes", task=kind, test_fraction=0.3)
     outputs = {"classes": 3, "numbers": 1, "two numbers": 2, "labels": 3}[task]
-    model = fn.fit(fn.mlp([16], outputs), fn.adam(1e-2), data, **{**OPTIONS, "epochs": 1}).model
+    result = fn.fit(fn.mlp([16], outputs), fn.adam(1e-2), data, **{**OPTIONS, "epochs": 1})
+    model, val = result.model, (data.x_val[:], data.y_val[:])
+    assert np.isclose(fn.evaluate(model, *val).loss, result.history.val_loss[-1], rtol=1e-5)
     weight = fn.datasets.disk.Stored([fn.datasets.disk.map_npy(tmp_path / "w.npy")])
     weight = weight.some(data.x_test._blocks)
     monkeypatch.setattr(fn.evaluation, "TOGETHER", 3)

@@ -185,17 +185,18 @@ class Fresh:
     def __iter__(self):
         made = Large(self.data)
         made.place, made.large = 100 * self.count, 3
-        made.count = made.place + 20
         self.count += 1
         return made
 
 
 class Large(Batches):
-    """A batch is too large for float32."""
+    """A batch is too large for float32; there are twenty."""
 
     large = 10
 
     def __next__(self):
+        if self.place % 100 == 20:
+            raise StopIteration
         x, y = super().__next__()
         return x * np.float32(1e38 if self.place == self.large else 1), y
 
