@@ -1,6 +1,7 @@
 """A run that was cut off goes on from its checkpoint to the same bits, or is refused by name."""
 
 import errno
+import json
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from marks import slow_but
 
 import funcnet as fn
 from funcnet import checkpoints
-from funcnet.tensors import load_tensors
+from funcnet.tensors import load_tensors, save_tensors
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 KEY = jax.random.key(3)
@@ -264,6 +265,20 @@ def test_a_checkpoint_of_another_machine_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "machine", lambda: {"backend": "abacus"})
     with pytest.warns(UserWarning, match="another machine or by another version.*abacus"):
         train(checkpoint=tmp_path, resume=True)
+
+
+def test_what_older_checkpoints_do_not_say_is_known(tmp_path):
+    whole = bits(train(epochs=3))
+    train(checkpoint=tmp_path, epochs=2)
+    path = tmp_path / "epoch-00000002.safetensors"
+    leaves, metadata = load_tensors(path, kind="checkpoint")
+    facts = json.loads(metadata["run"])
+    for name in ("monitor", "class_weight", "reproducible", "model_parallel", "order"):
+        del facts["identity"][name]
+    del facts["done"], facts["mark"]
+    path.unlink()
+    save_tensors(path, leaves, kind="checkpoint", run=json.dumps(facts))
+    assert bits(train(checkpoint=tmp_path, resume=True, epochs=3)) == whole
 
 
 @pytest.mark.slow

@@ -107,6 +107,31 @@ def test_a_run_that_was_cut_off_in_mid_epoch_goes_on(clicks, monkeypatch):
     assert run("verify", "cut")[0] == 0
 
 
+def test_another_file_that_stays_on_disk_is_measured_by_the_names_of_its_classes(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    y = np.array(["a", "b", "c"])[(x[:, 0] > 0).astype(int) + (x[:, 0] > 1)]
+    np.save("x.npy", x)
+    np.save("y.npy", y)
+    assert run("train", "--dataset", "x.npy", *QUICK, "--out", "r")[0] == 0
+    Path("some").mkdir()
+    np.save("some/x.npy", x[y != "a"])
+    np.save("some/y.npy", y[y != "a"])
+    memory = run("evaluate", "r", "some/x.npy")
+    assert (memory[0], memory[2]) == (0, "")
+    monkeypatch.setattr(mapped, "LARGE", 1)
+    code, out, err = run("evaluate", "r", "some/x.npy")
+    assert code == 0
+    assert "stay on disk" in err
+    assert out == memory[1]
+
+
+def test_shards_are_no_file_to_be_measured_on(clicks):
+    assert run("train", "--dataset", clicks / "clicks", *QUICK, "--out", "r")[0] == 0
+    code, _, err = run("evaluate", "r", clicks / "clicks")
+    assert code == 2
+    assert "holds shards, whose columns are made for what is trained on them" in err
+
+
 def test_what_is_shown_of_arrays_on_disk():
     rng = np.random.default_rng(0)
     np.save("x.npy", rng.normal(size=(500, 3)).astype(np.float32))
@@ -169,11 +194,14 @@ def test_a_damaged_manifest_is_said_in_a_line(damage, clicks):
         assert "broken/dataset.json" in err
 
 
-def test_an_older_run_on_large_files_has_them_in_memory(monkeypatch):
+@pytest.mark.parametrize("dataset", ["x.npy", "x"])
+def test_an_older_run_on_large_files_has_them_in_memory(dataset, monkeypatch):
     monkeypatch.setattr(mapped, "LARGE", 1)
-    np.save("x.npy", np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32))
-    np.save("y.npy", np.arange(500) % 2)
-    assert run("train", "--dataset", "x.npy", *QUICK, "--memory-map", "no")[0] == 0
+    place = Path(dataset) if dataset == "x" else Path()
+    place.mkdir(exist_ok=True)
+    np.save(place / "x.npy", np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32))
+    np.save(place / "y.npy", np.arange(500) % 2)
+    assert run("train", "--dataset", dataset, *QUICK, "--memory-map", "no")[0] == 0
     path = Path("runs/x/config.json")
     content = json.loads(path.read_text())
     assert content.pop("memory_map") == "no"

@@ -89,6 +89,13 @@ def test_blocks_are_all_rows_each_in_one_split(x, tmp_path):
         part.will_need([(3, 60)])  # changes nothing
 
 
+def test_other_blocks_are_other_rows_though_all_are_equal(tmp_path):
+    stored = save(tmp_path, np.zeros((1003, 5)))
+    found = [stored.some(part).facts() for key in (1, 2) for part in blocks_of(key=key)]
+    assert len(set(map(str, [stored.facts(), *found]))) == 5
+    assert found[0] == stored.some(blocks_of(key=1)[0]).facts()
+
+
 def test_what_is_made_of_rows_is_made_when_they_are_read(x, tmp_path):
     seen = []
     stored = save(tmp_path, x)

@@ -6,7 +6,9 @@ import pytest
 
 import funcnet as fn
 from funcnet import feed, loaders
+from funcnet import train as training
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
 KEY = jax.random.key(5)
 OPTIONS = {"key": KEY, "epochs": 3, "steps_per_epoch": 20}
 
@@ -176,6 +178,95 @@ def test_devices_have_parts_of_the_batches(data, x64):
     options["reproducible"] = 4
     shards = [train(wide, Batches(wide), mesh=fn.device_mesh(n), **options) for n in (1, 4)]
     assert bits(shards[0]) == bits(shards[1])
+
+
+def test_wide_batches_are_preprocessed_before_they_are_rounded(data):
+    """At 1e9 float32 has steps of 64."""
+    far = data._replace(
+        x_train=data.x_train.astype(np.float64) + 1e9, x_val=data.x_val.astype(np.float64) + 1e9
+    )
+    near = train(data, Batches(data), epochs=1, preprocess=fn.subtract_mean)
+    found = train(far, Batches(far), epochs=1, preprocess=fn.subtract_mean)
+    assert np.allclose(found.history.loss, near.history.loss, rtol=1e-3)
+    with pytest.raises(ValueError, match="x of batches is float64, which cannot be augmented"):
+        train(far, Batches(far), augment=lambda key, x: x)
+
+
+class Fresh:
+    """Each iteration is in another order."""
+
+    def __init__(self, data):
+        self.data, self.count = data, 0
+
+    def __iter__(self):
+        made = Large(self.data)
+        made.place, made.large = 100 * self.count, 3
+        self.count += 1
+        return made
+
+
+class Large(Batches):
+    """A batch is too large for float32; there are twenty."""
+
+    large = 10
+
+    def __next__(self):
+        if self.place % 100 == 20:
+            raise StopIteration
+        x, y = super().__next__()
+        return x * np.float32(1e38 if self.place == self.large else 1), y
+
+
+@pytest.mark.parametrize("kind", [Large, Fresh])
+def test_a_step_that_is_not_finite_is_found_at_its_batch(kind, data, monkeypatch):
+    monkeypatch.setattr(loaders, "TOGETHER", 4)
+    options = {"preprocess": None, "epochs": 1, "eval_every": None}
+    options["steps_per_epoch"] = 20 if kind is Large else None
+    plain = train(data, kind(data), on_nonfinite="skip", **options)
+    with pytest.raises(fn.NonFiniteError) as error:
+        train(data, kind(data), **options)
+    trouble = error.value.trouble
+    assert (trouble.step, trouble.epoch) == (10 if kind is Large else 3, 1)
+    assert trouble.last_loss == plain.history.loss[trouble.step - 2]
+
+
+def test_a_suspicion_that_comes_to_nothing_changes_no_bit(data, monkeypatch):
+    monkeypatch.setattr(loaders, "TOGETHER", 6)
+    whole = bits(train(data, Batches(data)))
+    looks, count = training.Watch.is_well, [0]
+
+    def is_well(self, held, losses, **options):
+        count[0] += 1
+        return False if count[0] == 2 else looks(self, held, losses, **options)
+
+    monkeypatch.setattr(training.Watch, "is_well", is_well)
+    assert bits(train(data, Batches(data))) == whole
+    assert count[0] > 12
+
+
+def test_in_shards_a_run_goes_on_in_mid_epoch(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loaders, "TOGETHER", 6)
+    options = {"reproducible": 2, "epochs": 1, "eval_every": None}
+    whole = bits(train(data, Batches(data), **options))
+    made, count = feed.Windowed._shard_stretch, [0]
+
+    def stretch(self, window):
+        count[0] += 1
+        if count[0] == 3:
+            raise KeyboardInterrupt
+        return made(self, window)
+
+    monkeypatch.setattr(feed.Windowed, "_shard_stretch", stretch)
+    options |= {"checkpoint": tmp_path}
+    assert train(data, Batches(data), **options).status == "interrupted"
+    assert bits(train(data, Batches(data), resume=True, **options)) == whole
+
+
+def test_with_other_epochs_a_run_does_not_go_on(data, tmp_path):
+    train(data, Batches(data), checkpoint=tmp_path, epochs=1)
+    options = {"checkpoint": tmp_path, "resume": True}
+    with pytest.raises(ValueError, match=r"its order is .*, 20 an epoch.*, here .*, 10 an"):
+        train(data, Batches(data), steps_per_epoch=10, **options)
 
 
 @pytest.mark.parametrize("way", ["again", "not again"])

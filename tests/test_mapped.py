@@ -45,6 +45,7 @@ LABELS = {
     "from 1": lambda rng: rng.integers(1, 5, N).astype(np.uint8)[:, None],
     "fractions": lambda rng: rng.choice([0.5, 1.5], N),
     "words": lambda rng: rng.choice(["no", "yes", "maybe"], N),
+    "sorted words": lambda rng: np.sort(rng.choice(["no", "yes", "maybe"], N)),
     "bytes": lambda rng: rng.choice([b"no", b"yes"], N),
     "bools": lambda rng: rng.random(N) < 0.5,
     "one-hot": lambda rng: np.eye(4)[rng.integers(4, size=N)],
@@ -69,6 +70,22 @@ def test_targets_are_those_of_arrays_in_memory(kind, x, tmp_path, rng, monkeypat
             whole(each, name)[order] for each, order in zip((data, memory), orders, strict=True)
         ]
         assert np.array_equal(*rows)
+
+
+@pytest.mark.filterwarnings("ignore::funcnet.datasets.DataWarning")
+def test_columns_are_looked_at_to_the_end(x, tmp_path, monkeypatch):
+    """One row decides, wherever it is, that columns are no classes or no labels."""
+    monkeypatch.setattr(disk, "ROWS", 700)
+    one_hot = np.eye(3)[np.arange(N) % 3]
+    for row, value, task in (
+        (0, [1, 1, 0], "multilabel"),
+        (N - 1, [1, 1, 0], "multilabel"),
+        (0, [0.5, 0, 0], "regression"),
+        (N - 1, [0.5, 0, 0], "regression"),
+    ):
+        y = one_hot.copy()
+        y[row] = value
+        assert fn.load_arrays(save(tmp_path, x=x, y=y), memory_map="yes").task == task
 
 
 def test_what_is_cut_is_a_fraction_and_goes_by_the_seed(x, tmp_path):
@@ -193,6 +210,25 @@ def test_labels_of_shards_that_were_changed_are_refused(x, tmp_path):
                 epochs=1,
                 batch_size=10,
             )
+
+
+def test_weights_and_numbers_of_shards_that_were_changed_are_refused(x, tmp_path):
+    facts = {"task": "regression", "class_names": ()}
+    path = shards(tmp_path / "shards", x, x[:, 0].astype(np.float64), **facts)
+    manifest = json.loads((path / "dataset.json").read_text())
+    for kind, bad, message in (
+        ("weight", -1, "weight_train must be >= 0 and at most 9e\\+37, but some are not"),
+        ("weight", np.nan, "weight_train must be >= 0 and at most 9e\\+37, but some are not"),
+        ("y", np.nan, "y_train must be finite, but row 3 of"),
+    ):
+        file = path / manifest["splits"]["train"][1][kind]
+        good = np.load(file)
+        rows = good.copy()
+        rows[3] = bad
+        np.save(file, rows)
+        with raises(message):
+            getattr(fn.load_arrays(path), f"{kind}_train")[:]
+        np.save(file, good)
 
 
 def test_a_fingerprint_goes_by_the_files(x, tmp_path):

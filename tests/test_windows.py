@@ -85,6 +85,16 @@ def test_epochs_and_keys_have_orders_of_their_own(place, small):
     assert np.concatenate(batches(other)).tolist() != orders[0]
 
 
+def test_each_window_mixes_its_rows_in_an_order_of_its_own(place, small):
+    source = of(place, 1203, 50)
+    mixes = [
+        window.y[: window.full].reshape(-1) % source.plan.block  # where rows are in their blocks
+        for window in source.windows(0, 0, windows.whole)
+    ]
+    assert len(mixes[0]) == len(mixes[1])
+    assert not np.array_equal(mixes[0], mixes[1])
+
+
 @pytest.mark.parametrize("parts", [2, 4])
 def test_who_computes_some_columns_reads_the_blocks_of_these_alone(place, small, parts):
     source = of(place, 1200, 64)
