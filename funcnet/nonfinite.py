@@ -6,6 +6,7 @@ and if something is not finite there, goes the way from where all was well again
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import jax
@@ -143,14 +144,19 @@ def find(start: Reached, numbers: Sequence[int], last_loss: float, epochs: Any) 
         return Found(_unseen(start, numbers[0], last_loss), whole, ())
     epochs.feed.restore(start.mark)
     for epoch in numbers:
-        for reached in epochs.train(start.held, epoch, start.done):
-            bad = not np.isfinite(reached.losses).all() or (looks and not is_finite(reached.held))
-            if bad:
-                epochs.feed.restore(start.mark)
-                trouble = _first(start, epoch, last_loss, epochs, looks=looks)
-                return trouble and Found(trouble, whole, tuple(losses))
-            start, last_loss = reached, float(reached.losses[-1])
-            new.append(reached.losses)
+        bad = False
+        with closing(epochs.train(start.held, epoch, start.done)) as stretches:
+            for reached in stretches:
+                bad = not np.isfinite(reached.losses).all()
+                bad = bad or (looks and not is_finite(reached.held))
+                if bad:
+                    break
+                start, last_loss = reached, float(reached.losses[-1])
+                new.append(reached.losses)
+        if bad:  # and nothing else is read
+            epochs.feed.restore(start.mark)
+            trouble = _first(start, epoch, last_loss, epochs, looks=looks)
+            return trouble and Found(trouble, whole, tuple(losses))
         whole, start = start.held, start._replace(done=0)
         losses, new = [*losses, *new], []
     return None

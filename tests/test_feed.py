@@ -393,6 +393,25 @@ def test_a_step_that_is_not_finite_is_found_in_any_window(reproducible, place, t
     assert result.trouble.last_loss == skipped.history.loss[step - 2]
 
 
+def test_while_a_step_is_looked_for_one_thread_reads(data, monkeypatch):
+    """Windows are read into the same room, and a loader has one place."""
+    read, active = windows.StoredWindows.windows, []
+    most = []
+
+    def watched(self, *args):
+        active.append(args)
+        most.append(len(active))
+        try:
+            yield from read(self, *args)
+        finally:
+            active.pop()
+
+    monkeypatch.setattr(windows.StoredWindows, "windows", watched)
+    options = {**OPTIONS, "eval_every": None, "on_nonfinite": "stop"}
+    assert fn.fit(net(), spoiled_after(10), data, **options).trouble.step == 11
+    assert most == [1, 1, 1]
+
+
 def spoiled_after(steps):
     """Adam that from a step on has an infinity of which nothing else is seen."""
     inner = fn.adam(1e-2)
