@@ -196,7 +196,8 @@ def fit(
       checkpoint: a directory in which the run is kept as it goes, so that whatever ends it, it can
         go on from its last checkpoint to the same bits; it is made if it is not there, and held
         against other processes. The last state is written in the end, and after an interrupt. Of
-        data on disk, and of `batches`, it may be in mid-epoch.
+        data on disk, and of `batches`, it may be in mid-epoch: a run that goes on from there and is
+        interrupted in that epoch again has the state there for its result.
         None is none. It needs safetensors.
       resume: go on from the last checkpoint there, or begin if there is none: the same call can
         be made again and again until the run is done. Data, net, optimizer, options and key must
