@@ -302,7 +302,10 @@ def test_a_suspicion_that_comes_to_nothing_changes_no_bit(at, data, monkeypatch)
         return False if suspect else looks(self, held, losses, **options)
 
     monkeypatch.setattr(training.Watch, "is_well", is_well)
-    assert bits(train(data)) == bits(whole)
+    told = []
+    again = train(data, callback=lambda epoch, state, metrics: told.extend(metrics["losses"]))
+    assert bits(again) == bits(whole)
+    assert told == whole.history.loss.tolist()
     assert count[0] == 2 * each
 
 
