@@ -308,6 +308,10 @@ def _across(
     totals: list[list[Any]], joins: Joins, shapes: "_Shapes", spread: Spread
 ) -> list[list[Any]]:
     """What each row has packed, joined with that of all others, unpacked."""
+    if len(spread.rows) > 1 and spread.mesh.devices.flat[0].platform == "cpu":
+        # Devices of a CPU wait for each other in threads, of which there is one for each: while
+        # one of these does something else, all of them may wait for ever.
+        jax.block_until_ready(totals)
     kinds = tuple(join for join, _ in _kinds(shapes.tree, joins))
     together = [spread.stacked(own) for own in zip(*totals, strict=True)]
     found = _exchange(together, joins=kinds, spread=spread)
