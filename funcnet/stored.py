@@ -70,4 +70,7 @@ def stored_config(content: Mapping[str, Any], where: object) -> Config:
 def _is_npy(dataset: str) -> bool:
     """Whether a dataset is of .npy files."""
     path = Path(dataset)
-    return path.suffix.lower() == ".npy" or (path.is_dir() and holds_npy(path))
+    try:
+        return path.suffix.lower() == ".npy" or (path.is_dir() and holds_npy(path))
+    except OSError:  # no name of anything
+        return False
