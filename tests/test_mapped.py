@@ -1,6 +1,7 @@
 """Data sets that stay on disk: .npy files and shards, and what there is to say of their targets."""
 
 import json
+import warnings
 
 import jax
 import numpy as np
@@ -132,6 +133,16 @@ def test_large_files_stay_on_disk_and_it_is_said(x, tmp_path, monkeypatch):
     (tmp_path / "t.csv").write_text("a,y\n1,u\n2,v\n" * 20)
     with raises("is for arrays, and .*t.csv is a table"):
         fn.load_arrays(tmp_path / "t.csv", memory_map="yes")
+
+
+@pytest.mark.parametrize("memory_map", [None, "yes", "no"])
+def test_what_is_not_read_is_said_once(memory_map, x, tmp_path):
+    save(tmp_path, x=x, y=np.arange(N) % 2, x_old=x, labels=np.arange(N) % 2)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        fn.load_arrays(tmp_path, memory_map=memory_map)
+    (note,) = notes
+    assert "'labels' not read, beside 'x', 'y'" in str(note.message)
 
 
 def test_what_is_wrong_with_arrays_on_disk(x, tmp_path, rng):

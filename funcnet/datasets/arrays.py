@@ -16,9 +16,10 @@ from funcnet.datasets.delimited import Format
 from funcnet.datasets.encoding import plain_encoding
 from funcnet.datasets.images import holds_images, read_folder
 from funcnet.datasets.mapped import MEMORY_MAP, open_pairs, open_shards, stays_on_disk
+from funcnet.datasets.names import find_pairs
 from funcnet.datasets.notes import naming_file
 from funcnet.datasets.npz import read_npy
-from funcnet.datasets.pairs import load_pairs, read_x
+from funcnet.datasets.pairs import array_names, load_pairs, read_x
 from funcnet.datasets.pixels import SUFFIXES, is_image
 from funcnet.datasets.shard_files import holds_shards
 from funcnet.datasets.splits import check_fractions, check_ranges
@@ -131,12 +132,13 @@ def load_arrays(
     if holds_shards(path):
         check_fractions(val_fraction, test_fraction, ("val", "test"))
         return open_shards(path, task, memory_map)
-    if path.suffix.lower() == ".npz":
-        if memory_map == "yes":
-            raise ValueError(f"{path} is packed: funcnet datasets convert makes shards of it")
-    elif stays_on_disk(path, memory_map):
-        return open_pairs(path, val_fraction, test_fraction, seed, task=task)
-    return load_pairs(path, val_fraction, test_fraction, seed, task=task)
+    packed = path.suffix.lower() == ".npz"
+    if packed and memory_map == "yes":
+        raise ValueError(f"{path} is packed: funcnet datasets convert makes shards of it")
+    pairs = find_pairs(path, array_names(path))
+    stays = not packed and stays_on_disk(path, pairs, memory_map)
+    load = open_pairs if stays else load_pairs
+    return load(path, pairs, val_fraction, test_fraction, seed, task=task)
 
 
 def read_inputs(

@@ -12,7 +12,13 @@ from funcnet.datasets.images import find_images
 from funcnet.datasets.names import Pair, find_pairs
 from funcnet.datasets.notes import naming_file, warn_of_classes
 from funcnet.datasets.npz import labelled
-from funcnet.datasets.pairs import array_names, open_array, read_arrays
+from funcnet.datasets.pairs import (
+    array_names,
+    check_labels,
+    check_shape,
+    open_array,
+    read_arrays,
+)
 from funcnet.datasets.pixels import Coloured, check_image_size, image_parts
 from funcnet.datasets.progress import Progress
 from funcnet.datasets.shard_files import Writer
@@ -45,17 +51,9 @@ def convert_pairs(
     with naming_file(path):
         for split, pair in pairs.items():
             shape, dtype = _form(path, pair)
-            if np.ndim(ys[split]) == 0 or len(ys[split]) != shape[0]:
-                raise ValueError(
-                    f"{pair.y} must have one label per example, {shape[0]} of them, got "
-                    f"{list(np.shape(ys[split]))}"
-                )
+            check_labels(pair, shape[0], np.shape(ys[split]))
             shapes[split], dtypes[split] = shape, dtype
-            if shape[1:] != shapes["train"][1:]:
-                raise ValueError(
-                    f"{pair.x} has examples of shape {list(shape[1:])}, {pairs['train'].x} of "
-                    f"{list(shapes['train'][1:])}"
-                )
+            check_shape(pair, shape, pairs["train"], shapes["train"])
             rows[split] = labelled(path, ys[split], "" if pair.y.lower() == "y" else pair.y)
             labels[pair.y] = ys[split][rows[split]]
         targets = as_targets(labels, task, path)

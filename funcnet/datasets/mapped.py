@@ -15,9 +15,9 @@ from funcnet.datasets.dataset import SPLITS, Dataset, dataset_of_parts
 from funcnet.datasets.disk import Blocks, Stored, map_npy
 from funcnet.datasets.given import warn_of_dtypes
 from funcnet.datasets.limits import shown
-from funcnet.datasets.names import find_pairs
+from funcnet.datasets.names import Pair
 from funcnet.datasets.notes import naming_file, note, warn_of_classes
-from funcnet.datasets.pairs import array_names, npy_beside
+from funcnet.datasets.pairs import check_labels, check_shape, npy_beside
 from funcnet.datasets.shard_files import Part, read_manifest
 from funcnet.datasets.splits import check_fractions
 from funcnet.datasets.tasks import task_of_columns, task_of_values
@@ -27,16 +27,16 @@ BLOCK = 2**17  # bytes of rows, neighbours, that are in one split
 MEMORY_MAP = {"yes": True, "no": False}
 
 
-def stays_on_disk(path: Path, memory_map: str | None) -> bool:
+def stays_on_disk(path: Path, pairs: Mapping[str, Pair], memory_map: str | None) -> bool:
     """Whether .npy files are to be mapped; a guess is said.
 
     Args:
       path: their directory, or the examples.
+      pairs: those of each split, by `find_pairs`.
       memory_map: "yes" or "no"; None goes by their size.
     """
     if memory_map is not None:
         return memory_map == "yes"
-    pairs = find_pairs(path, array_names(path))
     files = npy_beside(path)
     size = sum(files[pair.x].stat().st_size for pair in pairs.values())
     if size < LARGE:
@@ -50,38 +50,31 @@ def stays_on_disk(path: Path, memory_map: str | None) -> bool:
 
 def open_pairs(
     path: Path,
+    pairs: Mapping[str, Pair],
     val_fraction: float | None,
     test_fraction: float | None,
     seed: int,
     *,
     task: str | None = None,
 ) -> Dataset:
-    """The Dataset of .npy files that stay on disk; see `load_arrays`.
+    """The Dataset of .npy files that stay on disk; arguments as for `load_pairs`.
 
     What is to be cut for validation and testing are blocks of neighbouring rows, 128 KiB each.
     """
-    pairs, files = find_pairs(path, array_names(path)), npy_beside(path)
+    files = npy_beside(path)
     with naming_file(path):
         fractions = check_fractions(val_fraction, test_fraction, pairs)
         x = {split: _examples(pair.x, files[pair.x]) for split, pair in pairs.items()}
         labels = {pair.y: Stored([map_npy(files[pair.y])]) for pair in pairs.values()}
-        for own, (name, y) in zip(x.values(), labels.items(), strict=True):
-            if len(y) != len(own):
-                raise ValueError(
-                    f"{name} must have one label per example, {len(own)} of them, got "
-                    f"{list(y.shape)}"
-                )
-            if own.shape[1:] != x["train"].shape[1:]:
-                raise ValueError(
-                    f"{pairs['train'].x} has examples of shape {list(x['train'].shape[1:])}, "
-                    f"others {list(own.shape[1:])}"
-                )
+        for split, pair in pairs.items():
+            check_labels(pair, len(x[split]), labels[pair.y].shape)
+            check_shape(pair, x[split].shape, pairs["train"], x["train"].shape)
         found = _targets(labels, task, path)
     warn_of_dtypes(path, {name: each.dtype for name, each in x.items()})
     ys = dict(zip(x, found.y, strict=True))
     if found.task == "classification":
         warn_of_classes(path, dict(zip(x, found.classes, strict=True)), found.class_names)
-    cut = dict(zip(SPLITS, fractions and (0.0, *fractions), strict=True))
+    cut = dict(zip(SPLITS, (0.0, *fractions), strict=True))
     with naming_file(path):
         rows = _cut(len(x["train"]), x["train"].row_bytes, cut, seed)
     parts: list[list[Any]] = [[], []]

@@ -1,6 +1,6 @@
 """Datasets of arrays that have names: in a .npz, or as .npy files side by side in a directory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from funcnet import checks
 from funcnet.datasets import names as naming
 from funcnet.datasets.dataset import Dataset
 from funcnet.datasets.given import dataset_of
-from funcnet.datasets.names import Pair, find_inputs, find_pairs
+from funcnet.datasets.names import Pair, find_inputs
 from funcnet.datasets.notes import naming_file
 from funcnet.datasets.npz import Rows, labelled, npy_rows, npz_names, npz_rows, read_npy, read_npz
 from funcnet.datasets.splits import check_fractions, check_ranges
@@ -19,6 +19,7 @@ from funcnet.files import check_entry, open_file
 
 def load_pairs(
     path: Path,
+    pairs: Mapping[str, Pair],
     val_fraction: float | None,
     test_fraction: float | None,
     seed: int,
@@ -27,11 +28,14 @@ def load_pairs(
 ) -> Dataset:
     """The Dataset in a .npz, in a directory of .npy files, or of one .npy and those beside it.
 
+    Args:
+      path: the file or the directory.
+      pairs: the pairs of each split in it, by `find_pairs`.
+      val_fraction, test_fraction, seed, task: as for `load_arrays`.
     Raises:
       FileNotFoundError, ValueError: see `load_arrays`.
     """
     check_ranges(val_fraction, test_fraction)
-    pairs = find_pairs(path, array_names(path))
     with naming_file(path):
         fractions = check_fractions(val_fraction, test_fraction, pairs)
     arrays = iter(read_arrays(path, [name for pair in pairs.values() for name in pair]))
@@ -39,11 +43,7 @@ def load_pairs(
     with naming_file(path):
         for split, pair in pairs.items():
             x[split], labels[pair.y] = _checked(path, pair, next(arrays), next(arrays))
-            shape, expected = list(x[split].shape[1:]), list(x["train"].shape[1:])
-            if shape != expected:
-                raise ValueError(
-                    f"{pair.x} has examples of shape {shape}, {pairs['train'].x} of {expected}"
-                )
+            check_shape(pair, x[split].shape, pairs["train"], x["train"].shape)
         targets = as_targets(labels, task, path)
     return dataset_of(path, x, targets, fractions, seed)
 
@@ -63,13 +63,25 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The examples that have a label, and these."""
     x = np.asarray(checks.inputs(x, name=pair.x))
-    if np.ndim(labels) == 0 or len(labels) != len(x):
-        raise ValueError(
-            f"{pair.y} must have one label per example, {len(x)} of them, got "
-            f"{list(np.shape(labels))}"
-        )
+    check_labels(pair, len(x), np.shape(labels))
     kept = labelled(path, labels, "" if pair.y.lower() == "y" else pair.y)
     return (x, labels) if len(kept) == len(x) else (x[kept], labels[kept])
+
+
+def check_labels(pair: Pair, count: int, shape: Sequence[int]) -> None:
+    """Raise a ValueError unless labels of this shape are those of so many examples."""
+    if tuple(shape[:1]) != (count,):
+        raise ValueError(
+            f"{pair.y} must have one label per example, {count} of them, got {list(shape)}"
+        )
+
+
+def check_shape(pair: Pair, shape: Sequence[int], train: Pair, expected: Sequence[int]) -> None:
+    """Raise a ValueError unless examples [N, ...] have the shape of those to train."""
+    if list(shape[1:]) != list(expected[1:]):
+        raise ValueError(
+            f"{pair.x} has examples of shape {list(shape[1:])}, {train.x} of {list(expected[1:])}"
+        )
 
 
 def array_names(path: Path) -> list[str]:
