@@ -19,7 +19,7 @@ from funcnet.loop import (
 from funcnet.parallel import local
 from funcnet.processes import of_first
 from funcnet.program import Program
-from funcnet.step import Batches, Given, Held, gradients, release, step_on
+from funcnet.step import Given, Held, gradients, release, step_on
 from funcnet.tree import Tree
 
 
@@ -45,7 +45,7 @@ def _steps(
     order: jax.Array,
     first: Any,
     end: Any,
-    given: Given | Batches,
+    given: Given,
     *,
     program: Program,
     batch_size: int,
@@ -130,7 +130,7 @@ class Epochs:
 
 @partial(jax.jit, static_argnames=("program",))
 def _parts(
-    held: Held, batch: Any, given: Given | Batches, *, program: Program
+    held: Held, batch: Any, given: Given, *, program: Program
 ) -> tuple[jax.Array, Tree, Tree]:
     state = release(held, given.key, 0)
     examples = given.batch(batch)

@@ -40,6 +40,8 @@ from funcnet.targets import (
 from funcnet.tree import LossFn
 from funcnet.weights import balanced, class_weights
 
+TOGETHER = 1000  # batches whose sums are added at a time
+
 __all__ = ["Evaluation", "MultilabelEvaluation", "RegressionEvaluation", "evaluate"]
 
 
@@ -438,12 +440,12 @@ def _by_totals(
             float(mean), float(rmse), float(mae), float(np.mean(explained)), views
         )
     if targets.task == "multilabel":
-        counts = found["found"], found["wrong"], found["missed"]
-        each = metrics.f1_of_counts(*counts)
-        micro = float(metrics.f1_of_counts(*(own.sum() for own in counts)))
-        accuracy = float(found["right"] / count)
+        measured = measures_of(found, count, None, targets)
+        names = ("accuracy", "micro_f1", "macro_f1")
+        accuracy, micro, macro = (float(measured[name]) for name in names)
+        each = metrics.f1_of_counts(found["found"], found["wrong"], found["missed"])
         every = tuple(each.tolist())
-        return MultilabelEvaluation(float(mean), accuracy, micro, float(each.mean()), every, views)
+        return MultilabelEvaluation(float(mean), accuracy, micro, macro, every, views)
     right, of_class = found["right"], found["of_class"]
     known = of_class > 0
     recall = [float(r / n) if n > 0 else None for r, n in zip(right, of_class, strict=True)]
@@ -456,9 +458,6 @@ def _by_totals(
         recall=tuple(recall),
         confusion=tuple(map(tuple, found["confusion"].astype(int).tolist())),
     )
-
-
-TOGETHER = 1000  # batches whose sums are added at a time
 
 
 def _added(sums: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

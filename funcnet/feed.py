@@ -41,7 +41,7 @@ class Stretch(NamedTuple):
       mark: where its source is then, for `restore`.
     """
 
-    given: Given | Batches
+    given: Given
     epoch: Epoch
     size: int
     end: int
@@ -60,7 +60,7 @@ class ShardStretch(NamedTuple):
 
     given: list[Given]
     size: int
-    batches: list[list[list[np.ndarray]]]
+    batches: Iterator[list[list[np.ndarray]]]
     end: int
     mark: Any = None
 
@@ -131,12 +131,13 @@ class InMemory:
         """What is left of an epoch: full batches, and a short one."""
         assert self._spread is not None
         order, size = self._orders.of(epoch), self._batch_size
-        batches = [order[rows] for rows in slices(len(order), size)]
-        full = len(order) // size
-        for some, end in ((batches[:full], full), (batches[full:], len(batches))):
-            if some and end > done:
-                cut = [_cut(self._spread, batch) for batch in some]
-                yield ShardStretch(self._rows, len(some[0]), cut, end)
+        full, rest = len(order) // size, len(order) % size
+        cut = partial(_cut, self._spread)
+        if done < full:
+            batches = (cut(order[rows]) for rows in slices(full * size, size))
+            yield ShardStretch(self._rows, size, batches, full)
+        if rest and done <= full:
+            yield ShardStretch(self._rows, rest, iter([cut(order[-rest:])]), full + 1)
 
 
 def _cut(spread: Spread, batch: np.ndarray) -> list[list[np.ndarray]]:
@@ -225,7 +226,7 @@ class Windowed:
             key, left, of_run = rest
             given.append(Given(key, x, y, weight, left, of_run))
         cut = numbers.reshape(window.full, shards // holders, -1)
-        batches = [[list(batch)] * len(rows) for batch in cut]
+        batches = ([list(batch)] * len(rows) for batch in cut)
         return ShardStretch(given, size, batches, window.end, window.mark)
 
 

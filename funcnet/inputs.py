@@ -98,8 +98,6 @@ def on_device(x: Any, preprocess: Preprocess) -> tuple[Any, Preprocess]:
     for all batches.
     """
     if checks.is_wide(x):
-        if isinstance(x, Stored):
-            return x.made(lambda rows: np.asarray(preprocess(rows))), no_preprocess(x)
         return preprocess(x), no_preprocess(x)
     return x, stats_on_device(preprocess)
 

@@ -170,7 +170,11 @@ class Loader:
                 )
         if given is None:
             return None
-        return self._checked(given), self.mark()
+        batch = self._checked(given)
+        if len(batch) != len(self.first):
+            what = f"sample_weight of batch {self._taken}"
+            raise ValueError(f"{what}: all batches have one, or none has")
+        return batch, self.mark()
 
     def _checked(self, given: Any) -> tuple[np.ndarray, ...]:
         """A batch as arrays: x, targets as in a Dataset, and weights if there are any."""
@@ -194,8 +198,6 @@ class Loader:
             np.array(checks.weights(w, num_examples=len(x), name=f"sample_weight {name}"))
             for w in given[2:]
         ]
-        if hasattr(self, "first") and len(weights) != len(self.first) - 2:
-            raise ValueError(f"sample_weight {name}: all batches have one, or none has")
         own = sum(part.stop - part.start for part in self._columns(len(x) * self._share))
         if self._share > 1 and own != len(x):
             raise ValueError(

@@ -220,12 +220,9 @@ _scores = jax.jit(scores, static_argnames=("views",))
 def model_on_device(model: Model, x: Any, views: tuple[View, ...]) -> tuple[Model, Any]:
     """The model and its inputs as compiled programs take them; a BestModel as a Model, too."""
     ready = model.on_device
-    if isinstance(x, Stored) and checks.is_wide(x):
-        if views:
-            raise ValueError(f"x is {x.dtype} on disk, and views are of float32: save it as such")
-        rows = x.made(lambda rows: np.asarray(model.preprocess(rows)))
-        return replace(ready, preprocess=no_preprocess(x)), rows
     if checks.is_wide(x):
+        if views and isinstance(x, Stored):
+            raise ValueError(f"x is {x.dtype} on disk, and views are of float32: save it as such")
         if views:  # they are of raw inputs, so that the program has to preprocess
             return ready, checks.narrowed(x, "x", "to be looked at in several views")
         return replace(ready, preprocess=no_preprocess(x)), model.preprocess(x)

@@ -82,7 +82,7 @@ class Spread(NamedTuple):
     @property
     def processes(self) -> int:
         """How many processes have devices of it."""
-        return len({device.process_index for device in self.mesh.devices.flat})
+        return len(processes_of(self.mesh))
 
     def cut(self, count: int) -> int:
         """In how many shards a batch of so many examples is cut: a short one may allow fewer."""
@@ -256,7 +256,7 @@ def as_spread(mesh: Any, reproducible: Any, batch_size: int) -> Spread | None:
         return None
     mesh = _mesh(jax.local_devices()[:1], 1) if mesh is None else as_mesh(mesh)
     data, own = mesh.shape[DATA], jax.process_index()
-    owners = {device.process_index for device in mesh.devices.flat}
+    owners = processes_of(mesh)
     if owners != {own} and owners != set(range(jax.process_count())):
         raise ValueError(
             f"mesh has devices of processes {sorted(owners)}, of {jax.process_count()} that there "

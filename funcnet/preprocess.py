@@ -43,7 +43,7 @@ class Preprocess:
     kind: str
     stats: Any
 
-    def __call__(self, x: Any) -> jax.Array:
+    def __call__(self, x: Any) -> Any:
         """Preprocess a batch.
 
         What float32 may round, float64 and integers of 32 bits or more, is centred in float64 on
@@ -54,11 +54,13 @@ class Preprocess:
           x: [N, ...] raw inputs, of the shape that it was fitted on.
 
         Returns:
-          [N, ...], what the network takes.
+          [N, ...], what the network takes; of `Stored` what it is when it is read.
 
         Raises:
           ValueError: the examples have another shape.
         """
+        if isinstance(x, Stored):
+            return _made(x, self)
         checks.unmasked(x, "x")
         parts = _parts_of(self)
         if checks.is_wide(x) and any(KINDS[part.kind].computes for part in parts):

@@ -305,15 +305,10 @@ class Given(NamedTuple):
         return self.x[rows], self.y[rows], None if self.weight is None else self.weight[rows]
 
 
-class Batches(NamedTuple):
+class Batches(Given):
     """What is `Given`, of examples that are in batches already: x [batches, N, ...] and so on."""
 
-    key: jax.Array
-    x: jax.Array
-    y: jax.Array
-    weight: jax.Array | None
-    preprocess: Preprocess
-    numbers: Any
+    __slots__ = ()
 
     def batch(self, rows: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         """The batch of a number [1]: examples, their targets and their weights."""
@@ -321,9 +316,7 @@ class Batches(NamedTuple):
         return self.x[at], self.y[at], None if self.weight is None else self.weight[at]
 
 
-def step_on(
-    held: Held, batch: jax.Array, given: Given | Batches, program: Program
-) -> tuple[Held, jax.Array]:
+def step_on(held: Held, batch: jax.Array, given: Given, program: Program) -> tuple[Held, jax.Array]:
     """One update on the examples with the numbers in batch [N]; of Batches, on that of a number."""
     params, state, opt_state, count = held
     # The number of epochs is nothing that a step goes by.

@@ -147,7 +147,7 @@ class StoredWindows:
         self.plan = plan_of(len(x), batch_size, row_bytes)
         self.text = f"of {self.plan}"
         self._key, self._x, self._y, self._weight = key, x, y, weight
-        self._room = np.empty(self.plan.rows * row_bytes, np.uint8)  # where blocks are read
+        self._blocks = np.empty(self.plan.rows * row_bytes, np.uint8)  # where they are read
 
     @property
     def room(self) -> int:
@@ -163,14 +163,12 @@ class StoredWindows:
         key = jax.random.fold_in(jax.random.split(self._key)[0], epoch)
         low, high = np.asarray(jax.random.bits(key, (2,), "uint32")).tolist()
         blocks = Bijection(plan.count // plan.block, low + (high << 32))
-        first = done // plan.batches
+        first, together = done // plan.batches, plan.lanes * plan.depth
+        of_lane, own = plan.block * plan.depth, plan.batch_size // plan.lanes
         for number in range(first, plan.full):
-            places = np.arange(number, number + 1)[:, None] * plan.lanes * plan.depth
-            places = places + np.arange(plan.lanes * plan.depth)  # [1, lanes * depth]
-            spans = self._spans(blocks(places[0]))
-            order = orders_of(key, number, count=plan.block * plan.depth, runs=plan.lanes)
-            rows = order + np.arange(plan.lanes)[:, None] * plan.block * plan.depth
-            own = plan.batch_size // plan.lanes
+            spans = self._spans(blocks(number * together + np.arange(together)))
+            order = orders_of(key, number, count=of_lane, runs=plan.lanes)
+            rows = order + np.arange(plan.lanes)[:, None] * of_lane
             rows = rows.reshape(plan.lanes, plan.batches, own).transpose(1, 0, 2)
             skip = done - number * plan.batches if number == first else 0
             yield self._read(spans, rows.reshape(plan.batches, -1), skip, number, columns)
@@ -213,16 +211,15 @@ class StoredWindows:
     ) -> Window:
         """Batches of rows [batches, N], numbers among those of the spans, but for the first few."""
         count, size = rows.shape[0] - skip, rows.shape[1]
-        parts = columns(size)
-        own = np.concatenate([rows[skip:, part] for part in parts], axis=1)
+        own = np.concatenate([rows[skip:, part] for part in columns(size)], axis=1)
         if own.shape[1] < size:
             spans, own = _needed(spans, own)
-        room = max(self.room, count) if size == self.plan.batch_size else 1
+        room = self.room if size == self.plan.batch_size else 1
         places = np.zeros((room, own.shape[1]), own.dtype)
         places[:count] = own
 
         def taken(stored: Stored) -> np.ndarray:
-            read = stored.read(spans, self._room)
+            read = stored.read(spans, self._blocks)
             flat = _aligned((places.size, *read.shape[1:]), read.dtype)
             np.take(read, places.reshape(-1), axis=0, out=flat, mode="clip")
             return flat.reshape(*places.shape, *read.shape[1:])

@@ -78,7 +78,6 @@ class Stored:
 
     Args:
       files: the files, of which each has some rows, all of one shape and dtype.
-      blocks: which rows, if not all of them in their order.
       digest: a checksum of the files, if there is one.
 
     Attributes:
@@ -86,14 +85,12 @@ class Stored:
       dtype: a NumPy dtype, in the byte order of this machine.
     """
 
-    def __init__(
-        self, files: Sequence[File], blocks: Blocks | None = None, digest: str = ""
-    ) -> None:
-        self._files, self._blocks, self._digest = tuple(files), blocks, digest
+    def __init__(self, files: Sequence[File], digest: str = "") -> None:
+        self._files, self._digest = tuple(files), digest
+        self._blocks: Blocks | None = None  # which rows, if not all of them in their order
         self._ends = np.cumsum([len(file.rows) for file in files]).tolist()
         first = files[0].rows
-        count = self._ends[-1] if blocks is None else len(blocks)
-        self.shape = (count, *first.shape[1:])
+        self.shape = (self._ends[-1], *first.shape[1:])
         self.dtype = first.dtype.newbyteorder("=")
         self._made: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
         self._checked, self._computed = "", False
@@ -114,7 +111,7 @@ class Stored:
     @property
     def row_bytes(self) -> int:
         """How many bytes a row has, as it is read."""
-        return max(1, int(np.prod(self.shape[1:], dtype=np.int64))) * self.dtype.itemsize
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def __repr__(self) -> str:
         return f"Stored({list(self.shape)}, {self.dtype}, in {self._files[0].path.parent})"
@@ -311,7 +308,7 @@ def map_npy(path: Path) -> File:
                 "with np.ascontiguousarray(x)"
             )
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    rows = np.frombuffer(mapped, dtype, int(np.prod(shape, dtype=np.int64)), start)
+    rows = np.frombuffer(mapped, dtype, math.prod(shape), start)
     return File(path, rows.reshape(shape), mapped, start)
 
 
