@@ -3,6 +3,7 @@
 import gc
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -93,3 +94,24 @@ def unoptimized():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def brought(monkeypatch):
+    """The windows that come to the devices: `ends` of each; at the number `stop` an interrupt."""
+    from funcnet.feed import Windowed
+
+    seen = SimpleNamespace(ends=[], stop=None)
+
+    def watched(made):
+        def stretch(self, window):
+            seen.ends.append(window.end)
+            if len(seen.ends) == seen.stop:
+                raise KeyboardInterrupt
+            return made(self, window)
+
+        return stretch
+
+    for name in ("_stretch", "_shard_stretch"):
+        monkeypatch.setattr(Windowed, name, watched(getattr(Windowed, name)))
+    return seen

@@ -196,68 +196,45 @@ def test_what_cannot_be_fitted_in_parts_is_fitted_to_a_sample(data, monkeypatch)
         train(data, preprocess=fn.quantile_transform)
 
 
-def test_a_run_cut_off_in_mid_epoch_goes_on_to_the_same_bits(data, tmp_path, monkeypatch):
+def test_a_run_cut_off_in_mid_epoch_goes_on_to_the_same_bits(data, tmp_path, brought):
     whole = bits(train(data))
-    made, at = feed.Windowed._stretch, []
-
-    def stretch(self, window):
-        at.append(window.end)
-        if len(at) == stop:
-            raise KeyboardInterrupt
-        return made(self, window)
-
-    monkeypatch.setattr(feed.Windowed, "_stretch", stretch)
-    stop = None
+    brought.ends.clear()
     train(data)
-    count, ends = len(at), at.copy()
+    count, ends = len(brought.ends), brought.ends.copy()
     assert count > 6
     for stop in range(1, count + 1):
-        at.clear()
-        place = tmp_path / str(stop)
+        brought.ends.clear()
+        brought.stop, place = stop, tmp_path / str(stop)
         cut = train(data, checkpoint=place)
         assert cut.status == "interrupted"
         # The result is that of the last whole epoch, the checkpoint may be beyond it.
         assert len(cut.history.loss) == int(cut.state.step) == 33 * int(cut.state.epoch)
         after = [f"-batch-{end:012}" * (end < 33) for end in ends[: stop - 1]][-1:]
         assert after == [""] or all(any(a in f.name for f in place.iterdir()) for a in after)
-        at.clear()
-        seen, stop = stop, None
+        brought.ends.clear()
+        brought.stop = None
         again = train(data, checkpoint=place, resume=True)
-        assert len(at) == count - (seen - 1)  # nothing twice
+        assert len(brought.ends) == count - (stop - 1)  # nothing twice
         assert bits(again) == whole
 
 
-def test_in_shards_a_run_goes_on_in_mid_epoch_to_the_same_bits(data, tmp_path, monkeypatch):
+def test_in_shards_a_run_goes_on_in_mid_epoch_to_the_same_bits(data, tmp_path, brought):
     options = {"batch_size": 48, "reproducible": 2, "eval_every": None}
     whole = bits(train(data, **options))
-    made, count = feed.Windowed._shard_stretch, [0]
-
-    def stretch(self, window):
-        count[0] += 1
-        if count[0] == 3:
-            raise KeyboardInterrupt
-        return made(self, window)
-
-    monkeypatch.setattr(feed.Windowed, "_shard_stretch", stretch)
+    brought.ends.clear()
+    brought.stop = 3
     options |= {"checkpoint": tmp_path}
     assert train(data, **options).status == "interrupted"
     assert any("batch" in path.name for path in tmp_path.iterdir())
     assert bits(train(data, resume=True, **options)) == whole
 
 
-def test_checkpoints_are_written_in_mid_epoch(data, tmp_path, monkeypatch):
+def test_checkpoints_are_written_in_mid_epoch(data, tmp_path, monkeypatch, brought):
     monkeypatch.setattr(checkpoints.Pace, "is_due", lambda self: True)
-    made, ends = feed.Windowed._stretch, []
-
-    def stretch(self, window):
-        ends.append(window.end)
-        return made(self, window)
-
-    monkeypatch.setattr(feed.Windowed, "_stretch", stretch)
     train(data, checkpoint=tmp_path / "often", keep_checkpoints=100)
     names = [path.name for path in (tmp_path / "often").glob("epoch-*-batch-*")]
-    assert len(names) == len(ends) > 6
-    assert {int(name[-24:-12]) for name in names} == set(ends)
+    assert len(names) == len(brought.ends) > 6
+    assert {int(name[-24:-12]) for name in names} == set(brought.ends)
     like = fn.init_train_state(net(), fn.adam(1e-2), (4,), key=KEY)
     assert int(checkpoints.earlier_state(tmp_path / "often", like, 2).epoch) == 1
     train(data, checkpoint=tmp_path / "each", checkpoint_every=1, keep_checkpoints=100)
@@ -265,17 +242,10 @@ def test_checkpoints_are_written_in_mid_epoch(data, tmp_path, monkeypatch):
     assert names == ["epoch-00000001.safetensors", "epoch-00000002.safetensors"]
 
 
-def test_a_checkpoint_in_the_first_epoch_is_one(data, tmp_path, monkeypatch):
-    def stretch(self, window):
-        count[0] += 1
-        if count[0] == 2:
-            raise KeyboardInterrupt
-        return made(self, window)
-
-    made, count = feed.Windowed._stretch, [0]
-    with monkeypatch.context() as patch:
-        patch.setattr(feed.Windowed, "_stretch", stretch)
-        train(data, checkpoint=tmp_path)
+def test_a_checkpoint_in_the_first_epoch_is_one(data, tmp_path, brought):
+    brought.stop = 2
+    train(data, checkpoint=tmp_path)
+    brought.stop = None
     (path,) = tmp_path.glob("epoch-*")
     assert "batch" in path.name
     with pytest.raises(FileExistsError, match="has checkpoints of a run: go on with resume=True"):
@@ -309,18 +279,11 @@ def test_a_suspicion_that_comes_to_nothing_changes_no_bit(at, data, monkeypatch)
     assert count[0] == 2 * each
 
 
-def test_a_run_of_several_cuts_reports_all_losses_of_an_epoch(data, tmp_path, monkeypatch):
+def test_a_run_of_several_cuts_reports_all_losses_of_an_epoch(data, tmp_path, brought):
     seen = {}
     train(data, callback=lambda epoch, state, metrics: seen.setdefault(epoch, metrics["losses"]))
-    made, count = feed.Windowed._stretch, [0]
-
-    def stretch(self, window):
-        count[0] += 1
-        if count[0] == 3:
-            raise KeyboardInterrupt
-        return made(self, window)
-
-    monkeypatch.setattr(feed.Windowed, "_stretch", stretch)
+    brought.ends.clear()
+    brought.stop = 3
     train(data, checkpoint=tmp_path)
     again = {}
     options = {"checkpoint": tmp_path, "resume": True}
@@ -470,22 +433,14 @@ def test_what_goes_bad_in_a_later_epoch_ends_with_the_one_before(at, share, data
 
 @pytest.mark.parametrize("way", ["due", "interrupted"])
 def test_no_checkpoint_in_mid_epoch_is_of_a_state_that_is_not_finite(
-    way, data, tmp_path, monkeypatch
+    way, data, tmp_path, monkeypatch, brought
 ):
     monkeypatch.setattr(nonfinite, "SHARE", 1e-9)  # looks at the first state, and when it must
     monkeypatch.setattr(checkpoints.Pace, "is_due", lambda self: way == "due")
-    ends, made = [], feed.Windowed._stretch
-
-    def stretch(self, window):
-        ends.append(window.end)
-        if way == "interrupted" and len(ends) == 4:
-            raise KeyboardInterrupt
-        return made(self, window)
-
-    monkeypatch.setattr(feed.Windowed, "_stretch", stretch)
+    brought.stop = 4 if way == "interrupted" else None
     options = {"on_nonfinite": "stop", "checkpoint": tmp_path, "eval_every": None}
     result = fn.fit(net(), spoiled_after(20), data, **{**OPTIONS, **options})
-    assert ends[1] < 20 < ends[2]
+    assert brought.ends[1] < 20 < brought.ends[2]
     if way == "due":
         assert (result.status, result.trouble.step) == ("diverged", 21)
     for path in tmp_path.glob("epoch-*"):

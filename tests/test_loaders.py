@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
-from funcnet import feed, loaders
+from funcnet import loaders
 from funcnet import train as training
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
@@ -137,7 +137,9 @@ def test_a_loader_may_fill_the_same_arrays_again(data, weights):
 
 @pytest.mark.parametrize("kind", [Batches, Bytes])
 @pytest.mark.parametrize("again", [False, True])
-def test_a_run_goes_on_in_mid_epoch_to_the_same_bits(kind, again, data, tmp_path, monkeypatch):
+def test_a_run_goes_on_in_mid_epoch_to_the_same_bits(
+    kind, again, data, tmp_path, monkeypatch, brought
+):
     monkeypatch.setattr(loaders, "TOGETHER", 6)
 
     def make():
@@ -145,23 +147,15 @@ def test_a_run_goes_on_in_mid_epoch_to_the_same_bits(kind, again, data, tmp_path
 
     steps = None if again else 20
     whole = bits(train(data, make(), steps_per_epoch=steps))
-    made, count = feed.Windowed._stretch, [0]
-
-    def stretch(self, window):
-        count[0] += 1
-        if count[0] == stop:
-            raise KeyboardInterrupt
-        return made(self, window)
-
-    monkeypatch.setattr(feed.Windowed, "_stretch", stretch)
     for stop in (1, 3, 4, 5, 8, 12):
-        count[0], place = 0, tmp_path / str(stop)
+        brought.ends.clear()
+        brought.stop, place = stop, tmp_path / str(stop)
         options = {"checkpoint": place, "resume": True, "steps_per_epoch": steps}
         cut = train(data, make(), **options)
         assert (cut.status, int(cut.state.epoch)) == ("interrupted", (stop - 1) // 4)
         last = max((path.stem for path in place.glob("epoch-*")), default="")
         assert ("batch" in last) == (stop not in (1, 5))
-        stop = None
+        brought.stop = None
         assert bits(train(data, make(), **options)) == whole
 
 
@@ -244,19 +238,12 @@ def test_a_suspicion_that_comes_to_nothing_changes_no_bit(data, monkeypatch):
     assert count[0] > 12
 
 
-def test_in_shards_a_run_goes_on_in_mid_epoch(data, tmp_path, monkeypatch):
+def test_in_shards_a_run_goes_on_in_mid_epoch(data, tmp_path, monkeypatch, brought):
     monkeypatch.setattr(loaders, "TOGETHER", 6)
     options = {"reproducible": 2, "epochs": 1, "eval_every": None}
     whole = bits(train(data, Batches(data), **options))
-    made, count = feed.Windowed._shard_stretch, [0]
-
-    def stretch(self, window):
-        count[0] += 1
-        if count[0] == 3:
-            raise KeyboardInterrupt
-        return made(self, window)
-
-    monkeypatch.setattr(feed.Windowed, "_shard_stretch", stretch)
+    brought.ends.clear()
+    brought.stop = 3
     options |= {"checkpoint": tmp_path}
     assert train(data, Batches(data), **options).status == "interrupted"
     assert bits(train(data, Batches(data), resume=True, **options)) == whole
