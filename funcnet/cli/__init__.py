@@ -1,4 +1,4 @@
-"""The command line: funcnet train, sweep, evaluate, predict, gradcheck, verify, recipes, datasets.
+"""The command line: `funcnet COMMAND`, of COMMANDS.
 
 `main` and `entry` stand here, not in a module main, which `funcnet.cli.main` would hide.
 """
@@ -15,7 +15,17 @@ import jax
 
 import funcnet as fn
 from funcnet import checks
-from funcnet.cli import datasets, evaluate, gradcheck, predict, recipes, sweep, train, verify
+from funcnet.cli import (
+    completion,
+    datasets,
+    evaluate,
+    gradcheck,
+    predict,
+    recipes,
+    sweep,
+    train,
+    verify,
+)
 from funcnet.cli.cache import keep_compiled
 from funcnet.cli.console import close_output
 from funcnet.cli.parser import Formatter, Parser
@@ -33,6 +43,7 @@ COMMANDS = {
     "verify": verify,
     "datasets": datasets,
     "recipes": recipes,
+    "completion": completion,
 }
 
 
@@ -84,7 +95,12 @@ def entry() -> None:
     sys.exit(code)
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
+def make_parser(base: Config) -> tuple[Parser, dict[str, Parser]]:
+    """The parser of all commands, and that of each by its name.
+
+    Args:
+      base: what options are where they are not given.
+    """
     parser = Parser(
         prog="funcnet",
         description="Fully connected networks in JAX with hand-written gradients.",
@@ -94,8 +110,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"funcnet {fn.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    base = _base(argv)
-    known = {name: command.add(commands, base) for name, command in COMMANDS.items()}
+    return parser, {name: command.add(commands, base) for name, command in COMMANDS.items()}
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser, known = make_parser(_base(argv))
     if not argv:
         parser.print_help()
         parser.exit(2)

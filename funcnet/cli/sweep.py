@@ -28,6 +28,7 @@ from funcnet.cli.console import (
 )
 from funcnet.cli.measures import LABELS, first_measure, shown
 from funcnet.cli.options import (
+    NameAmong,
     add_config_options,
     add_device_options,
     add_recipe_option,
@@ -35,7 +36,6 @@ from funcnet.cli.options import (
     is_range,
     listed,
     mesh_of,
-    name_among,
 )
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import (
@@ -107,7 +107,7 @@ def add(commands: Any, base: Config) -> Any:
     parser.add_argument(
         "action",
         nargs="?",
-        type=name_among("action", ("run", "resume", "show")),
+        type=NameAmong("action", ("run", "resume", "show")),
         default="run",
         metavar="ACTION",
         help="run (if not given), resume or show",
