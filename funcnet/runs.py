@@ -32,7 +32,7 @@ from funcnet.files import LOCK, locked, naming, read_json, write_atomically
 from funcnet.history import History
 from funcnet.layer import Layer
 from funcnet.model import Model
-from funcnet.plots import plot_history
+from funcnet.plots.curves import plot_history
 from funcnet.recipes import build_net
 from funcnet.stored import lifted, stored_config
 from funcnet.text import finite
