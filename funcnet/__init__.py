@@ -119,7 +119,7 @@ _NAMES = {
     """,
     "optimizer": "Optimizer apply_updates",
     "parallel": "device_mesh",
-    "plots.curves": "plot_histories plot_history",
+    "plots.curves": "plot_histories plot_history plot_learning_rates",
     "plots.predictions": "plot_reliability",
     "plots.sweeps": "plot_heat_map plot_lines plot_parallel plot_sweep",
     "preprocess": """
