@@ -280,7 +280,9 @@ def test_lines_of_names_and_a_line_for_each_value():
     figure = fn.plot_lines(rows(rule=["sgd", "adam"], depth=[1, 2]), "rule", lines="depth")
     (axes,) = figure.axes
     assert [t.get_text() for t in axes.get_xticklabels()] == ["sgd", "adam"]
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["depth 1", "depth 2"]
+    said = [" ".join(t.get_text().split()) for t in figure.legends[0].get_texts()]
+    assert said == ["depth 1", "depth 2", "mean, and one standard deviation over 2 seeds"]
+    assert [line.get_linestyle() for line in axes.lines] == ["None"] * len(axes.lines)
     assert axes.get_xscale() == "linear"
 
 
@@ -319,7 +321,7 @@ def test_true_and_1_are_places_of_their_own():
 @pytest.mark.parametrize(
     ("axes", "labels"),
     [
-        ({"rate": RATES}, ("rate", "validation accuracy (%)")),
+        ({"rate": RATES}, ("rate (log scale)", "validation accuracy (%)")),
         ({"rate": RATES, "scale": SCALES}, ("scale", "rate")),
         ({"a": [1, 2], "b": [1, 2], "c": [1, 2]}, ("", "")),
         ({"rate": [0.1]}, ("seed", "validation accuracy (%)")),
@@ -329,6 +331,87 @@ def test_true_and_1_are_places_of_their_own():
 def test_a_sweep_is_drawn_as_suits_its_settings(axes, labels):
     drawn = fn.plot_sweep(rows(**axes)).axes[0]
     assert (drawn.get_xlabel(), drawn.get_ylabel()) == labels
+
+
+def drawn_at_random(count, diverged=0):
+    """A table of two settings drawn at random, rates over many powers of ten."""
+    rng = np.random.default_rng(0)
+    rates, widths = 10 ** rng.uniform(-5, -1, count), rng.integers(10, 60, count)
+    (like, *_) = rows(rate=[1])
+    return [
+        {
+            **like,
+            "rate": float(rates[i]),
+            "width": int(widths[i]),
+            "val_accuracy": i / count,
+            "val_loss": 1 - i / count,
+            "status": "diverged" if i < diverged else "finished",
+        }
+        for i in range(count)
+    ]
+
+
+def test_settings_drawn_at_random_are_a_scatter_on_their_own_scales():
+    table = drawn_at_random(30, diverged=4)
+    figure = fn.plot_sweep(table, title="Random")
+    axes, bar = figure.axes
+    assert {axes.get_xlabel(), axes.get_ylabel()} == {"rate (log scale)", "width"}
+    assert {axes.get_xscale(), axes.get_yscale()} == {"log", "linear"}
+    crosses, points, ring = axes.collections
+    assert (len(crosses.get_offsets()), len(points.get_offsets())) == (4, 26)
+    np.testing.assert_allclose(points.get_array(), [100 * i / 30 for i in range(4, 30)])
+    best = {"rate (log scale)": table[-1]["rate"], "width": table[-1]["width"]}
+    place = best[axes.get_xlabel()], best[axes.get_ylabel()]
+    np.testing.assert_allclose(ring.get_offsets(), [place])
+    said = [t.get_text() for t in axes.get_legend().get_texts()]
+    assert said == ["diverged, or not measured (4)", "best: 96.7"]
+    assert bar.get_ylabel() == "validation accuracy (%)"
+    assert figure.get_suptitle() == "Random"
+    assert png(figure)
+
+
+def test_of_a_loss_the_least_is_the_best():
+    table = drawn_at_random(9)
+    axes = fn.plot_scatter(table, "width", "rate", value="val_loss")
+    place = [[table[-1]["width"], table[-1]["rate"]]]
+    np.testing.assert_allclose(axes.collections[-1].get_offsets(), place)
+
+
+def test_a_picture_is_drawn_in_the_axes_given():
+    given = fn.plot_sweep(rows(rate=RATES)).axes[0]
+    assert fn.plot_scatter(drawn_at_random(9), "rate", "width", axes=given) is given
+    with pytest.raises(TypeError, match="axes must be one Axes of matplotlib"):
+        fn.plot_scatter(drawn_at_random(9), "rate", "width", axes=given.figure)
+
+
+def test_bands_say_what_they_are_and_crosses_where_nothing_is():
+    table = rows(rate=RATES)
+    for row in table:
+        row["status"] = "diverged" if row["rate"] == 1e-2 else "finished"
+    figure = fn.plot_lines(table[1:], "rate")
+    said = [" ".join(t.get_text().split()) for t in figure.legends[0].get_texts()]
+    assert said == [
+        "mean, and one standard deviation over 1 to 2 seeds",
+        "diverged, or not measured",
+    ]
+    np.testing.assert_allclose(figure.axes[0].lines[1].get_xdata(), [1e-2])
+
+
+@pytest.mark.parametrize("axes", [{"a": [1, 2]}, {"a": [1, 2], "b": [1, 2]}])
+def test_a_sweep_of_which_all_diverged_can_be_drawn(axes):
+    table = [{**row, "status": "diverged"} for row in rows(**axes)]
+    assert len(fn.plot_sweep(table).axes[0].texts) == 1
+    assert fn.plot_parallel(table)
+
+
+def test_a_sweep_of_two_thousand_members_and_one_of_one_can_be_drawn():
+    table = drawn_at_random(2000)
+    assert len(fn.plot_sweep(table).axes[0].collections[0].get_offsets()) == 2000
+    with pytest.raises(ValueError, match="rate has 2,000 values, too many for a heat map: plot_sc"):
+        fn.plot_heat_map(table, "rate", "width")
+    (row,) = drawn_at_random(1)
+    del row["seed"]
+    assert fn.plot_sweep([row]).axes[0].get_xlabel() == "rate"
 
 
 @pytest.mark.parametrize(

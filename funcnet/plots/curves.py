@@ -15,12 +15,12 @@ from funcnet.plots.figures import (
     VERMILLION,
     axes_for,
     label_axes,
+    legend_below,
     named,
     new_figure,
     span_of,
     style,
     whole_ticks,
-    write_legend,
     write_title,
 )
 from funcnet.targets import MEASURES, MONITORS
@@ -186,7 +186,7 @@ def _name_runs(figure: "Figure", runs: Mapping[str, _Course]) -> None:
     if any(run.best is not None for run in runs.values()):
         handles.append(Line2D([], [], **_STAR))
         names.append("best epoch")
-    write_legend(figure, handles, names, loc="outside lower center", ncol=min(4, len(names)))
+    legend_below(figure, handles, names)
 
 
 _STAR: dict[str, Any] = {"marker": "*", "ms": 12, "mec": "black", "mfc": "white", "ls": "none"}

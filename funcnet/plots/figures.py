@@ -34,6 +34,7 @@ MARKERS = "osD^vPX*<"
 STYLES = len(COLORS) * len(DASHES)  # so many lines can be told apart
 NONE = "0.85"  # the grey of what has no value
 NAME = 30  # letters of a name at a tick
+LEGEND = 40  # letters of a line in a legend
 PERCENT = " (%)"
 
 
@@ -147,8 +148,15 @@ def write_legend(
     # A label that begins with "_" would be left out, so the names are written afterwards.
     legend = whose.legend(handles, ["."] * len(handles), **options)
     for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set(text="\n".join(lines_of(short(name, 160), 40)), parse_math=False)
+        text.set(text="\n".join(lines_of(short(name, 160), LEGEND)), parse_math=False)
     return legend
+
+
+def legend_below(figure: "Figure", handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A legend below all panels, in as many columns as there is room for."""
+    width = 0.6 + 0.085 * min(LEGEND, max((len(visible(name)) for name in names), default=0))
+    columns = max(1, min(int(figure.get_figwidth() / width), len(names), 5))
+    write_legend(figure, handles, names, loc="outside lower center", ncol=columns)
 
 
 def named(axes: "Axes", **options: Any) -> "Legend | None":
@@ -226,4 +234,4 @@ def number_text(value: float) -> str:
     """A measured number, short."""
     if not math.isfinite(value):
         return str(value)
-    return f"{value:.1f}" if 1 <= abs(value) < 1000 else f"{value:.3g}"
+    return f"{value:.1f}" if 10 <= abs(value) < 1000 else f"{value:.3g}"
