@@ -119,10 +119,9 @@ _NAMES = {
     """,
     "optimizer": "Optimizer apply_updates",
     "parallel": "device_mesh",
-    "plots": """
-        plot_heat_map plot_histories plot_history plot_lines plot_parallel plot_reliability
-        plot_sweep
-    """,
+    "plots.curves": "plot_histories plot_history plot_learning_rates",
+    "plots.predictions": "plot_reliability",
+    "plots.sweeps": "plot_heat_map plot_lines plot_parallel plot_scatter plot_sweep",
     "preprocess": """
         Preprocess chain no_preprocess normalize_contrast quantile_edges quantile_transform
         shuffle_features standardize standardize_numbers subtract_mean whiten

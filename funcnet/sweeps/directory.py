@@ -21,7 +21,7 @@ from typing import Any
 from funcnet import checks
 from funcnet.files import naming, read_json, write_atomically
 from funcnet.history import columns
-from funcnet.plots import plot_sweep
+from funcnet.plots.sweeps import plot_sweep
 from funcnet.runs import Record, check_free, facts_of, read_config, write_csv, write_record
 from funcnet.stored import lifted, stored_config
 from funcnet.sweeps.table import RESULTS, Member, results_of, sweep_table
