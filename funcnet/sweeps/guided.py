@@ -29,8 +29,15 @@ from funcnet.sweeps.groups import (
     renumbered,
 )
 from funcnet.sweeps.objectives import check_objectives, less_is_better, values_of
-from funcnet.sweeps.samplers import Batch, Tried, check_sampler, propose
-from funcnet.sweeps.search import Settings, Space, check_space, ends_of
+from funcnet.sweeps.samplers import SAMPLERS, Batch, Tried, check_sampler, propose
+from funcnet.sweeps.search import (
+    Settings,
+    Space,
+    check_space,
+    ends_of,
+    space_of,
+    stored_space,
+)
 from funcnet.sweeps.sweep import SweepResult, result_of
 from funcnet.sweeps.table import Member
 from funcnet.train import FitOptions
@@ -89,7 +96,7 @@ def search(
     space: Mapping[str, Any],
     *,
     samples: int,
-    batch: int = BATCH,
+    batch: int | None = None,
     sampler: str = SAMPLER,
     objectives: Sequence[str] | None = None,
     seed: int = 0,
@@ -121,7 +128,8 @@ def search(
         its values, as for `random_search`; ranges of fractions share one program.
       samples: how many settings to try, all of them different.
       batch: how many at a time: they are trained side by side, and the next are proposed when all
-        of them are known. More are faster, fewer are better guided; the first batch is random.
+        of them are known; None is 16, or samples if that is less. More are faster, fewer are better
+        guided; the first batch is random.
       sampler: "tpe", by Optuna, or "random", which is `random_search`.
       objectives: what settings are compared by, one or several columns of the table, means over the
         seeds, such as ("val_accuracy", "parameters"); None is what is monitored. The direction goes
@@ -146,7 +154,7 @@ def search(
         Search(
             space,
             samples,
-            batch,
+            min(BATCH, checks.COUNT.check("samples", samples)) if batch is None else batch,
             sampler,
             seed,
             tuple(range(seed, seed + checks.COUNT.check("seeds", seeds))),
@@ -214,6 +222,28 @@ def check_search(searched: Search) -> Search:
     space = check_space(given)
     check_sampler(searched.sampler, space, samples)
     return searched._replace(space=space)
+
+
+def stored_search(searched: Search) -> dict[str, Any]:
+    """What is searched, for JSON; `search_of` reads it."""
+    return {**searched._asdict(), "space": stored_space(searched.space)}
+
+
+def search_of(stored: Mapping[str, Any]) -> Search:
+    """What is searched, of what `stored_search` gave.
+
+    Raises:
+      ValueError, TypeError, KeyError: it is damaged.
+    """
+    if stored.keys() != {*Search._fields}:
+        raise ValueError(f"a search has {', '.join(Search._fields)}, not {', '.join(stored)}")
+    known: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in stored.items()}
+    for name in ("samples", "batch"):
+        checks.COUNT.check(name, known[name])
+    checks.choose("sampler", known["sampler"], SAMPLERS)
+    for seed in known["seeds"]:
+        checks.SEED.check("seed", seed)
+    return Search(**{**known, "space": space_of(stored["space"])})
 
 
 def corners_of(space: Space) -> list[Settings]:

@@ -42,7 +42,7 @@ def importance(result: Any, value: str | None = None) -> dict[str, float]:
     rows = result.table() if hasattr(result, "table") else list(result)
     if not rows:
         raise ValueError("the table has no rows")
-    value = value or _first_value(rows)
+    value = value or value_of(rows)
     if value not in rows[0]:
         raise ValueError(checks.unknown("column", value, rows[0]))
     known = [row for row in rows if _is_known(row, value)]
@@ -71,8 +71,8 @@ def importance(result: Any, value: str | None = None) -> dict[str, float]:
 _SPREADS = ("members", "seeds", "diverged")  # of tables of means
 
 
-def _first_value(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The first measure; that of the last model in a cross-validation."""
+def value_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The column that a table is about: the first measure, of folds that of the last model."""
     measured = [name for name in rows[0] if name.startswith("val_") and name != "val_loss"]
     if "fold" in rows[0]:
         return f"final_{measured[0]}"

@@ -60,6 +60,7 @@ class Integers(NamedTuple):
 
 Distribution = Uniform | LogUniform | Integers
 Space = Mapping[str, Distribution | Sequence[Any]]
+_KINDS = {"uniform": Uniform, "log_uniform": LogUniform, "integers": Integers}  # on disk
 
 
 def uniform(low: float, high: float) -> Uniform:
@@ -159,6 +160,31 @@ def ends_of(axis: Distribution | Sequence[Any]) -> list[Any]:
     if isinstance(axis, Distribution):
         return list(dict.fromkeys((axis.low, axis.high)))
     return list(axis)
+
+
+def stored_space(space: Space) -> dict[str, Any]:
+    """A checked space for JSON, which has it whole; `space_of` reads it."""
+    kinds = {kind: name for name, kind in _KINDS.items()}
+    return {
+        name: {kinds[type(axis)]: list(axis)} if isinstance(axis, Distribution) else list(axis)
+        for name, axis in space.items()
+    }
+
+
+def space_of(stored: Mapping[str, Any]) -> Space:
+    """A checked space of what `stored_space` gave.
+
+    Raises:
+      ValueError, TypeError, KeyError: it is damaged.
+    """
+    axes: dict[str, Any] = {}
+    for name, axis in stored.items():
+        if isinstance(axis, Mapping):
+            ((kind, ends),) = axis.items()
+            axes[name] = _KINDS[kind](*ends)
+        else:
+            axes[name] = axis
+    return check_space(axes)
 
 
 def size_of(space: Space) -> float:
