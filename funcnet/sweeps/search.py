@@ -10,7 +10,7 @@ Settings are plain dicts, so that lists of them add up and multiply as lists do:
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -60,7 +60,6 @@ class Integers(NamedTuple):
 
 Distribution = Uniform | LogUniform | Integers
 Space = Mapping[str, Distribution | Sequence[Any]]
-_KINDS = {"uniform": Uniform, "log_uniform": LogUniform, "integers": Integers}  # on disk
 
 
 def uniform(low: float, high: float) -> Uniform:
@@ -84,6 +83,13 @@ def integers(low: int, high: int) -> Integers:
     checks.Count(at_least=-(2**63)).check("low of integers", low)
     checks.Count(at_least=low, at_most=2**63 - 1).check("high of integers", high)
     return Integers(int(low), int(high))
+
+
+_KINDS: dict[type, Callable[..., Any]] = {
+    Uniform: uniform,
+    LogUniform: log_uniform,
+    Integers: integers,
+}
 
 
 def grid(**axes: Iterable[Any]) -> list[Settings]:
@@ -164,9 +170,10 @@ def ends_of(axis: Distribution | Sequence[Any]) -> list[Any]:
 
 def stored_space(space: Space) -> dict[str, Any]:
     """A checked space for JSON, which has it whole; `space_of` reads it."""
-    kinds = {kind: name for name, kind in _KINDS.items()}
     return {
-        name: {kinds[type(axis)]: list(axis)} if isinstance(axis, Distribution) else list(axis)
+        name: {_KINDS[type(axis)].__name__: list(axis)}
+        if isinstance(axis, Distribution)
+        else list(axis)
         for name, axis in space.items()
     }
 
@@ -181,7 +188,7 @@ def space_of(stored: Mapping[str, Any]) -> Space:
     for name, axis in stored.items():
         if isinstance(axis, Mapping):
             ((kind, ends),) = axis.items()
-            axes[name] = _KINDS[kind](*ends)
+            axes[name] = {made.__name__: made for made in _KINDS.values()}[kind](*ends)
         else:
             axes[name] = axis
     return check_space(axes)
