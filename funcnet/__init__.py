@@ -49,6 +49,9 @@ if _TYPE_CHECKING:
     from funcnet.shards import *
     from funcnet.step import *
     from funcnet.sweeps.cross import *
+    from funcnet.sweeps.guided import *
+    from funcnet.sweeps.importance import *
+    from funcnet.sweeps.objectives import *
     from funcnet.sweeps.search import *
     from funcnet.sweeps.sweep import *
     from funcnet.sweeps.table import *
@@ -137,6 +140,9 @@ _NAMES = {
     "shards": "BATCH_AXIS batch_mean batch_sum",
     "step": "TrainState init_train_state make_train_step",
     "sweeps.cross": "CrossValidation Fold cross_validate",
+    "sweeps.guided": "search",
+    "sweeps.importance": "importance",
+    "sweeps.objectives": "pareto_front",
     "sweeps.search": "grid integers log_uniform member_key random_search uniform",
     "sweeps.sweep": "SweepResult sweep",
     "sweeps.table": "Member mean_over_seeds sweep_table",

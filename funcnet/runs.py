@@ -26,7 +26,7 @@ import jax
 
 from funcnet import checks
 from funcnet.checkpoint import load_model, save_model
-from funcnet.checkpoints import has_checkpoints
+from funcnet.checkpoints import has_checkpoints, with_batches
 from funcnet.config import MODELS, Config
 from funcnet.files import LOCK, locked, naming, read_json, write_atomically
 from funcnet.history import History
@@ -62,7 +62,7 @@ class Record(NamedTuple):
       config: the Config.
       facts: what else there is to know of the run: title, recipe, versions, machine, class_names
         or target_names, outputs, numbers, data_sha256, status, results; of a sweep also settings,
-        halve_at, chunk_size.
+        halve_at, chunk_size, folds, objectives, search.
     """
 
     config: Config
@@ -134,9 +134,10 @@ def begun(
             put_back()
         with contextlib.suppress(OSError):  # it is in use, by another, or something is in it
             if checkpoints.is_dir() and not has_checkpoints(checkpoints):
-                with locked(checkpoints):
-                    (checkpoints / LOCK).unlink()
-                checkpoints.rmdir()
+                for each in with_batches(checkpoints):
+                    with locked(each):
+                        (each / LOCK).unlink()
+                    each.rmdir()
             for each in made:
                 each.rmdir()
 

@@ -27,6 +27,8 @@ FACTS: dict[str, Any] = {
     **dict.fromkeys(
         ("class_names", "target_names", "numbers", "settings", "halve_at", "mesh"), list
     ),
+    "search": dict | None,
+    "objectives": list | None,
     "outputs": int,
     **dict.fromkeys(("chunk_size", "folds"), int | None),
 }
