@@ -15,7 +15,7 @@ from funcnet import checks
 from funcnet.layer import Layer
 from funcnet.layers import promote
 from funcnet.losses import softmax_loss
-from funcnet.net import as_input, loss, loss_and_grads, loss_of_scores
+from funcnet.objective import as_input, loss, loss_and_grads, loss_of_scores
 from funcnet.text import aligned
 from funcnet.tree import LossFn, Tree, named_leaves, structure_of
 

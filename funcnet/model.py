@@ -16,7 +16,7 @@ from funcnet.datasets.tables import inputs_of, is_table
 from funcnet.inputs import stats_on_device
 from funcnet.layer import Layer
 from funcnet.loop import slices
-from funcnet.net import as_input
+from funcnet.objective import as_input
 from funcnet.preprocess import Preprocess, no_preprocess
 from funcnet.targets import Targets, combined
 from funcnet.tree import Tree

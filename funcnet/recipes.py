@@ -23,13 +23,14 @@ from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import first
 from funcnet.datasets.registry import holds_table, is_table_file
 from funcnet.defaults import complete_config, usual_batch_size
-from funcnet.embeddings import BINS, pbld, periodic, piecewise_linear
+from funcnet.embeddings import BINS, pbld, periodic
 from funcnet.ensembles import stacked, tabm
 from funcnet.inputs import fit_preprocess
 from funcnet.layer import Layer
 from funcnet.named import parse_step
 from funcnet.net import flatten, mlp, serial
-from funcnet.optim import Optimizer, clip_by_global_norm
+from funcnet.optimizer import Optimizer
+from funcnet.piecewise import piecewise_linear
 from funcnet.preprocess import PREPROCESSINGS, Preprocess, chain
 from funcnet.rules import class_weight, hyper_parameters, schedule_name
 from funcnet.schedules import named_schedule
@@ -39,6 +40,7 @@ from funcnet.tabular import on_columns
 from funcnet.targets import outputs_of
 from funcnet.train import FitOptions
 from funcnet.tree import LossFn
+from funcnet.wrappers import clip_by_global_norm
 
 __all__ = ["Experiment", "Recipe", "experiment", "list_recipes", "load_recipe"]
 

@@ -77,8 +77,6 @@ def huber_loss(
     Args:
       scores, y, sample_weight: as for `squared_loss`.
       delta: where the one becomes the other, in the units of y, > 0; may be traced.
-    Returns, raises:
-      What `squared_loss` does; and ValueError if delta is out of its range.
     """
     DELTA.check("delta", delta)
     outputs = as_outputs(scores, y, sample_weight)
@@ -140,8 +138,6 @@ def poisson_loss(
       scores: [N, K] floating point, the logarithms of the rates.
       y: [N, K] or [N] targets >= 0. They are not checked here, but where data comes in.
       sample_weight: as for `squared_loss`.
-    Returns, raises:
-      What `squared_loss` does.
     """
     outputs = as_outputs(scores, y, sample_weight)
     rate = jnp.exp(outputs.scores)  # [N, K]

@@ -21,13 +21,9 @@ from funcnet.losses import (
     smooth_labels,
     softmax_loss,
 )
-from funcnet.net import as_input, loss_and_grads, matrices
-from funcnet.optim import (
-    Optimizer,
-    apply_updates,
-    averaged_params,
-    moves_transposes,
-)
+from funcnet.net import matrices
+from funcnet.objective import as_input, loss_and_grads
+from funcnet.optimizer import Optimizer, apply_updates
 from funcnet.preprocess import Preprocess, no_preprocess
 from funcnet.program import (
     Numbers,
@@ -41,6 +37,7 @@ from funcnet.shards import BATCH_AXIS, is_sharded
 from funcnet.signature import complete, takes
 from funcnet.targets import Targets, is_known, outputs_of, task_of_loss
 from funcnet.tree import LossFn, Tree, structure_of
+from funcnet.wrappers import averaged_params, moves_transposes
 
 __all__ = ["TrainState", "init_train_state", "make_train_step"]
 
