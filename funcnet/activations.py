@@ -67,6 +67,14 @@ def gelu_forward(x: Array) -> tuple[jax.Array, Any]:
       x: any shape, floating point.
     Returns:
       out, of the shape and dtype of x, and the cache for `gelu_backward`.
+    Raises:
+      TypeError: x is not floating point.
+    Example:
+      >>> out, cache = fn.gelu_forward(jnp.array([-1.0, 0.0, 1.0]))
+      >>> print(np.array(out).round(3))
+      [-0.159  0.     0.841]
+      >>> print(np.array(fn.gelu_backward(jnp.ones(3), cache)).round(3))
+      [-0.083  0.5    1.083]
     """
     x = layers.floating("gelu", x)
     wide = layers.accumulator(x)
@@ -83,6 +91,13 @@ def gelu_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `gelu_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.gelu_forward(jnp.zeros(2))
+      >>> print(np.array(fn.gelu_backward(jnp.array([1.0, -2.0]), cache)).round(3))
+      [ 0.5 -1. ]
     """
     x = cache
     dout = layers.like_output("gelu", dout, x.shape, x.dtype)
@@ -106,6 +121,14 @@ def gelu_tanh_forward(x: Array) -> tuple[jax.Array, Any]:
       x: any shape, floating point.
     Returns:
       out, of the shape and dtype of x, and the cache for `gelu_tanh_backward`.
+    Raises:
+      TypeError: x is not floating point.
+    Example:
+      >>> out, cache = fn.gelu_tanh_forward(jnp.array([-1.0, 0.0, 1.0]))
+      >>> print(np.array(out).round(3))
+      [-0.159  0.     0.841]
+      >>> print(np.array(fn.gelu_tanh_backward(jnp.ones(3), cache)).round(3))
+      [-0.083  0.5    1.083]
     """
     x = layers.floating("gelu_tanh", x)
     wide = layers.accumulator(x)
@@ -124,6 +147,13 @@ def gelu_tanh_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `gelu_tanh_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.gelu_tanh_forward(jnp.zeros(2))
+      >>> print(np.array(fn.gelu_tanh_backward(jnp.array([1.0, -2.0]), cache)).round(3))
+      [ 0.5 -1. ]
     """
     x, t = cache
     dout = layers.like_output("gelu_tanh", dout, x.shape, x.dtype)
@@ -136,7 +166,20 @@ def gelu_tanh_backward(dout: Array, cache: Any) -> jax.Array:
 
 @enter(ACTIVATIONS)
 def gelu(*, approximate: bool = False) -> Layer:
-    """Gaussian error linear unit, `out = x Phi(x)`; approximate is the formula with tanh."""
+    """Gaussian error linear unit, `out = x Phi(x)`, without parameters; see `gelu_forward`.
+
+    Args:
+      approximate: whether it is the formula with tanh, `gelu_tanh_forward`, PyTorch's
+        approximate="tanh".
+    Returns:
+      The layer, of kind "gelu".
+    Example:
+      >>> x = jnp.array([[-1.0, 0.0, 3.0]])
+      >>> print(np.array(fn.gelu().forward({}, {}, x)[0]).round(4))
+      [[-0.1587  0.      2.996 ]]
+      >>> print(np.array(fn.gelu(approximate=True).forward({}, {}, x)[0]).round(4))
+      [[-0.1588  0.      2.9964]]
+    """
     if approximate:
         return make_layer("gelu", gelu_tanh_forward, gelu_tanh_backward)
     return make_layer("gelu", gelu_forward, gelu_backward)
@@ -155,6 +198,14 @@ def tanh_forward(x: Array) -> tuple[jax.Array, Any]:
       x: any shape, floating point.
     Returns:
       out, of the shape and dtype of x, and the cache for `tanh_backward`.
+    Raises:
+      TypeError: x is not floating point.
+    Example:
+      >>> out, cache = fn.tanh_forward(jnp.array([-1.0, 0.0, 1.0]))
+      >>> print(np.array(out).round(3))
+      [-0.762  0.     0.762]
+      >>> print(np.array(fn.tanh_backward(jnp.ones(3), cache)).round(3))
+      [0.42 1.   0.42]
     """
     out = jnp.tanh(layers.floating("tanh", x))
     return out, out
@@ -168,6 +219,13 @@ def tanh_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `tanh_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.tanh_forward(jnp.zeros(2))
+      >>> print(np.array(fn.tanh_backward(jnp.array([1.0, -2.0]), cache)).round(3))
+      [ 1. -2.]
     """
     out = cache
     dout = layers.like_output("tanh", dout, out.shape, out.dtype)
@@ -176,7 +234,15 @@ def tanh_backward(dout: Array, cache: Any) -> jax.Array:
 
 @enter(ACTIVATIONS)
 def tanh() -> Layer:
-    """Hyperbolic tangent, without parameters."""
+    """Hyperbolic tangent, without parameters.
+
+    Returns:
+      The layer, of kind "tanh".
+    Example:
+      >>> out, cache, state = fn.tanh().forward({}, {}, jnp.array([[-9.0, 0.0, 9.0]]))
+      >>> print(out.round())
+      [[-1.  0.  1.]]
+    """
     return make_layer("tanh", tanh_forward, tanh_backward)
 
 
@@ -187,6 +253,14 @@ def logistic_forward(x: Array) -> tuple[jax.Array, Any]:
       x: any shape, floating point.
     Returns:
       out, of the shape and dtype of x, and the cache for `logistic_backward`.
+    Raises:
+      TypeError: x is not floating point.
+    Example:
+      >>> out, cache = fn.logistic_forward(jnp.array([-1.0, 0.0, 1.0]))
+      >>> print(np.array(out).round(3))
+      [0.269 0.5   0.731]
+      >>> print(np.array(fn.logistic_backward(jnp.ones(3), cache)).round(3))
+      [0.197 0.25  0.197]
     """
     x = layers.floating("logistic", x)
     return jax.lax.logistic(layers.accumulator(x)).astype(x.dtype), x
@@ -204,6 +278,13 @@ def logistic_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `logistic_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.logistic_forward(jnp.zeros(2))
+      >>> print(np.array(fn.logistic_backward(jnp.array([1.0, -2.0]), cache)).round(3))
+      [ 0.25 -0.5 ]
     """
     x = cache
     dout = layers.like_output("logistic", dout, x.shape, x.dtype)
@@ -213,7 +294,15 @@ def logistic_backward(dout: Array, cache: Any) -> jax.Array:
 
 @enter(ACTIVATIONS)
 def logistic() -> Layer:
-    """The logistic function, which others call sigmoid, without parameters."""
+    """The logistic function, which others call sigmoid, without parameters.
+
+    Returns:
+      The layer, of kind "logistic".
+    Example:
+      >>> out, cache, state = fn.logistic().forward({}, {}, jnp.array([[0.0]]))
+      >>> print(out)
+      [[0.5]]
+    """
     return make_layer("logistic", logistic_forward, logistic_backward)
 
 
@@ -229,6 +318,14 @@ def selu_forward(x: Array) -> tuple[jax.Array, Any]:
       x: any shape, floating point.
     Returns:
       out, of the shape and dtype of x, and the cache for `selu_backward`.
+    Raises:
+      TypeError: x is not floating point.
+    Example:
+      >>> out, cache = fn.selu_forward(jnp.array([-1.0, 0.0, 1.0]))
+      >>> print(np.array(out).round(3))
+      [-1.111  0.     1.051]
+      >>> print(np.array(fn.selu_backward(jnp.ones(3), cache)).round(3))
+      [0.647 1.758 1.051]
     """
     x = layers.floating("selu", x)
     wide = layers.accumulator(x)
@@ -244,6 +341,13 @@ def selu_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `selu_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.selu_forward(jnp.zeros(2))
+      >>> print(np.array(fn.selu_backward(jnp.array([1.0, -2.0]), cache)).round(3))
+      [ 1.758 -3.516]
     """
     x = cache
     dout = layers.like_output("selu", dout, x.shape, x.dtype)
@@ -258,6 +362,19 @@ def selu() -> Layer:
 
     To keep mean and variance the weights before it want a variance of 1 / D, and dropout would
     have to be the paper's alpha dropout.
+
+    Returns:
+      The layer, of kind "selu".
+    Example:
+      >>> net = fn.mlp([8], 3, activation=fn.selu(), weight_scale=0.5)
+      >>> params, _, _ = net.init(jax.random.key(0), (4,))
+      >>> params
+      FrozenDict(67 parameters
+        affine1/b  float32[8]
+        affine1/w  float32[4, 8]
+        affine2/b  float32[3]
+        affine2/w  float32[8, 3]
+      )
     """
     return make_layer("selu", selu_forward, selu_backward)
 
@@ -272,6 +389,14 @@ def mish_forward(x: Array) -> tuple[jax.Array, Any]:
       x: any shape, floating point.
     Returns:
       out, of the shape and dtype of x, and the cache for `mish_backward`.
+    Raises:
+      TypeError: x is not floating point.
+    Example:
+      >>> out, cache = fn.mish_forward(jnp.array([-1.0, 0.0, 1.0]))
+      >>> print(np.array(out).round(3))
+      [-0.303  0.     0.865]
+      >>> print(np.array(fn.mish_backward(jnp.ones(3), cache)).round(3))
+      [0.059 0.6   1.049]
     """
     x = layers.floating("mish", x)
     wide = layers.accumulator(x)
@@ -293,6 +418,13 @@ def mish_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `mish_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.mish_forward(jnp.zeros(2))
+      >>> print(np.array(fn.mish_backward(jnp.array([1.0, -2.0]), cache)).round(3))
+      [ 0.6 -1.2]
     """
     x = cache
     dout = layers.like_output("mish", dout, x.shape, x.dtype)
@@ -306,7 +438,15 @@ def mish_backward(dout: Array, cache: Any) -> jax.Array:
 
 @enter(ACTIVATIONS)
 def mish() -> Layer:
-    """Mish, `out = x tanh(log(1 + exp(x)))`, without parameters."""
+    """Mish, `out = x tanh(log(1 + exp(x)))`, without parameters.
+
+    Returns:
+      The layer, of kind "mish".
+    Example:
+      >>> out, cache, state = fn.mish().forward({}, {}, jnp.array([[0.0, 9.0]]))
+      >>> print(out.round())
+      [[0. 9.]]
+    """
     return make_layer("mish", mish_forward, mish_backward)
 
 
@@ -324,7 +464,16 @@ def parametric_forward(x: Array, y: Array, a: Array) -> tuple[jax.Array, Any]:
     Returns:
       out, of the shape and dtype of x, and the cache for `parametric_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, y, a = jnp.array([[-2.0, 2.0]]), jnp.array([[0.0, 2.0]]), jnp.array([0.5, 0.5])
+      >>> out, cache = fn.parametric_forward(x, y, a)
+      >>> print(out)
+      [[-1.  2.]]
+      >>> dx, dy, da = fn.parametric_backward(jnp.ones((1, 2)), cache)
+      >>> print(dx, dy, da)
+      [[0.5 0.5]] [[0.5 0.5]] [2. 0.]
     """
     x, a = layers.check_features("parametric", x, a=a)
     y = jnp.asarray(y)
@@ -345,6 +494,14 @@ def parametric_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, 
       cache: what `parametric_forward` returned.
     Returns:
       dx, dy [N, d1, ..., dk], da [d1, ..., dk].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x, y, a = jnp.ones((1, 2)), jnp.zeros((1, 2)), jnp.array([0.25, 1.0])
+      >>> _, cache = fn.parametric_forward(x, y, a)
+      >>> print(fn.parametric_backward(jnp.ones((1, 2)), cache)[0])
+      [[0.75 0.  ]]
     """
     x, y, a = cache
     dout = layers.like_output("parametric", dout, x.shape, x.dtype)
@@ -363,6 +520,19 @@ def parametric(activation: str | Layer, *, rate: Any = 1.0) -> Layer:
         its state, if it has any, are under its kind with a 1, as in `params["prelu1"]["slope"]`.
       rate: how many times as fast as other parameters the shares learn under Adam (RealMLP has
         0.1); a number, which may be traced. They are held as a / rate, see `with_rates`.
+    Returns:
+      The layer, of kind "parametric", with a parameter a of the shape of one example.
+    Raises:
+      ValueError: there is no activation of this name, or rate is not above 0; in `init`, the
+        activation does not keep the shape.
+      TypeError: activation is neither a layer nor a name, or rate is no number.
+    Example:
+      >>> params, _, _ = fn.parametric("prelu").init(jax.random.key(0), (3,))
+      >>> params
+      FrozenDict(6 parameters
+        a             float32[3]
+        prelu1/slope  float32[3]
+      )
     """
     f = as_layer("activation", activation, ACTIVATIONS)
     functions = (_parametric_init, _parametric_layer, _parametric_layer_backward)

@@ -49,7 +49,16 @@ def column_affine_forward(x: Array, w: Array, b: Array) -> tuple[jax.Array, Any]
     Returns:
       out [N, D * M], and the cache for `column_affine_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, w = jnp.array([[1.0, 2.0]]), jnp.array([[[1.0, -1.0]], [[3.0, 5.0]]])
+      >>> out, cache = fn.column_affine_forward(x, w, jnp.zeros((2, 2)))
+      >>> print(out)
+      [[ 1. -1.  6. 10.]]
+      >>> dx, dw, db = fn.column_affine_backward(jnp.ones((1, 4)), cache)
+      >>> print(dx)
+      [[0. 8.]]
     """
     x, w, b = jnp.asarray(x), jnp.asarray(w), jnp.asarray(b)
     _check_columns("column_affine", w, b)
@@ -74,6 +83,15 @@ def column_affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Arra
       cache: what `column_affine_forward` returned.
     Returns:
       dx [N, D * B], dw [D, B, M], db [D, M].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x, w, b = jnp.ones((5, 6)), jnp.ones((3, 2, 4)), jnp.ones((3, 4))
+      >>> _, cache = fn.column_affine_forward(x, w, b)
+      >>> dx, dw, db = fn.column_affine_backward(jnp.ones((5, 12)), cache)
+      >>> dx.shape, dw.shape, db.shape
+      ((5, 6), (3, 2, 4), (3, 4))
     """
     features, w = cache
     columns = _columns_of("column_affine", dout, features.shape[0], w, w.dtype)  # [N, D, M]
@@ -91,6 +109,16 @@ def column_affine(dim: int, *, columns: int) -> Layer:
     Args:
       dim: the number of outputs of each column.
       columns: D, the number of columns.
+    Returns:
+      The layer, of kind "column_affine".
+    Raises:
+      ValueError: a size is below 1; in `init`, the features do not divide into so many columns.
+      TypeError: a size is no integer.
+    Example:
+      >>> layer = fn.column_affine(4, columns=3)
+      >>> params, state, out_shape = layer.init(jax.random.key(0), (6,))
+      >>> params["w"].shape, out_shape
+      ((3, 2, 4), (12,))
     """
     dim, columns = DIM.check("dim", dim), checks.COUNT.check("columns", columns)
     return make_layer(
@@ -165,7 +193,16 @@ def periodic_forward(x: Array, c: Array, w: Array, b: Array) -> tuple[jax.Array,
     Returns:
       out [N, D * M], and the cache for `periodic_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, c = jnp.array([[0.5]]), jnp.array([[1.0]])  # half a wave
+      >>> out, cache = fn.periodic_forward(x, c, jnp.array([[[1.0], [1.0]]]), jnp.zeros((1, 1)))
+      >>> print(out.round())
+      [[-1.]]
+      >>> dx, dc, dw, db = fn.periodic_backward(jnp.ones((1, 1)), cache)
+      >>> print(db)
+      [[1.]]
     """
     x, c, w, b = _check_waves("periodic", x, c, w, b, features=2)
     v = 2 * math.pi * _outer(x, c)  # [N, D, k], float32 at least
@@ -186,6 +223,14 @@ def periodic_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
       cache: what `periodic_forward` returned.
     Returns:
       dx [N, D], dc [D, k], dw [D, 2 k, M], db [D, M].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x, c, w, b = jnp.ones((5, 3)), jnp.ones((3, 2)), jnp.ones((3, 4, 6)), jnp.ones((3, 6))
+      >>> _, cache = fn.periodic_forward(x, c, w, b)
+      >>> [gradient.shape for gradient in fn.periodic_backward(jnp.ones((5, 18)), cache)]
+      [(5, 3), (3, 2), (3, 4, 6), (3, 6)]
     """
     x, c, w, waves = cache
     columns = layers.accumulator(_columns_of("periodic", dout, x.shape[0], w, x.dtype))
@@ -212,6 +257,21 @@ def periodic(
       relu: whether a ReLU follows.
       rate: how many times as fast as other parameters all of these learn under Adam; a number,
         which may be traced. They are held divided by it, see `with_rates`.
+    Returns:
+      The layer, of kind "periodic".
+    Raises:
+      ValueError: a size is below 1, or a number out of its range; in `init`, the shape is another.
+      TypeError: a size is no integer, or a number none.
+    Example:
+      >>> params, state, out_shape = fn.periodic(4, k=8).init(jax.random.key(0), (3,))
+      >>> params
+      FrozenDict(228 parameters
+        b  float32[3, 4]
+        c  float32[3, 8]
+        w  float32[3, 16, 4]
+      )
+      >>> out_shape
+      (12,)
     """
     dim, k = DIM.check("dim", dim), checks.COUNT.check("k", k)
     checks.POSITIVE.check("sigma", sigma)
@@ -254,7 +314,16 @@ def pbld_forward(x: Array, c: Array, phase: Array, w: Array, b: Array) -> tuple[
     Returns:
       out [N, D * M], and the cache for `pbld_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, c, phase = jnp.array([[0.5]]), jnp.array([[1.0]]), jnp.zeros((1, 1))
+      >>> out, cache = fn.pbld_forward(x, c, phase, jnp.array([[[2.0]]]), jnp.zeros((1, 1)))
+      >>> print(out)
+      [[ 0.5 -2. ]]
+      >>> dx, dc, dphase, dw, db = fn.pbld_backward(jnp.ones((1, 2)), cache)
+      >>> print(dw.ravel(), db.ravel())
+      [-1.] [1.]
     """
     x, c, w, b = _check_waves("pbld", x, c, w, b, features=1)
     phase = jnp.asarray(phase)
@@ -279,6 +348,14 @@ def pbld_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
       cache: what `pbld_forward` returned.
     Returns:
       dx [N, D], dc [D, k], dphase [D, k], dw [D, k, M - 1], db [D, M - 1].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x, c, w, b = jnp.ones((5, 3)), jnp.ones((3, 2)), jnp.ones((3, 2, 6)), jnp.ones((3, 6))
+      >>> _, cache = fn.pbld_forward(x, c, c, w, b)
+      >>> [gradient.shape for gradient in fn.pbld_backward(jnp.ones((5, 21)), cache)]
+      [(5, 3), (3, 2), (3, 2), (3, 2, 6), (3, 6)]
     """
     x, c, w, cos, sin = cache
     (rows, columns), dim = x.shape, w.shape[2] + 1
@@ -304,6 +381,23 @@ def pbld(dim: int = PBLD_DIM, *, k: int = 16, sigma: Any = 0.1, rate: Any = 1.0)
       sigma: of the initial frequencies; a number, which may be traced.
       rate: how many times as fast as other parameters all of these learn under Adam (RealMLP has
         0.1); a number, which may be traced. They are held divided by it, see `with_rates`.
+    Returns:
+      The layer, of kind "pbld".
+    Raises:
+      ValueError: dim is below 2, k below 1, or a number out of its range; in `init`, the shape is
+        another.
+      TypeError: a size is no integer, or a number none.
+    Example:
+      >>> params, state, out_shape = fn.pbld(4, k=8).init(jax.random.key(0), (3,))
+      >>> params
+      FrozenDict(129 parameters
+        b      float32[3, 3]
+        c      float32[3, 8]
+        phase  float32[3, 8]
+        w      float32[3, 8, 3]
+      )
+      >>> out_shape
+      (12,)
     """
     dim, k = checks.Count(at_least=2).check("dim", dim), checks.COUNT.check("k", k)
     checks.POSITIVE.check("sigma", sigma)

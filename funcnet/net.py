@@ -71,6 +71,21 @@ def affine(dim: int, *, weight_scale: Any = None, matmul_dtype: Any = None) -> L
         sqrt(2 / (D + dim)) (Glorot and Bengio 2010, equation 12). Biases start at 0.
       matmul_dtype: the dtype of the factors of the matrix products, such as jnp.bfloat16,
         as for `affine_forward`; None is that of the parameters.
+    Returns:
+      The layer, of kind "affine"; examples [d1, ..., dk] are flattened to D features.
+    Raises:
+      ValueError: dim is below 1, or weight_scale is below 0, not finite or the name of none.
+      TypeError: dim is no integer, weight_scale no number, or matmul_dtype not floating point.
+    Example:
+      >>> params, state, out_shape = fn.affine(4).init(jax.random.key(0), (2, 3))
+      >>> params
+      FrozenDict(28 parameters
+        b  float32[4]
+        w  float32[6, 4]
+      )
+      >>> out, cache, state = fn.affine(4).forward(params, state, np.ones((5, 2, 3), "f"))
+      >>> out.shape
+      (5, 4)
     """
     dim = DIM.check("dim", dim)
     check_scale(weight_scale)
@@ -134,6 +149,17 @@ def batchnorm(*, momentum: Any = 0.9, eps: Any = 1e-5) -> Layer:
     Args:
       momentum: the share of the running statistics that a step keeps; may be traced.
       eps: added to the variance; may be traced.
+    Returns:
+      The layer, of kind "batchnorm", whose params and state have the shape of one example.
+    Raises:
+      ValueError: a number is below 0 or not finite.
+      TypeError: it is no number.
+    Example:
+      >>> layer = fn.batchnorm(momentum=0.5)
+      >>> params, state, _ = layer.init(jax.random.key(0), (1,))
+      >>> out, cache, state = layer.forward(params, state, jnp.array([[0.0], [8.0]]), train=True)
+      >>> print(state["mean"], state["var"])
+      [2.] [8.5]
     """
     checks.NON_NEGATIVE.check("momentum", momentum)
     checks.NON_NEGATIVE.check("eps", eps)
@@ -163,6 +189,18 @@ def layernorm(*, eps: Any = 1e-5) -> Layer:
 
     Args:
       eps: added to the variance; may be traced.
+    Returns:
+      The layer, of kind "layernorm", whose params have the shape of one example.
+    Raises:
+      ValueError: a number is below 0 or not finite.
+      TypeError: it is no number.
+    Example:
+      >>> layer = fn.layernorm()
+      >>> params, state, _ = layer.init(jax.random.key(0), (2,))
+      >>> out, cache, state = layer.forward(params, state, jnp.array([[0.0, 8.0], [3.0, 5.0]]))
+      >>> print(out.round())
+      [[-1.  1.]
+       [-1.  1.]]
     """
     checks.NON_NEGATIVE.check("eps", eps)
     return make_layer(
@@ -186,6 +224,19 @@ def dropout(keep_prob: Any) -> Layer:
         CS231n; other libraries give the share that is dropped. Or a schedule of it, a function of
         the count of passes in training: then the layer has a state, `step`, the int32 count of
         them. Of a schedule of what is dropped, `complement` makes one of what is kept.
+    Returns:
+      The layer, of kind "dropout".
+    Raises:
+      ValueError: keep_prob is out of its range; in `forward`, there is no key in training.
+      TypeError: keep_prob is neither a number nor a function.
+    Example:
+      >>> layer, x = fn.dropout(0.5), jnp.ones((1, 1000))
+      >>> out, cache, state = layer.forward({}, {}, x, key=jax.random.key(0), train=True)
+      >>> sorted(set(out[0].tolist()))
+      [0.0, 2.0]
+      >>> out, cache, state = layer.forward({}, {}, x, train=False)
+      >>> bool((out == x).all())
+      True
     """
     if callable(keep_prob):
         forward = bind(_scheduled_dropout, schedule=keep_prob)
@@ -216,7 +267,15 @@ def _scheduled_dropout(x: Any, *, state: Tree, key: Any, train: bool, schedule: 
 
 
 def flatten() -> Layer:
-    """Each example as a vector, [N, d1, ..., dk] to [N, d1 * ... * dk]; `affine` does it itself."""
+    """Each example as a vector, [N, d1, ..., dk] to [N, d1 * ... * dk]; `affine` does it itself.
+
+    Returns:
+      The layer, of kind "flatten".
+    Example:
+      >>> params, state, out_shape = fn.flatten().init(jax.random.key(0), (3, 4, 2))
+      >>> out_shape
+      (24,)
+    """
     return make_layer("flatten", layers.flatten_forward, layers.flatten_backward, _init_flatten)
 
 
@@ -229,6 +288,25 @@ def serial(*children: Layer) -> Layer:
 
     `params` and `state` hold those of the children under their kind and number
     from 1, as in `params["affine2"]["w"]`; children without any are left out.
+
+    Args:
+      children: layers, networks among them; none is the identity.
+    Returns:
+      A layer, of kind "serial".
+    Raises:
+      TypeError: one of them is no layer.
+      ValueError: in `forward`, params or state have an entry of no layer here; what a layer raises
+        says in which one.
+    Example:
+      >>> net = fn.serial(fn.affine(4), fn.relu(), fn.affine(2))
+      >>> params, state, out_shape = net.init(jax.random.key(0), (3,))
+      >>> params
+      FrozenDict(26 parameters
+        affine1/b  float32[4]
+        affine1/w  float32[3, 4]
+        affine2/b  float32[2]
+        affine2/w  float32[4, 2]
+      )
     """
     pairs = named_children("serial", children)
     functions = (_serial_init, _serial_forward, _serial_backward)
@@ -273,6 +351,19 @@ def residual(*children: Layer) -> Layer:
 
     f must keep the shape of its input. `params` and `state` are named as by `serial`. For a
     block that starts as the identity, give its last affine layer `weight_scale=0`.
+
+    Args:
+      children: layers, which together keep the shape.
+    Returns:
+      A layer, of kind "residual".
+    Raises:
+      TypeError: one of them is no layer.
+      ValueError: in `init` and `forward`, they do not keep the shape.
+    Example:
+      >>> net = fn.residual(fn.affine(3), fn.relu(), fn.affine(3, weight_scale=0))
+      >>> params, state, out_shape = net.init(jax.random.key(0), (3,))
+      >>> print(net.forward(params, state, jnp.array([[1.0, 2.0, 3.0]]))[0])
+      [[1. 2. 3.]]
     """
     branch = serial(*children)
     functions = (_residual_init, _residual_forward, _residual_backward)
@@ -336,6 +427,25 @@ def mlp(
       matmul_dtype: dtype of the factors of the matrix products, as for `affine`.
     Returns:
       A layer with parameters affine1, affine2, ..., and batchnorm1, ... or layernorm1, ...
+    Raises:
+      ValueError: a size is below 1, a probability or weight_scale is out of its range, or there is
+        no normalization or activation of the name.
+      TypeError: hidden_dims is no sequence of integers, or another argument has none of the types
+        above.
+    Example:
+      >>> net = fn.mlp([8], num_classes=2, normalization="batchnorm", keep_prob=0.9)
+      >>> params, state, out_shape = net.init(jax.random.key(0), (4,))
+      >>> params
+      FrozenDict(74 parameters
+        affine1/b         float32[8]
+        affine1/w         float32[4, 8]
+        affine2/b         float32[2]
+        affine2/w         float32[8, 2]
+        batchnorm1/beta   float32[8]
+        batchnorm1/gamma  float32[8]
+      )
+      >>> out_shape
+      (2,)
     """
     if not isinstance(hidden_dims, Iterable) or isinstance(hidden_dims, str):
         raise TypeError(f"hidden_dims must be a sequence of sizes, got {hidden_dims!r}")

@@ -51,6 +51,14 @@ def loss_and_grads(
       as many examples, and these are of the whole batch.
     Raises:
       TypeError: there are weights, and loss_fn takes none.
+      ValueError, TypeError: what a layer or the loss raises, with a note that says in which layer.
+    Example:
+      >>> net, x, y = fn.mlp([4], 2), np.ones((5, 3), "f"), np.array([0, 1, 1, 0, 1])
+      >>> params, state, _ = net.init(jax.random.key(0), (3,))
+      >>> loss, grads, state = fn.loss_and_grads(net, params, state, x, y, reg=1e-3)
+      >>> judge = jax.grad(fn.loss, argnums=1)(net, params, state, x, y, reg=1e-3)
+      >>> fn.scaled_error(grads, judge) < 1e-5
+      True
     """
     scores, cache, state = net.forward(params, state, as_input(x, params), key=key, train=train)
     total, dscores = loss_of_scores(loss_fn, scores, y, sample_weight)
@@ -79,6 +87,20 @@ def loss(
     """The loss alone, forward only, with the arguments of `loss_and_grads`.
 
     `jax.grad(loss, argnums=1)` of it is the judge of the hand-written gradients.
+
+    Args:
+      net, params, state, x, y: as for `loss_and_grads`.
+      reg, key, train, loss_fn, sample_weight: as for `loss_and_grads`.
+    Returns:
+      The loss, a scalar, float32 at least; with the penalty, if reg is not 0.
+    Raises:
+      TypeError: there are weights, and loss_fn takes none.
+      ValueError, TypeError: what a layer or the loss raises.
+    Example:
+      >>> net, x, y = fn.mlp([], 2, weight_scale=0), np.ones((5, 3), "f"), np.array([0, 1, 1, 0, 1])
+      >>> params, state, _ = net.init(jax.random.key(0), (3,))
+      >>> print(f"{fn.loss(net, params, state, x, y):.4f}")
+      0.6931
     """
     scores, _, _ = net.forward(params, state, as_input(x, params), key=key, train=train)
     total, _ = loss_of_scores(loss_fn, scores, y, sample_weight)

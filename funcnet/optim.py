@@ -64,6 +64,21 @@ def sgd(learning_rate: Any) -> Optimizer:
     """Stochastic gradient descent: `w += -learning_rate * dw`.
 
     State: `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number; in `init` and `update`, parameters are not floating point.
+    Example:
+      >>> optimizer = fn.sgd(0.5)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(fn.apply_updates(params, updates)["w"])
+      [0.5 2.5]
     """
     _check_numbers(learning_rate)
     return make_optimizer("sgd", bind(_sgd, rate=learning_rate))
@@ -83,6 +98,24 @@ def sgd_momentum(learning_rate: Any, momentum: Any = 0.9) -> Optimizer:
     as long as the rate is constant.
 
     State: `velocity`, `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+      momentum: the share of the velocity that is kept, at least 0 and below 1.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number; in `init` and `update`, parameters are not floating point.
+    Example:
+      >>> optimizer = fn.sgd_momentum(0.5, momentum=0.5)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> opt_state = optimizer.init(params)
+      >>> for _ in range(2):
+      ...     updates, opt_state = optimizer.update(grads, opt_state, params)
+      >>> print(updates["w"])
+      [-0.75  0.75]
     """
     _check_numbers(learning_rate, momentum=momentum)
     rule = bind(_sgd_momentum, rate=learning_rate, momentum=momentum)
@@ -103,6 +136,24 @@ def nesterov(learning_rate: Any, momentum: Any = 0.9) -> Optimizer:
     w is the point at which the gradient is taken, the one looked ahead to.
 
     State: `velocity`, `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+      momentum: the share of the velocity that is kept, at least 0 and below 1.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number; in `init` and `update`, parameters are not floating point.
+    Example:
+      >>> optimizer = fn.nesterov(0.5, momentum=0.5)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> opt_state = optimizer.init(params)
+      >>> for _ in range(2):
+      ...     updates, opt_state = optimizer.update(grads, opt_state, params)
+      >>> print(updates["w"])
+      [-0.875  0.875]
     """
     _check_numbers(learning_rate, momentum=momentum)
     rule = bind(_nesterov, rate=learning_rate, momentum=momentum)
@@ -124,6 +175,22 @@ def adagrad(learning_rate: Any, epsilon: Any = 1e-8) -> Optimizer:
     Epsilon is outside the root, and the cache starts at 0.
 
     State: `cache`, `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+      epsilon: above 0.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number; in `init` and `update`, parameters are not floating point.
+    Example:
+      >>> optimizer = fn.adagrad(0.5)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(np.array(updates["w"]).round(3))
+      [-0.5  0.5]
     """
     _check_numbers(learning_rate, epsilon=epsilon)
     rule = bind(_adagrad, rate=learning_rate, epsilon=epsilon)
@@ -144,6 +211,23 @@ def rmsprop(learning_rate: Any, decay_rate: Any = 0.99, epsilon: Any = 1e-8) -> 
     Epsilon is outside the root and the decay 0.99; other libraries have it inside, or 0.9.
 
     State: `cache`, `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+      decay_rate: the share of the cache that is kept, at least 0 and below 1.
+      epsilon: above 0.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number; in `init` and `update`, parameters are not floating point.
+    Example:
+      >>> optimizer = fn.rmsprop(0.5, decay_rate=0.75)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(np.array(updates["w"]).round(3))
+      [-1.  1.]
     """
     _check_numbers(learning_rate, decay_rate=decay_rate, epsilon=epsilon)
     rule = bind(_rmsprop, rate=learning_rate, decay_rate=decay_rate, epsilon=epsilon)
@@ -167,6 +251,29 @@ def adam(
     with t = step + 1, the number of this update counted from 1.
 
     State: `m`, `v`, `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+      beta1, beta2: the shares of m and v that are kept, at least 0 and below 1.
+      epsilon: above 0, outside the root.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number; in `init` and `update`, parameters are not floating point.
+    Example:
+      >>> optimizer = fn.adam(0.5)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(np.array(updates["w"]).round(3))
+      [-0.5  0.5]
+      >>> opt_state
+      FrozenDict(5 parameters
+        m/w   float32[2]
+        step  int32[]
+        v/w   float32[2]
+      )
     """
     rule = _adam_rule(learning_rate, beta1, beta2, epsilon)
     return make_optimizer("adam", rule, moments=("m", "v"))
@@ -205,6 +312,9 @@ def adamw(
     The update is that of `adam`, less `learning_rate * weight_decay * w`; the decay is not
     part of the gradient, and the moments do not see it.
 
+
+    State: `m`, `v`, `step`.
+
     Args:
       learning_rate: a number, a traced value, or a schedule.
       beta1, beta2, epsilon: as for `adam`.
@@ -213,8 +323,19 @@ def adamw(
       decay_names: the names of the leaves that decay, such as ("w",), which leaves biases and
         normalization alone; None is every leaf. The name is the last part of the path: `w` of
         affine1/w, `0` in a tuple; a bare array has none.
-
-    State: `m`, `v`, `step`.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number, or decay_names a string; in `init` and `update`, parameters are
+        not floating point.
+    Example:
+      >>> optimizer = fn.adamw(0.5, weight_decay=0.25, decay_names=("w",))
+      >>> params = {"w": jnp.ones(2), "b": jnp.ones(2)}
+      >>> grads = jax.tree.map(jnp.zeros_like, params)
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(updates["w"], bool((updates["b"] == 0).all()))
+      [-0.125 -0.125] True
     """
     rule = _adam_rule(learning_rate, beta1, beta2, epsilon)
     decay = _decay(learning_rate, weight_decay, decay_names)
@@ -234,9 +355,28 @@ def lion(
         m = beta2 * m + (1 - beta2) * dw
 
     Every element moves by the learning rate, which wants to be three to ten times smaller
-    than for Adam. `weight_decay` and `decay_names` are as for `adamw`.
+    than for Adam.
 
     State: `m`, `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+      beta1, beta2: the shares of m in the update and in m itself, at least 0 and below 1.
+      weight_decay: the strength of the decay, >= 0, as for `adamw`.
+      decay_names: which leaves decay, as for `adamw`.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number, or decay_names a string; in `init` and `update`, parameters are
+        not floating point.
+    Example:
+      >>> optimizer = fn.lion(0.5)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(np.array(updates["w"]).round(3))
+      [-0.5  0.5]
     """
     _check_numbers(learning_rate, beta1=beta1, beta2=beta2)
     rule = bind(_lion, rate=learning_rate, beta1=beta1, beta2=beta2)
@@ -272,6 +412,9 @@ def muon(
     about 30 D M min(D, M) operations: for large matrices and small batches more than the
     gradient itself.
 
+
+    State: `m`, `v` (which stays 0 for the matrices), `step`.
+
     Args:
       learning_rate: a number, a traced value, or a schedule.
       momentum: of the matrices.
@@ -279,8 +422,19 @@ def muon(
       weight_decay, decay_names: decoupled decay, as for `adamw`.
       adam_names: matrices that are left to Adam: names of layers or leaves, such as
         "affine3", usually the last layer.
-
-    State: `m`, `v` (which stays 0 for the matrices), `step`.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number, or names are a string; in `init` and `update`, parameters are not
+        floating point.
+    Example:
+      >>> optimizer = fn.muon(0.1)
+      >>> params, grads = {"w": jnp.zeros((2, 2))}, {"w": jnp.diag(jnp.array([100.0, 1.0]))}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> moved = -jnp.diag(updates["w"])
+      >>> bool(moved[0] < 2 * moved[1])
+      True
     """
     adam_rule = _adam_rule(learning_rate, beta1, beta2, epsilon)
     _check_numbers(learning_rate, momentum=momentum)

@@ -12,14 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import checks, layers
+from funcnet import checks, embeddings, layers
 from funcnet.bind import bind
-from funcnet.embeddings import (
-    column_affine_backward,
-    column_affine_forward,
-    flat_columns,
-    uniform_columns,
-)
 from funcnet.layer import Initial, Layer, Shape, make_layer
 from funcnet.net import DIM
 from funcnet.tree import Array
@@ -49,7 +43,17 @@ def piecewise_linear_forward(x: Array, edges: Array) -> tuple[jax.Array, Any]:
     Returns:
       out [N, D * B], and the cache for `piecewise_linear_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: x is not floating point.
+      ValueError: shapes do not fit.
+      TypeError: x is not floating point.
+    Example:
+      >>> x, edges = jnp.array([[1.5], [-1.0]]), jnp.array([[0.0, 1.0, 3.0]])
+      >>> out, cache = fn.piecewise_linear_forward(x, edges)
+      >>> print(out)
+      [[ 1.    0.25]
+       [-1.    0.  ]]
+      >>> print(fn.piecewise_linear_backward(jnp.ones((2, 2)), cache))
+      [[0.5]
+       [1. ]]
     """
     x, edges = layers.floating("piecewise_linear", x), jnp.asarray(edges)
     if x.ndim != 2:
@@ -61,7 +65,7 @@ def piecewise_linear_forward(x: Array, edges: Array) -> tuple[jax.Array, Any]:
         )
     share, _, below, above = _in_bins(x, edges)
     share = jnp.where(below, 0, jnp.where(above, 1, share))
-    return flat_columns(share).astype(x.dtype), (x, edges)
+    return embeddings.flat_columns(share).astype(x.dtype), (x, edges)
 
 
 def piecewise_linear_backward(dout: Array, cache: Any) -> jax.Array:
@@ -76,6 +80,13 @@ def piecewise_linear_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `piecewise_linear_forward` returned.
     Returns:
       dx [N, D].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.piecewise_linear_forward(jnp.array([[2.0]]), jnp.array([[0.0, 1.0, 3.0]]))
+      >>> print(fn.piecewise_linear_backward(jnp.array([[5.0, 1.0]]), cache))
+      [[0.5]]
     """
     x, edges = cache
     (rows, columns), bins = x.shape, edges.shape[1] - 1
@@ -110,8 +121,22 @@ def piecewise_linear(edges: Any, dim: int | None = None) -> Layer:
         are part of the layer, not parameters: layers of equal edges are equal. They may be traced.
       dim: the number of outputs of each column, of parameters w [D, B, dim] and b [D, dim]; None
         is the encoding alone, which has none.
+    Returns:
+      The layer, of kind "piecewise_linear".
     Raises:
-      ValueError: edges that decrease, or are not finite.
+      ValueError: edges that decrease, are not finite or are not [D, B + 1]; dim below 1; in `init`,
+        the shape is another.
+      TypeError: dim is no integer.
+    Example:
+      >>> edges = fn.quantile_edges(np.arange(9.0)[:, None], 4)
+      >>> edges
+      array([[0., 2., 4., 6., 8.]])
+      >>> layer = fn.piecewise_linear(edges)
+      >>> print(layer.forward({}, {}, jnp.array([[3.0]]))[0])
+      [[1.  0.5 0.  0. ]]
+      >>> params, state, out_shape = fn.piecewise_linear(edges, 8).init(jax.random.key(0), (1,))
+      >>> params["w"].shape, out_shape
+      ((1, 4, 8), (8,))
     """
     edges = _Edges.of(edges) if checks.concrete(edges) else edges
     if dim is None:
@@ -175,18 +200,18 @@ def _init_encode(key: Any, in_shape: Shape, *, edges: Any) -> Initial:
 
 def _embed(x: Any, w: Any, b: Any, *, edges: Any) -> tuple[jax.Array, Any]:
     encoded, cache = _encode(x, edges=edges)
-    out, affine_cache = column_affine_forward(encoded, w, b)
+    out, affine_cache = embeddings.column_affine_forward(encoded, w, b)
     return out, (cache, affine_cache)
 
 
 def _embed_backward(dout: Any, cache: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     cache, affine_cache = cache
-    dencoded, dw, db = column_affine_backward(dout, affine_cache)
+    dencoded, dw, db = embeddings.column_affine_backward(dout, affine_cache)
     return piecewise_linear_backward(dencoded, cache), dw, db
 
 
 def _init_embed(key: Any, in_shape: Shape, *, edges: Any, dim: int) -> Initial:
     _, _, out_shape = _init_encode(key, in_shape, edges=edges)
     columns = edges.shape[0]
-    params = uniform_columns(key, columns, out_shape[0] // columns, dim)
+    params = embeddings.uniform_columns(key, columns, out_shape[0] // columns, dim)
     return params, {}, (columns * dim,)

@@ -39,6 +39,15 @@ def clip_by_global_norm(optimizer: Optimizer, max_norm: Any) -> Optimizer:
       max_norm: above 0; may be traced.
     Returns:
       An Optimizer with the state of the one given.
+    Raises:
+      ValueError: max_norm is not above 0.
+      TypeError: it is no number, or optimizer no pair (init, update).
+    Example:
+      >>> optimizer = fn.clip_by_global_norm(fn.sgd(1.0), max_norm=1.0)
+      >>> params, grads = {"w": jnp.zeros(2)}, {"w": jnp.array([3.0, 4.0])}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(np.array(updates["w"]).round(3))
+      [-0.6 -0.8]
     """
     optimizer = as_optimizer(optimizer)
     MAX_NORM.check("max_norm", max_norm)
@@ -61,7 +70,17 @@ def _clipped(
 
 
 def global_norm(tree: Tree) -> jax.Array:
-    """The root of the sum of the squares of all elements of a tree, float32 at least."""
+    """The root of the sum of the squares of all elements of a tree, float32 at least.
+
+    Args:
+      tree: a tree of arrays, such as gradients.
+    Returns:
+      A scalar of the widest dtype of the leaves, float32 at least; 0 for no leaves, NaN if there is
+      one.
+    Example:
+      >>> print(fn.global_norm({"w": jnp.array([3.0, 0.0]), "b": jnp.array([4.0])}))
+      5.0
+    """
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     dtype = promoted(*leaves)
     wide = [leaf.astype(dtype) for leaf in leaves]
@@ -90,6 +109,19 @@ def with_average(optimizer: Optimizer, decay: Any) -> Optimizer:
     Returns:
       An Optimizer. State: `optimizer`, the state of the one given; `average`, in float32 at
       least; `step`.
+    Raises:
+      ValueError: decay is out of its range; in `update`, trees do not fit.
+      TypeError: it is no number, or optimizer no pair (init, update); in `init`, parameters are not
+        floating point.
+    Example:
+      >>> optimizer = fn.with_average(fn.sgd(1.0), decay=0.5)
+      >>> params = {"w": jnp.array([0.0])}
+      >>> opt_state = optimizer.init(params)
+      >>> for _ in range(2):
+      ...     updates, opt_state = optimizer.update({"w": jnp.array([-3.0])}, opt_state, params)
+      ...     params = fn.apply_updates(params, updates)
+      >>> print(params["w"], fn.averaged_params(opt_state, params)["w"])
+      [6.] [5.]
     """
     optimizer = as_optimizer(optimizer)
     AVERAGE_DECAY.check("decay", decay)
@@ -132,6 +164,12 @@ def averaged_params(opt_state: Tree, params: Tree) -> Tree:
       params: the parameters; they are the average before the first update.
     Returns:
       The average, in the tree structure and dtypes of params.
+    Raises:
+      ValueError: opt_state is that of another optimizer, or of other parameters.
+    Example:
+      >>> optimizer, params = fn.with_average(fn.sgd(1.0), decay=0.5), {"w": jnp.ones(2)}
+      >>> print(fn.averaged_params(optimizer.init(params), params)["w"])
+      [1. 1.]
     """
     if not isinstance(opt_state, Mapping) or not {"average", "step"} <= set(opt_state):
         raise ValueError(
