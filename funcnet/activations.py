@@ -95,9 +95,9 @@ def gelu_backward(dout: Array, cache: Any) -> jax.Array:
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> _, cache = fn.gelu_forward(jnp.zeros(2))
-      >>> print(np.array(fn.gelu_backward(jnp.array([1.0, -2.0]), cache)).round(3))
-      [ 0.5 -1. ]
+      >>> _, cache = fn.gelu_forward(jnp.zeros(3))
+      >>> print(np.array(fn.gelu_backward(jnp.array([1.0, 2.0, -3.0]), cache)).round(3))
+      [ 0.5  1.  -1.5]
     """
     x = cache
     dout = layers.like_output("gelu", dout, x.shape, x.dtype)
@@ -151,9 +151,9 @@ def gelu_tanh_backward(dout: Array, cache: Any) -> jax.Array:
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> _, cache = fn.gelu_tanh_forward(jnp.zeros(2))
-      >>> print(np.array(fn.gelu_tanh_backward(jnp.array([1.0, -2.0]), cache)).round(3))
-      [ 0.5 -1. ]
+      >>> _, cache = fn.gelu_tanh_forward(jnp.zeros(3))
+      >>> print(np.array(fn.gelu_tanh_backward(jnp.array([1.0, 2.0, -3.0]), cache)).round(3))
+      [ 0.5  1.  -1.5]
     """
     x, t = cache
     dout = layers.like_output("gelu_tanh", dout, x.shape, x.dtype)
@@ -223,9 +223,9 @@ def tanh_backward(dout: Array, cache: Any) -> jax.Array:
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> _, cache = fn.tanh_forward(jnp.zeros(2))
-      >>> print(np.array(fn.tanh_backward(jnp.array([1.0, -2.0]), cache)).round(3))
-      [ 1. -2.]
+      >>> _, cache = fn.tanh_forward(jnp.zeros(3))
+      >>> print(np.array(fn.tanh_backward(jnp.array([1.0, 2.0, -3.0]), cache)).round(3))
+      [ 1.  2. -3.]
     """
     out = cache
     dout = layers.like_output("tanh", dout, out.shape, out.dtype)
@@ -282,9 +282,9 @@ def logistic_backward(dout: Array, cache: Any) -> jax.Array:
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> _, cache = fn.logistic_forward(jnp.zeros(2))
-      >>> print(np.array(fn.logistic_backward(jnp.array([1.0, -2.0]), cache)).round(3))
-      [ 0.25 -0.5 ]
+      >>> _, cache = fn.logistic_forward(jnp.zeros(3))
+      >>> print(np.array(fn.logistic_backward(jnp.array([1.0, 2.0, -3.0]), cache)).round(3))
+      [ 0.25  0.5  -0.75]
     """
     x = cache
     dout = layers.like_output("logistic", dout, x.shape, x.dtype)
@@ -345,9 +345,9 @@ def selu_backward(dout: Array, cache: Any) -> jax.Array:
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> _, cache = fn.selu_forward(jnp.zeros(2))
-      >>> print(np.array(fn.selu_backward(jnp.array([1.0, -2.0]), cache)).round(3))
-      [ 1.758 -3.516]
+      >>> _, cache = fn.selu_forward(jnp.zeros(3))
+      >>> print(np.array(fn.selu_backward(jnp.array([1.0, 2.0, -3.0]), cache)).round(3))
+      [ 1.758  3.516 -5.274]
     """
     x = cache
     dout = layers.like_output("selu", dout, x.shape, x.dtype)
@@ -422,9 +422,9 @@ def mish_backward(dout: Array, cache: Any) -> jax.Array:
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> _, cache = fn.mish_forward(jnp.zeros(2))
-      >>> print(np.array(fn.mish_backward(jnp.array([1.0, -2.0]), cache)).round(3))
-      [ 0.6 -1.2]
+      >>> _, cache = fn.mish_forward(jnp.zeros(3))
+      >>> print(np.array(fn.mish_backward(jnp.array([1.0, 2.0, -3.0]), cache)).round(3))
+      [ 0.6  1.2 -1.8]
     """
     x = cache
     dout = layers.like_output("mish", dout, x.shape, x.dtype)

@@ -87,11 +87,11 @@ def column_affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Arra
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> x, w, b = jnp.ones((5, 6)), jnp.ones((3, 2, 4)), jnp.ones((3, 4))
-      >>> _, cache = fn.column_affine_forward(x, w, b)
-      >>> dx, dw, db = fn.column_affine_backward(jnp.ones((5, 12)), cache)
+      >>> x, w = jnp.array([[1.0, 2.0]]), jnp.array([[[1.0, -1.0]], [[3.0, 5.0]]])
+      >>> _, cache = fn.column_affine_forward(x, w, jnp.zeros((2, 2)))
+      >>> dx, dw, db = fn.column_affine_backward(jnp.ones((1, 4)), cache)
       >>> dx.shape, dw.shape, db.shape
-      ((5, 6), (3, 2, 4), (3, 4))
+      ((1, 2), (2, 1, 2), (2, 2))
     """
     features, w = cache
     columns = _columns_of("column_affine", dout, features.shape[0], w, w.dtype)  # [N, D, M]
@@ -116,9 +116,9 @@ def column_affine(dim: int, *, columns: int) -> Layer:
       TypeError: a size is no integer.
     Example:
       >>> layer = fn.column_affine(4, columns=3)
-      >>> params, state, out_shape = layer.init(jax.random.key(0), (6,))
+      >>> params, state, out_shape = layer.init(jax.random.key(0), (48,))
       >>> params["w"].shape, out_shape
-      ((3, 2, 4), (12,))
+      ((3, 16, 4), (12,))
     """
     dim, columns = DIM.check("dim", dim), checks.COUNT.check("columns", columns)
     return make_layer(
@@ -227,10 +227,11 @@ def periodic_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> x, c, w, b = jnp.ones((5, 3)), jnp.ones((3, 2)), jnp.ones((3, 4, 6)), jnp.ones((3, 6))
-      >>> _, cache = fn.periodic_forward(x, c, w, b)
-      >>> [gradient.shape for gradient in fn.periodic_backward(jnp.ones((5, 18)), cache)]
-      [(5, 3), (3, 2), (3, 4, 6), (3, 6)]
+      >>> x, c = jnp.array([[0.5]]), jnp.array([[1.0]])
+      >>> _, cache = fn.periodic_forward(x, c, jnp.array([[[1.0], [1.0]]]), jnp.zeros((1, 1)))
+      >>> dx, dc, dw, db = fn.periodic_backward(jnp.ones((1, 1)), cache)
+      >>> print(np.array(dx).round(3), np.array(dc).round(3))
+      [[-6.283]] [[-3.142]]
     """
     x, c, w, waves = cache
     columns = layers.accumulator(_columns_of("periodic", dout, x.shape[0], w, x.dtype))
@@ -352,10 +353,11 @@ def pbld_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> x, c, w, b = jnp.ones((5, 3)), jnp.ones((3, 2)), jnp.ones((3, 2, 6)), jnp.ones((3, 6))
-      >>> _, cache = fn.pbld_forward(x, c, c, w, b)
-      >>> [gradient.shape for gradient in fn.pbld_backward(jnp.ones((5, 21)), cache)]
-      [(5, 3), (3, 2), (3, 2), (3, 2, 6), (3, 6)]
+      >>> x, c, phase = jnp.array([[0.5]]), jnp.array([[1.0]]), jnp.zeros((1, 1))
+      >>> _, cache = fn.pbld_forward(x, c, phase, jnp.array([[[2.0]]]), jnp.zeros((1, 1)))
+      >>> dx, dc, dphase, dw, db = fn.pbld_backward(jnp.ones((1, 2)), cache)
+      >>> print(np.array(dx).round(3), dw.ravel())
+      [[1.]] [-1.]
     """
     x, c, w, cos, sin = cache
     (rows, columns), dim = x.shape, w.shape[2] + 1
@@ -388,16 +390,16 @@ def pbld(dim: int = PBLD_DIM, *, k: int = 16, sigma: Any = 0.1, rate: Any = 1.0)
         another.
       TypeError: a size is no integer, or a number none.
     Example:
-      >>> params, state, out_shape = fn.pbld(4, k=8).init(jax.random.key(0), (3,))
+      >>> params, state, out_shape = fn.pbld(5, k=16).init(jax.random.key(0), (3,))
       >>> params
-      FrozenDict(129 parameters
-        b      float32[3, 3]
-        c      float32[3, 8]
-        phase  float32[3, 8]
-        w      float32[3, 8, 3]
+      FrozenDict(300 parameters
+        b      float32[3, 4]
+        c      float32[3, 16]
+        phase  float32[3, 16]
+        w      float32[3, 16, 4]
       )
       >>> out_shape
-      (12,)
+      (15,)
     """
     dim, k = checks.Count(at_least=2).check("dim", dim), checks.COUNT.check("k", k)
     checks.POSITIVE.check("sigma", sigma)

@@ -248,9 +248,10 @@ def layernorm_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, j
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> _, cache = fn.layernorm_forward(jnp.eye(3), jnp.ones(3), jnp.zeros(3))
-      >>> print(fn.layernorm_backward(jnp.ones((3, 3)), cache)[2])
-      [3. 3. 3.]
+      >>> x = jnp.array([[0.0, 2.0, 4.0], [1.0, 1.0, 4.0]])
+      >>> _, cache = fn.layernorm_forward(x, jnp.ones(3), jnp.zeros(3))
+      >>> print(fn.layernorm_backward(jnp.ones((2, 3)), cache)[2])
+      [2. 2. 2.]
     """
     xhat, std, gamma = cache
     dout = accumulator(like_output("layernorm", dout, xhat.shape, gamma.dtype))

@@ -83,10 +83,11 @@ def member_scale_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> _, cache = fn.member_scale_forward(jnp.ones((5, 3)), jnp.ones((2, 3)))
-      >>> dx, dr = fn.member_scale_backward(jnp.ones((5, 2, 3)), cache)
-      >>> dx.shape, dr.shape
-      ((5, 3), (2, 3))
+      >>> _, cache = fn.member_scale_forward(jnp.array([[1.0, 2.0]]), jnp.ones((2, 2)))
+      >>> dx, dr = fn.member_scale_backward(jnp.ones((1, 2, 2)), cache)
+      >>> print(dr)
+      [[1. 2.]
+       [1. 2.]]
     """
     x, r = cache
     dout = layers.like_output("member_scale", dout, (x.shape[0], *r.shape), r.dtype)
@@ -197,10 +198,10 @@ def batch_ensemble_affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, 
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> x, w, r, s = jnp.ones((5, 3)), jnp.ones((3, 4)), jnp.ones((2, 3)), jnp.ones((2, 4))
+      >>> x, w, r, s = jnp.ones((1, 2)), jnp.ones((2, 1)), jnp.ones((2, 2)), jnp.ones((2, 1))
       >>> _, cache = fn.batch_ensemble_affine_forward(x, w, r, s, s)
-      >>> [g.shape for g in fn.batch_ensemble_affine_backward(jnp.ones((5, 2, 4)), cache)]
-      [(5, 3), (3, 4), (2, 3), (2, 4), (2, 4)]
+      >>> [g.shape for g in fn.batch_ensemble_affine_backward(jnp.ones((1, 2, 1)), cache)]
+      [(1, 2), (2, 1), (2, 2), (2, 1), (2, 1)]
     """
     x, w, r, s, product = cache
     dout = layers.like_output("batch_ensemble_affine", dout, product.shape, product.dtype)
@@ -415,10 +416,11 @@ def member_affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Arra
       ValueError: dout does not have the shape of out.
       TypeError: dout does not have the dtype of out.
     Example:
-      >>> x, w, b = jnp.ones((5, 3)), jnp.ones((2, 3, 1)), jnp.zeros((2, 1))
+      >>> x, w, b = jnp.ones((5, 3)), jnp.ones((2, 3, 4)), jnp.zeros((2, 4))
       >>> _, cache = fn.member_affine_forward(x, w, b)
-      >>> print(fn.member_affine_backward(jnp.ones((5, 2, 1)), cache)[0][0])
-      [2. 2. 2.]
+      >>> print(fn.member_affine_backward(jnp.ones((5, 2, 4)), cache)[2])
+      [[5. 5. 5. 5.]
+       [5. 5. 5. 5.]]
     """
     x, w = cache
     shape = (x.shape[0], w.shape[0], w.shape[2])

@@ -53,7 +53,7 @@ def loss_and_grads(
       TypeError: there are weights, and loss_fn takes none.
       ValueError, TypeError: what a layer or the loss raises, with a note that says in which layer.
     Example:
-      >>> net, x, y = fn.mlp([4], 2), np.ones((5, 3), "f"), np.array([0, 1, 1, 0, 1])
+      >>> net, x, y = fn.mlp([], 2), np.ones((5, 3), "f"), np.array([0, 1, 1, 0, 1])
       >>> params, state, _ = net.init(jax.random.key(0), (3,))
       >>> loss, grads, state = fn.loss_and_grads(net, params, state, x, y, reg=1e-3)
       >>> judge = jax.grad(fn.loss, argnums=1)(net, params, state, x, y, reg=1e-3)

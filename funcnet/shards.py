@@ -21,6 +21,13 @@ from funcnet.tree import Array
 __all__ = ["BATCH_AXIS", "batch_mean", "batch_sum"]
 
 BATCH_AXIS = "batch_shards"
+"""The name of the mapped axis over which the shards of a batch lie, for layers of one's own.
+
+Example:
+  >>> shards = jnp.ones((3, 2))  # three shards of two examples
+  >>> print(jax.vmap(fn.batch_sum, axis_name=fn.BATCH_AXIS)(shards))
+  [6. 6. 6.]
+"""
 
 _REDUCES = {primitives.psum_p: jnp.add, primitives.pmax_p: jnp.maximum}
 
