@@ -36,13 +36,16 @@ if _TYPE_CHECKING:
     from funcnet.model import *
     from funcnet.net import *
     from funcnet.nonfinite import *
+    from funcnet.objective import *
     from funcnet.optim import *
     from funcnet.optimizer import *
     from funcnet.parallel import *
+    from funcnet.piecewise import *
     from funcnet.plots import *
     from funcnet.preprocess import *
     from funcnet.processes import *
     from funcnet.recipes import *
+    from funcnet.rectifiers import *
     from funcnet.regression import *
     from funcnet.runs import *
     from funcnet.schedules import *
@@ -60,6 +63,7 @@ if _TYPE_CHECKING:
     from funcnet.train import *
     from funcnet.tree import *
     from funcnet.weights import *
+    from funcnet.wrappers import *
 
 __version__ = "0.2.0"
 
@@ -67,12 +71,14 @@ __version__ = "0.2.0"
 # them is first used.
 _NAMES = {
     "activations": """
-        affine_relu_backward affine_relu_forward gelu gelu_backward gelu_forward gelu_tanh_backward
-        gelu_tanh_forward leaky_relu leaky_relu_backward leaky_relu_forward logistic
-        logistic_backward logistic_forward mish mish_backward
-        mish_forward parametric parametric_backward parametric_forward prelu prelu_backward
-        prelu_forward relu relu_backward relu_forward selu selu_backward selu_forward tanh
-        tanh_backward tanh_forward
+        gelu gelu_backward gelu_forward gelu_tanh_backward gelu_tanh_forward logistic
+        logistic_backward logistic_forward mish mish_backward mish_forward parametric
+        parametric_backward parametric_forward selu selu_backward selu_forward tanh tanh_backward
+        tanh_forward
+    """,
+    "rectifiers": """
+        affine_relu_backward affine_relu_forward leaky_relu leaky_relu_backward leaky_relu_forward
+        prelu prelu_backward prelu_forward relu relu_backward relu_forward
     """,
     "augment": "cutout flips_and_shifts mixup random_flip random_resized_crop random_shift",
     "calibration": "calibrate",
@@ -88,9 +94,9 @@ _NAMES = {
     "defaults": "complete_config",
     "embeddings": """
         column_affine column_affine_backward column_affine_forward pbld pbld_backward pbld_forward
-        periodic periodic_backward periodic_forward piecewise_linear piecewise_linear_backward
-        piecewise_linear_forward
+        periodic periodic_backward periodic_forward
     """,
+    "piecewise": "piecewise_linear piecewise_linear_backward piecewise_linear_forward",
     "ensembles": "ensemble stacked tabm",
     "gradcheck": "GradientCheck check_gradients numerical_gradient relative_error scaled_error",
     "layer": "Layer make_layer make_stateful_layer",
@@ -115,11 +121,10 @@ _NAMES = {
         r2 recall rmse
     """,
     "model": "BestModel Model predict predict_proba predict_scores",
-    "net": "affine batchnorm dropout flatten layernorm loss loss_and_grads mlp residual serial",
-    "optim": """
-        adagrad adam adamw averaged_params clip_by_global_norm global_norm lion muon nesterov
-        rmsprop sgd sgd_momentum with_average
-    """,
+    "net": "affine batchnorm dropout flatten layernorm mlp residual serial",
+    "objective": "loss loss_and_grads",
+    "optim": "adagrad adam adamw lion muon nesterov rmsprop sgd sgd_momentum",
+    "wrappers": "averaged_params clip_by_global_norm global_norm with_average",
     "optimizer": "Optimizer apply_updates",
     "parallel": "device_mesh",
     "plots.curves": "plot_histories plot_history plot_learning_rates",

@@ -62,6 +62,13 @@ class Targets:
       quantiles: those that are predicted of each target, of `pinball_loss`; () is one number.
       flat: whether targets of regression are [N], rather than [N, 1].
       temperature: what scores are divided by before they are probabilities, see `calibrate`.
+    Example:
+      >>> targets = fn.Targets("regression", "identity", mean=(10.0,), scale=(2.0,))
+      >>> targets.encode(np.array([12.0, 6.0]))
+      array([[ 1.],
+             [-2.]], dtype=float32)
+      >>> targets.decode(np.array([[1.0], [-2.0]]))
+      array([12.,  6.])
     """
 
     task: str = "classification"
