@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 import funcnet as fn
 from funcnet import checks, recipes, runs
+from funcnet.again import check_data
 from funcnet.checkpoints import has_checkpoints
 from funcnet.cli.console import (
     ROWS,
@@ -26,7 +27,7 @@ from funcnet.cli.console import (
     say,
     validated,
 )
-from funcnet.cli.measures import LABELS, first_measure, shown
+from funcnet.cli.measures import first_measure
 from funcnet.cli.options import (
     add_config_options,
     add_device_options,
@@ -39,7 +40,6 @@ from funcnet.cli.options import (
 )
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import (
-    check_data,
     load_data,
     make_record,
     noted,
@@ -57,6 +57,7 @@ from funcnet.sweeps import directory
 from funcnet.sweeps.folds import FOLDS, part_of
 from funcnet.sweeps.table import STATUSES, best_member
 from funcnet.targets import MEASURES, MONITORS, outputs_of
+from funcnet.text import LABELS, shown
 
 # Options of sweeps alone, and --out and --recipe: what they are if they are not given.
 OWN: dict[str, Any] = {
