@@ -15,7 +15,17 @@ import jax
 
 import funcnet as fn
 from funcnet import checks
-from funcnet.cli import datasets, evaluate, gradcheck, predict, recipes, sweep, train, verify
+from funcnet.cli import (
+    datasets,
+    evaluate,
+    gradcheck,
+    predict,
+    recipes,
+    report,
+    sweep,
+    train,
+    verify,
+)
 from funcnet.cli.cache import keep_compiled
 from funcnet.cli.console import close_output
 from funcnet.cli.parser import Formatter, Parser
@@ -31,6 +41,7 @@ COMMANDS = {
     "predict": predict,
     "gradcheck": gradcheck,
     "verify": verify,
+    "report": report,
     "datasets": datasets,
     "recipes": recipes,
 }
