@@ -1,4 +1,5 @@
-"""The command line: funcnet train, sweep, evaluate, predict, gradcheck, verify, recipes, datasets.
+"""The command line: funcnet train, sweep, evaluate, predict, gradcheck, verify, report, watch,
+recipes, datasets.
 
 `main` and `entry` stand here, not in a module main, which `funcnet.cli.main` would hide.
 """
@@ -25,6 +26,7 @@ from funcnet.cli import (
     sweep,
     train,
     verify,
+    watch,
 )
 from funcnet.cli.cache import keep_compiled
 from funcnet.cli.console import close_output
@@ -42,6 +44,7 @@ COMMANDS = {
     "gradcheck": gradcheck,
     "verify": verify,
     "report": report,
+    "watch": watch,
     "datasets": datasets,
     "recipes": recipes,
 }

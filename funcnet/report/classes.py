@@ -1,5 +1,6 @@
 """Sections of classes and of single examples: confusion, mistakes, residuals."""
 
+import base64
 from typing import Any
 
 from funcnet.report.examples import QUANTILES, confusions
@@ -50,7 +51,7 @@ def _confusion(known: dict[str, Any]) -> list[Markup]:
     if pairs:
         rows = [[f"{true} taken for {taken}", f"{count:,}"] for true, taken, count in pairs]
         made.append(table("Most frequent confusions", ["classes", "examples"], rows))
-    return [*parts, tag("div", *made, class_="beside")]
+    return [tag("div", *parts, *made, class_="beside")]
 
 
 def _matrix(names: list[str], matrix: list[list[int]], split: str) -> Markup:
@@ -113,7 +114,8 @@ def _gallery(mistakes: list[dict[str, Any]]) -> Markup | None:
 def _mistake(mistake: dict[str, Any]) -> Markup:
     sure = f", {100 * mistake['share']:.1f} %" if mistake["share"] is not None else ""
     alt = f"Example {mistake['example']}: {mistake['is']} taken for {mistake['taken']}{sure}"
-    picture = tag("img", src=Markup(mistake["picture"]), alt=alt, width="96", height="96")
+    source = f"data:image/png;base64,{base64.b64encode(mistake['picture']).decode()}"
+    picture = tag("img", src=source, alt=alt, width="96", height="96")
     caption = tag(
         "figcaption",
         tag("span", "is ", tag("strong", mistake["is"])),

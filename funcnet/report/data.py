@@ -173,7 +173,7 @@ def _of_sweep(path: Path) -> dict[str, Any]:
         "notes": notes,
         "facts": _sweep_facts(record, rows, order, value),
         "settings": _sweep_settings(record, rows, varying),
-        "plots": _sweep_plots(path, rows, order, varying, task),
+        "plots": _sweep_plots(path, order, task),
         "members": members_of(rows, order, varying, value, less),
         "importance": importance_of(rows, value, varying),
         "environment": _environment([record], [path.name]),
@@ -242,8 +242,8 @@ def importance_of(
 def _sweep_status(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
     counts = Counter(row["status"] for row in rows)
     said = ", ".join(f"{counts[status]:,} {status}" for status in sorted(counts))
-    how = record.facts.get("status", "finished")
-    return f"Sweep, {how}: {checks.plural(len(rows), 'member')}, {said}"
+    how = str(record.facts.get("status") or "finished").capitalize()
+    return f"{how}, {checks.plural(len(rows), 'member')}: {said}"
 
 
 def _sweep_facts(
@@ -260,7 +260,7 @@ def _sweep_facts(
         ["members", f"{len(rows):,}"],
     ]
     results = record.facts.get("results") or {}
-    return found + [[words(k), shown(k, v)] for k, v in results.items() if _is_test(k, v)]
+    return [*found, *_of_test(results)]
 
 
 def _sweep_settings(
@@ -283,26 +283,15 @@ def _range(values: Any) -> str:
     return ", ".join(listed[:8]) + (f", and {len(listed) - 8:,} more" if len(listed) > 8 else "")
 
 
-def _sweep_plots(
-    path: Path,
-    rows: Sequence[Mapping[str, Any]],
-    order: Sequence[int],
-    varying: Sequence[str],
-    task: str,
-) -> list[dict[str, Any]]:
+def _sweep_plots(path: Path, order: Sequence[int], task: str) -> list[dict[str, Any]]:
     """The curves of the best members."""
     by_member: dict[int, list[dict[str, Any]]] = {i: [] for i in order[:CURVES]}
     for row in read_rows(path / "histories.csv"):
         if row["member"] in by_member:
             by_member[int(row.pop("member"))].append(row)
     every = [as_columns(found) for found in by_member.values()]
-    names = [_member_name(i, rows[i], varying) for i in by_member]
+    names = [f"member {i}" for i in by_member]
     return curves.plots_of_columns(names, every, MEASURES[task][:1])
-
-
-def _member_name(number: int, row: Mapping[str, Any], varying: Sequence[str]) -> str:
-    said = ", ".join(f"{words(n)} {text_of(setting(row[n]))}" for n in varying[:3])
-    return f"{number}: {said}" if said else str(number)
 
 
 def status_line(run: Run) -> str:
@@ -323,7 +312,14 @@ def _facts(run: Run) -> list[list[str]]:
         found.append([f"validation {LABELS[first]}", shown(first, results[f"val_{first}"])])
     if results.get("best_epoch") is not None:
         found.append(["best epoch", f"{results['best_epoch']:,} of {run.done:,}"])
-    return found + [[words(k), shown(k, v)] for k, v in results.items() if _is_test(k, v)]
+    return [*found, *_of_test(results)]
+
+
+def _of_test(results: Mapping[str, Any]) -> list[list[str]]:
+    """What was measured on test examples, losses last."""
+    found = [(name, value) for name, value in results.items() if _is_test(name, value)]
+    found.sort(key=lambda each: each[0].endswith("loss"))
+    return [[words(name), shown(name, value)] for name, value in found]
 
 
 def _is_test(name: str, value: Any) -> bool:
@@ -401,7 +397,8 @@ def _options(
         if name in leave_out or name == "data_dir":
             continue
         value = configs[0][name]
-        listed = own if known.group == "most used" or value != usual[name] else others
+        says_most = known.group == "most used" and value not in (None, ())
+        listed = own if says_most or value != usual[name] else others
         listed.append([words(name), _option(configs[0], name)])
     return own, others
 

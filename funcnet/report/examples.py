@@ -17,7 +17,7 @@ from funcnet.datasets.registry import is_file
 from funcnet.datasets.sources import STDIN
 from funcnet.metrics import confusion_matrix
 from funcnet.model import Model, predict_scores, probabilities
-from funcnet.report.png import as_images, data_uri
+from funcnet.report.png import as_images, picture
 from funcnet.report.read import Run
 from funcnet.runs import run_model
 from funcnet.text import one_line
@@ -105,15 +105,15 @@ def _of_classes(run: Run, model: Model, x: Any, y: Any, scores: np.ndarray) -> d
             "is": names[y[i]],
             "taken": names[predicted[i]],
             "share": float(sure[i]) if model.targets.gives_probabilities else None,
-            "picture": picture,
+            "picture": png,
         }
-        for i, picture in zip(worst, pictures, strict=False)
+        for i, png in zip(worst, pictures, strict=False)
     ]
     confusion = confusion_matrix(y, predicted, len(names)).tolist()
     return {"confusion": confusion, "mistakes": mistakes, "wrong": int((predicted != y).sum())}
 
 
-def _pictures(x: np.ndarray, layout: str | None) -> list[str | None]:
+def _pictures(x: np.ndarray, layout: str | None) -> list[bytes | None]:
     """Examples as pictures; None where they are no images."""
     if x.ndim not in (3, 4) or min(x.shape[1:3]) < 2:
         return [None] * len(x)
@@ -125,7 +125,7 @@ def _pictures(x: np.ndarray, layout: str | None) -> list[str | None]:
     images = as_images(x, layout or "CHW")
     whole = x.dtype == np.uint8 and x.max() > 100
     low, high = (0.0, 255.0) if whole else (float(images.min()), float(images.max()))
-    return [data_uri(image, low, high) for image in images]
+    return [picture(image, low, high) for image in images]
 
 
 def _of_numbers(run: Run, model: Model, y: np.ndarray, scores: np.ndarray) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from funcnet.text import finite, visible
 
-VOID = ("br", "img", "input", "line", "meta", "polyline", "rect")  # tags that hold nothing
+VOID = ("img", "input", "line", "link", "meta", "polyline", "rect")  # tags that hold nothing
 # What could end a script element, or a line of JavaScript, within a JSON text.
 _IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -34,8 +34,8 @@ def tag(name: str, /, *inside: object, **attributes: Any) -> Markup:
         for key, value in attributes.items()
         if value is not None and value is not False
     )
-    opening = f"<{name}{''.join(given)}>"
-    return Markup(opening if name in VOID else f"{opening}{joined(*inside)}</{name}>")
+    opening = f"<{name}{''.join(given)}"
+    return Markup(f"{opening}/>" if name in VOID else f"{opening}>{joined(*inside)}</{name}>")
 
 
 def joined(*parts: object, between: str = "") -> Markup:

@@ -41,6 +41,7 @@ def page(report: Report, *, live: bool = False) -> str:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="referrer", content="no-referrer"),
+        tag("link", rel="icon", href="data:,"),
         tag("title", f"{report['title']} - funcnet report"),
         _licence(),
         *(_style(name) for name in ("uplot.css", "report.css")),
@@ -87,7 +88,7 @@ def _licence() -> Markup:
 
 
 def _for_script(report: Report, *, live: bool) -> dict[str, Any]:
-    wanted = ("plots", "members", "epochs") if live else ("plots", "members")
+    wanted = ("plots", "members", *(("epochs", "ended") if live else ()))
     return {name: report[name] for name in wanted if name in report} | {"live": live}
 
 

@@ -10,7 +10,9 @@ MEMBERS = 50  # rows of members on a page, as in report.js
 
 def settings(report: dict[str, Any]) -> Any:
     """The options: those that differ first, those that say most, all others."""
-    known = report["settings"]
+    known = report.get("settings")
+    if known is None:
+        return None
     names = known["names"]
     parts = []
     if known["differ"]:
@@ -21,18 +23,17 @@ def settings(report: dict[str, Any]) -> Any:
     elif len(names) > 1:
         parts.append(tag("p", "The runs have the same options."))
     shared = len(names) > 1 or report["kind"] == "sweep"
-    parts.append(_pairs("The same in all" if shared else "Options", known["own"]))
+    parts.extend((tag("h3", "The same in all" if shared else "What was set"), pairs(known["own"])))
     if known["others"]:
-        rest = _pairs("As by default", known["others"])
         summary = tag("summary", f"All other options, as by default ({len(known['others'])})")
-        parts.append(tag("details", summary, rest))
+        parts.append(tag("details", summary, pairs(known["others"])))
     return section("configuration", "Configuration", *parts)
 
 
-def _pairs(caption: str, pairs: list[list[str]]) -> Markup:
+def pairs(known: list[list[str]]) -> Markup:
     """Names and values, several in a row where there is room."""
-    cells = (tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs)
-    return joined(tag("h3", caption), tag("dl", *cells, class_="pairs"))
+    cells = (tag("div", tag("dt", name), tag("dd", value)) for name, value in known)
+    return tag("dl", *cells, class_="pairs")
 
 
 def results(report: dict[str, Any]) -> Any:
@@ -154,7 +155,11 @@ def _bar(share: float) -> Markup:
 
 def environment(report: dict[str, Any]) -> Any:
     """Versions, and the kind of machine."""
-    known = report["environment"]
-    names = known["names"] if len(known["names"]) > 1 else ["value"]
-    made = table("Versions and machine", ["", *names], known["rows"], numbers=99, hidden=True)
+    known = report.get("environment")
+    if known is None:
+        return None
+    if len(known["names"]) == 1:
+        return section("environment", "Environment", pairs(known["rows"]))
+    head = ["", *known["names"]]
+    made = table("Versions and machine", head, known["rows"], numbers=99, hidden=True)
     return section("environment", "Environment", made)

@@ -11,7 +11,9 @@ STYLES = 6  # of curves, as in report.css
 
 def curves(report: dict[str, Any]) -> Any:
     """What was measured in the course of training."""
-    plots = report["plots"]
+    plots = report.get("plots")
+    if plots is None:
+        return None
     if not plots:
         said = tag("p", "Nothing was measured.", class_="note")
         return section("curves", "Curves", said)

@@ -1,6 +1,5 @@
 """Small PNG files of images, by the standard library alone."""
 
-import base64
 import struct
 import zlib
 from typing import Any
@@ -10,8 +9,8 @@ import numpy as np
 SIDE = 96  # pixels at most; larger images are thinned
 
 
-def data_uri(image: np.ndarray, low: float, high: float) -> str:
-    """An image as the data: URI of a PNG.
+def picture(image: np.ndarray, low: float, high: float) -> bytes:
+    """An image as the bytes of a PNG file.
 
     Args:
       image: [H, W] or [H, W, C] numbers; one channel is grey, three are red, green and blue, of
@@ -24,7 +23,7 @@ def data_uri(image: np.ndarray, low: float, high: float) -> str:
     pixels = np.nan_to_num(scaled).clip(0, 255).round().astype(np.uint8)
     if pixels.ndim == 3 and pixels.shape[-1] != 3:
         pixels = pixels[..., 0]
-    return f"data:image/png;base64,{base64.b64encode(encoded(pixels)).decode()}"
+    return encoded(pixels)
 
 
 def encoded(pixels: np.ndarray) -> bytes:

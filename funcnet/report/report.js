@@ -426,7 +426,8 @@
   }
 
   function take(news, state) {
-    if (news.begun !== state.begun || news.count < state.count) return restart(news.status);
+    const other = news.begun !== state.begun || news.ended !== state.ended;
+    if (other || news.count < state.count) return restart(news.status);
     news.rows.forEach(addRow);
     state.count = news.count;
     if (byId("status").textContent !== news.status) byId("status").textContent = news.status;
@@ -454,7 +455,7 @@
 
   function startWatching() {
     const begun = report.epochs !== undefined;
-    ask({ count: begun ? report.epochs.rows.length : 0, begun });
+    ask({ count: begun ? report.epochs.rows.length : 0, begun, ended: report.ended });
   }
 
   if (report.plots && report.plots.length) startCurves();
