@@ -1,7 +1,6 @@
 """What is read of run directories for a report: records, the losses of steps, rows of epochs."""
 
 import csv
-import io
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,9 +91,10 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     """
     if not file.is_file():
         return []
+    with open_file(file) as opened:
+        content = opened.read()
     try:
-        with open_file(file) as opened:
-            rows = list(csv.DictReader(io.TextIOWrapper(opened, "utf-8", newline="")))
+        rows = csv.DictReader(content.decode().splitlines())
         return [{name: _number(value) for name, value in row.items()} for row in rows]
     except (TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{file} is damaged: {one_line(error)}") from None

@@ -195,8 +195,17 @@
     let next = { ArrowLeft: near < 0 ? xs.length - 1 : near - 1, ArrowRight: near + 1, Home: 0 }[key];
     if (key === "End") next = xs.length - 1;
     next = Math.max(0, Math.min(xs.length - 1, next));
-    u.setCursor({ left: u.valToPos(xs[next], "x"), top: u.bbox.height / devicePixelRatio / 2 });
+    point(xs[next]);
     speak(plot, xs[next]);
+  }
+
+  /* The cursors of all plots at an epoch, or nowhere: null. */
+  function point(x) {
+    plots.forEach(({ u }) => {
+      if (!u) return;
+      const top = u.over.clientHeight / 2;
+      u.setCursor(x === null ? { left: -10, top: -10 } : { left: u.valToPos(x, "x"), top });
+    });
   }
 
   function closest(xs, x) {
@@ -281,7 +290,7 @@
     };
     plot.buttons.forEach((button, at) => button.addEventListener("click", () => toggle(plot, at)));
     plot.box.addEventListener("keydown", (event) => onKey(plot, event));
-    plot.box.addEventListener("blur", () => plot.u && plot.u.setCursor({ left: -10, top: -10 }));
+    plot.box.addEventListener("blur", () => point(null));
     new ResizeObserver(() => resize(plot)).observe(plot.box);
     plots.push(plot);
   }
@@ -289,6 +298,11 @@
   function resize(plot) {
     const width = plot.box.clientWidth;
     if (plot.u && width && plot.u.width !== width) plot.u.setSize({ width, height: HEIGHT });
+  }
+
+  function drawFor(paper) {
+    document.documentElement.classList.toggle("paper", paper);
+    plots.forEach(draw);
   }
 
   function startCurves() {
@@ -300,12 +314,10 @@
       drawAll();
     });
     // Canvases have their colours and their size from when they were drawn.
-    const again = () => {
-      plots.forEach(draw);
-    };
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
-    matchMedia("print").addEventListener("change", again);
-    for (const name of ["beforeprint", "afterprint"]) addEventListener(name, again);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plots.forEach(draw));
+    matchMedia("print").addEventListener("change", (event) => drawFor(event.matches));
+    addEventListener("beforeprint", () => drawFor(true));
+    addEventListener("afterprint", () => drawFor(false));
   }
 
   // Members of a sweep
