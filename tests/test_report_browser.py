@@ -344,7 +344,7 @@ def test_on_paper_curves_are_dark_on_light(opened, tmp_path):
 
 def test_long_curves_have_their_range_shaded(opened, tmp_path):
     browser = opened(make_run(tmp_path / "r", history=history_of(steps=30_000)))
-    assert "each point is the mean of 50 steps" in one(browser, "figcaption").text
+    assert "Each point is the mean of 50 steps" in one(browser, "figcaption").text
     assert len(axis(browser)) == 3
 
 
@@ -354,10 +354,10 @@ def test_a_watched_page_follows_its_run(browser, tmp_path):
     path.mkdir()
 
     def status():
-        return one(browser, "#status").text
+        return "".join(texts(browser, "#status"))
 
     def measured():
-        return len(all_of(browser, "#epochs tbody tr"))
+        return len(texts(browser, "#epochs tbody tr"))
 
     with server_of(path, 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -379,7 +379,7 @@ def test_a_watched_page_follows_its_run(browser, tmp_path):
             )
             begin(path, 0, 1, 2, status="stopped")
             until(lambda: status() == "Stopped early after 2 epochs")
-            until(lambda: "test accuracy" in one(browser, "header").text)
+            until(lambda: "test accuracy" in texts(browser, ".facts dt"))
         finally:
             server.shutdown()
             thread.join()

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from funcnet import checks
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import noted
 from funcnet.config import Config
@@ -40,7 +39,6 @@ def add(commands: Any, base: Config) -> Any:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
-    checks.installed("safetensors", "to read the model")
     if args.out == "":
         raise ValueError("--out is empty")
     first = Path(args.runs[0])

@@ -86,7 +86,7 @@ def single_examples(report: dict[str, Any]) -> Any:
     if not found:
         return None
     if "missing" in found:
-        said = tag("p", found["missing"], " What is said of single examples is left out.")
+        said = tag("p", f"{found['missing']}. What there is to say of single examples is left out.")
         return section("mistakes", "Single examples", said)
     if "residuals" in found:
         return section("residuals", "Residuals", *_residuals(found))

@@ -16,30 +16,38 @@ SPLITS = {"train": "training", "val": "validation"}
 Plot = dict[str, Any]
 
 
-def plots_of_run(run: Run) -> list[Plot]:
-    """The loss of every step, and of each measure a plot of training and validation."""
+def plots_of_run(run: Run, *, live: bool = False) -> list[Plot]:
+    """The loss of every step, and of each measure a plot of training and validation.
+
+    Those of a run that goes on, live, are there before anything is measured.
+    """
     steps = _steps_plot([run])
-    others = [_of_run(run, measure) for measure in measures(run.epochs, run.task)]
+    others = [_of_run(run, measure, live=live) for measure in measures(run.epochs, run.task)]
     return [plot for plot in (steps, *others) if plot is not None]
 
 
 def plots_of_runs(runs: Sequence[Run]) -> list[Plot]:
     """The loss of every step, and loss and first measures per epoch, of each run a curve."""
     names = [run.name for run in runs]
+    losses = len({run.record.config.loss for run in runs}) == 1  # else they are in no relation
     shared = [m for m in MEASURES[runs[0].task] if all(m in MEASURES[run.task] for run in runs)]
     every = [run.epochs for run in runs]
+    of_epochs = plots_of_columns(names, every, shared[:1], losses=losses)
     return [
-        plot
-        for plot in (_steps_plot(runs), *plots_of_columns(names, every, shared[:1]))
-        if plot is not None
+        plot for plot in (*([_steps_plot(runs)] if losses else []), *of_epochs) if plot is not None
     ]
 
 
 def plots_of_columns(
-    names: Sequence[str], every: Sequence[Columns], of_task: Sequence[str]
+    names: Sequence[str],
+    every: Sequence[Columns],
+    of_task: Sequence[str],
+    *,
+    losses: bool = True,
 ) -> list[Plot]:
     """Of runs by name: validation loss, and the first measure of validation and of training."""
-    wanted = [("val", "loss"), *((split, name) for name in of_task for split in ("val", "train"))]
+    loss = [("val", "loss")] if losses else []
+    wanted = [*loss, *((split, name) for name in of_task for split in ("val", "train"))]
     plots = []
     for split, measure in wanted:
         column = f"{split}_{measure}"
@@ -60,12 +68,12 @@ def _label(measure: str) -> str:
     return LABELS.get(measure, measure.replace("_", " "))
 
 
-def _of_run(run: Run, measure: str) -> Plot | None:
+def _of_run(run: Run, measure: str, *, live: bool) -> Plot | None:
     names = {f"{split}_{measure}": words for split, words in SPLITS.items()}
     series = [_series(words, run.epochs, column) for column, words in names.items()]
     label = _label(measure)
     title = f"{label[0].upper()}{label[1:]} per epoch"
-    return _plot(measure, title, series, live=run.status == "running")
+    return _plot(measure, title, series, live=live)
 
 
 def _series(name: str, epochs: Columns, column: str) -> dict[str, Any]:
@@ -88,7 +96,7 @@ def _plot(
         each["last"] = _last(each, name)
     text = "; ".join(f"{each['name']}: {each['said']}" for each in series)
     unit = " %" if percent else ""
-    return {"name": name, "title": title, "unit": unit, "less": less, "series": series} | {
+    return {"name": name, "title": title, "unit": unit, "series": series} | {
         "summary": f"{title}. {text}."
     }
 
@@ -132,17 +140,16 @@ def _steps_plot(runs: Sequence[Run]) -> Plot | None:
     plot = _plot("steps", "Training loss of every step", series)
     if plot is None:
         return None
-    plot["less"] = True
     notes = []
     if max(widths) > 1:
         several = f"{max(widths):,}" if len({*widths}) == 1 else f"up to {max(widths):,}"
         notes.append(
-            f"each point is the mean of {several} steps, shaded from their least to their greatest"
+            f"Each point is the mean of {several} steps, shaded from their least to their greatest"
         )
     if lost:
         notes.append(f"{lost:,} losses were not finite, and are left out")
     plot["note"] = "; ".join(notes)
-    plot["summary"] += f" {plot['note'].capitalize()}." if notes else ""
+    plot["summary"] += f" {plot['note']}." if notes else ""
     return plot
 
 

@@ -71,13 +71,12 @@ def _of_run(run: Run, *, live: bool) -> dict[str, Any]:
     """The report of one run."""
     report = {
         "kind": "run",
-        "name": run.name,
         "title": run.record.facts.get("title") or run.name,
         "status": status_line(run),
         "facts": _facts(run),
         "settings": _settings([run]),
-        "plots": curves.plots_of_run(run),
-        "epochs": _epochs(run),
+        "plots": curves.plots_of_run(run, live=live),
+        "epochs": _epochs(run, live=live),
         "environment": _environment([run.record], [run.name]),
     }
     return report if live else {**report, **_examined(run)}
@@ -142,7 +141,7 @@ def _cautions(runs: Sequence[Run]) -> list[str]:
     if len(data) > 1:
         found.append("The runs were trained on different data, or on data that have changed.")
     if len({run.record.config.loss for run in runs}) > 1:
-        found.append("The losses are of different kinds, and their values are in no relation.")
+        found.append("The losses are of different kinds, in no relation, and are left out.")
     return found
 
 
@@ -167,7 +166,6 @@ def _of_sweep(path: Path) -> dict[str, Any]:
     varying = varying_of(rows)
     return {
         "kind": "sweep",
-        "name": names_of([path])[0],
         "title": record.facts.get("title") or path.name,
         "status": _sweep_status(record, rows),
         "notes": notes,
@@ -331,6 +329,8 @@ def _results(runs: Sequence[Run], shared: Sequence[str]) -> dict[str, Any]:
     wanted = [f"val_{shared[0]}", "best_epoch", "test_loss", *(f"test_{m}" for m in shared)]
     others = {k for run in runs for k, v in run.results.items() if _is_test(k, v)}
     wanted += sorted(others - {*wanted})
+    if len({run.record.config.loss for run in runs}) > 1:
+        wanted.remove("test_loss")
     rows = []
     for name in wanted:
         values = [run.results.get(name) for run in runs]
@@ -363,11 +363,10 @@ def _recall(runs: Sequence[Run]) -> dict[str, Any] | None:
     return {"names": [run.name for run in runs], "rows": rows}
 
 
-def _epochs(run: Run) -> dict[str, Any]:
+def _epochs(run: Run, *, live: bool) -> dict[str, Any]:
     """What was measured after each epoch."""
     names = [name for name in run.epochs if name not in BESIDES[1:]]
-    goes_on = run.status == "running"
-    known = [n for n in names if goes_on or any(v is not None for v in run.epochs[n])]
+    known = [n for n in names if live or any(v is not None for v in run.epochs[n])]
     return {
         "columns": [words(name) for name in known],
         "names": known,

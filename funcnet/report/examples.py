@@ -39,7 +39,7 @@ def examples_of(run: Run) -> dict[str, Any]:
     what = data_name(run)
     try:
         if run.record.config.dataset == STDIN:
-            return {"missing": "The data were read from standard input, and are not kept."}
+            return {"missing": "The data were read from standard input, and are not kept"}
         model = run_model(run.path, run.record, None)
     except (FileNotFoundError, ImportError) as error:
         return {"missing": _sentence(error, "The model is not there", run)}
@@ -52,7 +52,7 @@ def examples_of(run: Run) -> dict[str, Any]:
     try:
         check_data(run.record, dataset, "")
     except ValueError:
-        return {"missing": f"The data, {what}, have changed since the run."}
+        return {"missing": f"The data, {what}, have changed since the run"}
     return _looked_at(run, model, dataset)
 
 
@@ -76,7 +76,7 @@ def _looked_at(run: Run, model: Model, dataset: Dataset) -> dict[str, Any]:
     x, y = getattr(dataset, f"x_{split}"), getattr(dataset, f"y_{split}")
     whole = len(x)
     if not whole:
-        return {"missing": "The data have neither test nor validation examples."}
+        return {"missing": "The data have neither test nor validation examples"}
     row_bytes = max(1, x.dtype.itemsize * int(np.prod(x.shape[1:])))
     rows = slice(0, min(EXAMPLES, max(1, BYTES // row_bytes)))
     x, y = np.asarray(x[rows]), np.asarray(y[rows])

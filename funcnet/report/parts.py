@@ -136,7 +136,7 @@ def importance(report: dict[str, Any]) -> Any:
         return section("importance", "Which settings mattered", said)
     most = max((share for _, share in known["shares"]), default=0) or 1
     rows = [[name, f"{100 * share:.1f} %", _bar(share / most)] for name, share in known["shares"]]
-    caption = f"Share of the variance of {known['value']} that each setting explains"
+    caption = f"How much each setting mattered for {known['value']}"
     made = table(caption, ["setting", "share", ""], rows, class_="bars")
     return section("importance", "Which settings mattered", made)
 
