@@ -156,6 +156,7 @@ def test_the_policy_names_the_scripts_and_styles_and_nothing_else(tmp_path):
         (f"{Path.home()}/x", "x"),
         ("train/val/test", "train/val/test"),
         ("a/b </script> n/a", "a/b </script> n/a"),
+        ("\u202eb\ud800", "\\u202eb\\ud800"),
     ],
 )
 def test_paths_become_names(text, left):

@@ -4,17 +4,19 @@ import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from funcnet.text import visible
+
 # Directories before a name, which begin at the root, at home or at a drive.
 _DIRECTORIES = re.compile(r"(?<![\w.\-<])(?:~|[A-Za-z]:)?(?:[\\/][^\s\\/'\",;:()<>]+)+[\\/]")
 
 
 def private(value: Any) -> Any:
-    """Text, or plain data of it, with names in place of absolute paths."""
+    """Plain data with names in place of absolute paths, and no control characters in its text."""
     if isinstance(value, dict):
         return {private(name): private(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [private(each) for each in value]
-    return _without_directories(value) if isinstance(value, str) else value
+    return visible(_without_directories(value)) if isinstance(value, str) else value
 
 
 def _without_directories(text: str) -> str:
