@@ -47,6 +47,7 @@ if _TYPE_CHECKING:
     from funcnet.recipes import *
     from funcnet.rectifiers import *
     from funcnet.regression import *
+    from funcnet.report.write import *
     from funcnet.runs import *
     from funcnet.schedules import *
     from funcnet.shards import *
@@ -137,6 +138,7 @@ _NAMES = {
     "processes": "join_processes",
     "recipes": "Experiment Recipe experiment list_recipes load_recipe",
     "regression": "absolute_loss huber_loss pinball_loss poisson_loss squared_loss",
+    "report.write": "write_report",
     "runs": "load_run",
     "schedules": """
         complement constant coslog4 cosine_decay exponential_decay flat_cosine one_cycle step_decay

@@ -318,7 +318,7 @@ def _images(
         raise ValueError(f"{name}: images must be [N, ..., H, W], got {list(images.shape)}")
     if images.ndim == 3:
         return images, lambda out: out
-    if (layout or _layout_of(name, images.shape)) == "CHW":
+    if (layout or layout_of(name, images.shape)) == "CHW":
         return images, lambda out: out
     return jnp.moveaxis(images, -1, 1), lambda out: jnp.moveaxis(out, 1, -1)
 
@@ -332,7 +332,7 @@ def _pixels(images: Any) -> jax.Array:
     return checks.narrowed(images, "images", "to be augmented")
 
 
-def _layout_of(name: str, shape: tuple[int, ...]) -> str:
+def layout_of(name: str, shape: tuple[int, ...]) -> str:
     """The layout that a shape shows plainly."""
     first, last = shape[1] <= MOST_CHANNELS, shape[-1] <= MOST_CHANNELS
     if len(shape) > 4 and not last:  # [N, ..., H, W], as it always was

@@ -6,6 +6,7 @@
     best.safetensors   the best model, by validation accuracy or what --monitor says
     last.safetensors   the model after the last epoch
     curves.png         a picture of the history
+    report.html        what `funcnet report` made of it, if it was asked to
     checkpoints/       what the run goes on from, see `funcnet.checkpoints`
 
 Every file is written whole or not at all.
@@ -48,6 +49,7 @@ FILES = (
     "best.safetensors",
     "last.safetensors",
     "curves.png",
+    "report.html",
 )
 CHECKPOINTS = "checkpoints"
 MEMBERS = "members"  # likewise of a sweep

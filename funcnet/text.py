@@ -5,6 +5,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+# What measures are called.
+LABELS = {"accuracy": "accuracy", "rmse": "RMSE", "mae": "MAE", "r2": "R2"}
+LABELS |= {"micro_f1": "micro F1", "macro_f1": "macro F1", "loss": "loss"}
+
 
 def aligned(lines: Sequence[Sequence[str]], *, right: bool = False) -> list[str]:
     """Lines of cells as text in columns.
@@ -44,3 +48,10 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def shown(name: str, value: float) -> str:
+    """A measure as it is printed; a name in a History, too."""
+    if name.endswith("accuracy"):
+        return f"{100 * value:.2f} %"
+    return f"{value:.6g}" if name.endswith(("rmse", "mae")) else f"{value:.4f}"

@@ -22,9 +22,11 @@ from funcnet.cli import (
     gradcheck,
     predict,
     recipes,
+    report,
     sweep,
     train,
     verify,
+    watch,
 )
 from funcnet.cli.cache import keep_compiled
 from funcnet.cli.console import close_output
@@ -41,6 +43,8 @@ COMMANDS = {
     "predict": predict,
     "gradcheck": gradcheck,
     "verify": verify,
+    "report": report,
+    "watch": watch,
     "datasets": datasets,
     "recipes": recipes,
     "completion": completion,

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 import funcnet as fn
-from funcnet.cli.measures import LABELS, shown
 from funcnet.config import Config
 from funcnet.sweeps.table import OVER, RESULTS, results_of, task_of
 from funcnet.targets import LESS, MEASURES
-from funcnet.text import aligned
+from funcnet.text import LABELS, aligned, shown
 
 ROWS = 10  # of a table that are printed
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import funcnet as fn
 from funcnet import checks
+from funcnet.again import check_data, load_for
 from funcnet.cli.measures import as_json, class_lines, first_measure, further_line
 from funcnet.cli.options import (
     SPLITS,
@@ -17,7 +18,7 @@ from funcnet.cli.options import (
     views,
 )
 from funcnet.cli.parser import add_command
-from funcnet.cli.records import check_data, load_data, load_for, load_run, noted
+from funcnet.cli.records import load_data, load_run, noted
 from funcnet.config import Config
 from funcnet.datasets.classes import places_among
 from funcnet.datasets.dataset import first

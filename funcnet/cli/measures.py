@@ -8,27 +8,18 @@ import numpy as np
 
 import funcnet as fn
 from funcnet.datasets.disk import counts_of
-from funcnet.text import aligned, finite
+from funcnet.text import LABELS, aligned, finite, shown
 
 CLASSES = 20  # of so many at most a table is printed
 
 
 Result = fn.Evaluation | fn.RegressionEvaluation | fn.MultilabelEvaluation
-LABELS = {"accuracy": "accuracy", "rmse": "RMSE", "mae": "MAE", "r2": "R2"}
-LABELS |= {"micro_f1": "micro F1", "macro_f1": "macro F1", "loss": "loss"}
 
 
 def first_measure(result: Result) -> tuple[str, str]:
     """What counts first of an evaluation, and how much it is."""
     name = "rmse" if isinstance(result, fn.RegressionEvaluation) else "accuracy"
     return LABELS[name], shown(name, getattr(result, name))
-
-
-def shown(name: str, value: float) -> str:
-    """A measure as it is printed; a name in a History, too."""
-    if name.endswith("accuracy"):
-        return f"{100 * value:.2f} %"
-    return f"{value:.6g}" if name.endswith(("rmse", "mae")) else f"{value:.4f}"
 
 
 def further_line(result: Result) -> str:

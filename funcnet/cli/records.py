@@ -7,23 +7,19 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 
 import funcnet as fn
 from funcnet import runs
+from funcnet.again import load_again
 from funcnet.cli.options import given_options
 from funcnet.config import Config, replaced
-from funcnet.datasets import load_dataset
 from funcnet.datasets.dataset import fingerprint
-from funcnet.datasets.delimited import Format
-from funcnet.datasets.encoding import plain_encoding
 from funcnet.datasets.images import holds_images
 from funcnet.datasets.notes import DataWarning
-from funcnet.datasets.registry import FILE_OPTIONS, is_file, is_table_file
+from funcnet.datasets.registry import is_file, is_table_file
 from funcnet.datasets.sources import STDIN
-from funcnet.datasets.tables import ENDS, labels_of, load_table, names_of, read_table
 from funcnet.loop import machine
 from funcnet.option import option
 from funcnet.recipes import build_loss, numbers_of, usual_recipe
@@ -68,29 +64,9 @@ def run_name(config: Config, recipe: str | None) -> str:
 
 
 def load_data(config: Config, model: fn.Model | None = None) -> fn.Dataset:
-    """The dataset of a Config, whole; a table as it was made for a model, if there is one."""
-    options = {name: config[name] for name in FILE_OPTIONS}
+    """The dataset of a Config, whole, see `load_again`; what there is to say of it is printed."""
     with noted():
-        if model is None or not is_table_file(config.dataset):
-            return load_dataset(config.dataset, data_dir=config.data_dir, **options)
-        return load_for(model, config.dataset, **options)
-
-
-def load_for(model: fn.Model, path: str, label: Any = None, **options: Any) -> fn.Dataset:
-    """A table as it was made for a model: options of `load_arrays`, and of `load_table`."""
-    said_of_columns = ("columns", "drop", "categorical")  # the encoding has it
-    options = {name: value for name, value in options.items() if name not in said_of_columns}
-    empty = (None, ()) if "class_names" not in options else (None,)
-    given = {name: value for name, value in options.items() if value not in empty}
-    if model.encoding is not None:
-        return load_table(path, label, encoding=model.encoding, **given)
-    # Of a run before columns were encoded: they all were numbers.
-    form = Format(*(given.pop(name, None) for name in Format._fields))
-    labels = names_of("label", label)
-    named = labels[0] if labels and labels[0] not in ENDS else None
-    table = read_table(path, form, label=named)
-    labels = labels_of(table, labels)
-    return load_table(table, labels, encoding=plain_encoding(table, labels), **given)
+        return load_again(config, model)
 
 
 @contextlib.contextmanager
@@ -123,13 +99,6 @@ def with_data(record: Record, dataset: fn.Dataset) -> Record:
     if is_file(record.config.dataset):
         record = record.having(data_sha256=fingerprint(dataset))
     return record
-
-
-def check_data(record: Record, dataset: fn.Dataset, problem: str) -> None:
-    """Raise if the data are not those of the record."""
-    known = record.facts.get("data_sha256")  # that of files alone
-    if known is not None and known != fingerprint(dataset):
-        raise ValueError(f"{record.config.dataset} has changed {problem}")
 
 
 def load_run(path: str, which: str | None) -> tuple[Record, fn.Model, str]:

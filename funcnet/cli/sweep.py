@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 import funcnet as fn
 from funcnet import checks, recipes, runs
+from funcnet.again import check_data
 from funcnet.checkpoints import has_checkpoints
 from funcnet.cli.console import (
     ROWS,
@@ -27,7 +28,7 @@ from funcnet.cli.console import (
     validated,
     varying,
 )
-from funcnet.cli.measures import LABELS, first_measure, shown
+from funcnet.cli.measures import first_measure
 from funcnet.cli.options import (
     NameAmong,
     add_config_options,
@@ -39,7 +40,6 @@ from funcnet.cli.options import (
 )
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import (
-    check_data,
     load_data,
     make_record,
     noted,
@@ -61,6 +61,7 @@ from funcnet.sweeps.importance import value_of
 from funcnet.sweeps.objectives import check_objectives
 from funcnet.sweeps.table import OVER, STATUSES, best_member
 from funcnet.targets import MEASURES, MONITORS, outputs_of
+from funcnet.text import LABELS, shown
 
 
 class Sweep(NamedTuple):

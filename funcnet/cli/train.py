@@ -15,6 +15,7 @@ import numpy as np
 
 import funcnet as fn
 from funcnet import checks, recipes, runs
+from funcnet.again import check_data
 from funcnet.checkpoints import has_checkpoints
 from funcnet.cli.console import best_line, interrupts, say, validated
 from funcnet.cli.describe import summary
@@ -31,7 +32,6 @@ from funcnet.cli.options import (
 )
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import (
-    check_data,
     load_data,
     make_config,
     make_record,

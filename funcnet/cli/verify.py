@@ -10,10 +10,11 @@ import numpy as np
 
 import funcnet as fn
 from funcnet import checks, runs
+from funcnet.again import check_data
 from funcnet.checkpoints import earlier_state, made_by
 from funcnet.cli.options import one_thread
 from funcnet.cli.parser import add_command
-from funcnet.cli.records import check_data, load_data, noted
+from funcnet.cli.records import load_data, noted
 from funcnet.config import Config
 from funcnet.files import open_file
 from funcnet.text import one_line

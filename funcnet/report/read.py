@@ -1,0 +1,151 @@
+"""What is read of run directories for a report: records, the losses of steps, rows of epochs."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from funcnet.files import open_file
+from funcnet.history import columns
+from funcnet.runs import Record, load_record
+from funcnet.targets import task_of_loss
+from funcnet.text import one_line
+
+BESIDES = ("epoch", "step", "seconds")  # columns that are no measures
+
+Columns = dict[str, list[float | None]]
+
+
+class Run(NamedTuple):
+    """A run directory.
+
+    Attributes:
+      name: what it is called in the report.
+      path: where it is.
+      record: its configuration and facts.
+      task: what was predicted.
+      epochs: what was measured after some epochs, by column, "epoch" the first.
+      losses: [steps] float64, the loss of every step; none of a run that goes on.
+    """
+
+    name: str
+    path: Path
+    record: Record
+    task: str
+    epochs: Columns
+    losses: np.ndarray
+
+    @property
+    def status(self) -> str:
+        """How it ended, or "running": it goes on, or was cut off."""
+        return str(self.record.facts.get("status") or "finished")
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What came of it."""
+        return dict(self.record.facts.get("results") or {})
+
+    @property
+    def done(self) -> int:
+        """The number of epochs done."""
+        measured = self.epochs["epoch"][-1] if self.epochs.get("epoch") else 0
+        return int(self.results.get("epochs") or measured or 0)
+
+
+def read_run(path: Path, name: str) -> Run:
+    """A run directory, one that goes on or was cut off too.
+
+    Raises:
+      FileNotFoundError: it is none. ValueError: a file in it is damaged.
+    """
+    record = load_record(path)
+    task = task_of(record)
+    epochs = read_history(path / "history.csv") or as_columns(read_log(path / "log.jsonl"))
+    epochs = epochs or {name: [] for name in columns(task)}
+    return Run(name, path, record, task, epochs, read_losses(path / "losses.csv"))
+
+
+def task_of(record: Record) -> str:
+    """What the run of a record predicts: of data without labels to guess from the loss says it."""
+    from funcnet.recipes import build_loss
+
+    return record.config.task or task_of_loss(build_loss(record.config)) or "classification"
+
+
+def read_history(file: Path) -> Columns:
+    """The columns of a history.csv; none where it is not there.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    return as_columns(read_rows(file))
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a .csv file of numbers; none where it is not there.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    if not file.is_file():
+        return []
+    with open_file(file) as opened:
+        content = opened.read()
+    try:
+        rows = csv.DictReader(content.decode().splitlines())
+        return [{name: _number(value) for name, value in row.items()} for row in rows]
+    except (TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{file} is damaged: {one_line(error)}") from None
+
+
+def _number(text: str) -> float | None:
+    number = float(text)
+    return number if np.isfinite(number) else None
+
+
+def as_columns(rows: list[dict[str, Any]]) -> Columns:
+    """Rows as columns, by the names of the first."""
+    return {name: [row.get(name) for row in rows] for name in rows[0]} if rows else {}
+
+
+def read_losses(file: Path) -> np.ndarray:
+    """The losses of the steps of a run, [steps]; none where the file is not there.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    if not file.is_file():
+        return np.zeros(0)
+    with open_file(file) as opened:
+        lines = opened.read().splitlines()[1:]
+    if not lines:
+        return np.zeros(0)
+    try:
+        return np.loadtxt(lines, delimiter=",", ndmin=2, usecols=[1])[:, 0]
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"{file} is damaged: {one_line(error)}") from None
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The rows that a run has written while it goes on, a JSON object a line.
+
+    A file that is not there has none, and a last line that is half written is not yet one.
+    """
+    if not file.is_file():
+        return []
+    with open_file(file) as opened:
+        lines = opened.read().decode("utf-8", "replace").split("\n")[:-1]
+    return [row for row in map(_row, lines) if row is not None]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (RecursionError, ValueError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+        return None
+    numbers = {k: v for k, v in row.items() if isinstance(v, int | float)}
+    return {k: numbers.get(k) if np.isfinite(numbers.get(k, np.nan)) else None for k in row}
