@@ -30,6 +30,7 @@ if _TYPE_CHECKING:
     from funcnet.history import *
     from funcnet.layer import *
     from funcnet.layers import *
+    from funcnet.logs import *
     from funcnet.losses import *
     from funcnet.members import *
     from funcnet.metrics import *
@@ -108,6 +109,7 @@ _NAMES = {
     """,
     "evaluation": "Evaluation MultilabelEvaluation RegressionEvaluation evaluate",
     "history": "History",
+    "logs": "callbacks log_csv log_jsonl log_row log_tensorboard read_log",
     "losses": """
         l2_penalty sigmoid_loss smooth_binary_labels smooth_labels softmax_loss svm_loss
     """,

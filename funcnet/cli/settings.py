@@ -8,7 +8,7 @@ import jax
 
 import funcnet as fn
 from funcnet import checks
-from funcnet.cli.options import given_options, is_range, listed, name_among
+from funcnet.cli.options import NameAmong, given_options, is_range, listed
 from funcnet.config import OPTIONS, Config, replaced
 from funcnet.option import option
 from funcnet.sweeps.folds import FOLDS
@@ -58,7 +58,7 @@ def add_sweep_options(parser: Any) -> None:
     )
     add(
         "--sampler",
-        type=name_among("sampler", SAMPLERS),
+        type=NameAmong("sampler", SAMPLERS),
         metavar="NAME",
         help="what draws them: random (if not given), or tpe, which goes by what earlier ones came "
         "to",
