@@ -26,6 +26,7 @@ if _TYPE_CHECKING:
     from funcnet.embeddings import *
     from funcnet.ensembles import *
     from funcnet.evaluation import *
+    from funcnet.export.exported import *
     from funcnet.gradcheck import *
     from funcnet.history import *
     from funcnet.layer import *
@@ -97,6 +98,7 @@ _NAMES = {
         with_custom_vjp
     """,
     "evaluation": "Evaluation MultilabelEvaluation RegressionEvaluation evaluate",
+    "export.exported": "export_model",
     "history": "History",
     "losses": """
         l2_penalty sigmoid_loss smooth_binary_labels smooth_labels softmax_loss svm_loss

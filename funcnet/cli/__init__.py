@@ -1,4 +1,4 @@
-"""The command line: funcnet train, sweep, evaluate, predict, gradcheck, verify, recipes, datasets.
+"""The command line: funcnet train, sweep, evaluate, predict, export, gradcheck, verify and others.
 
 `main` and `entry` stand here, not in a module main, which `funcnet.cli.main` would hide.
 """
@@ -15,7 +15,17 @@ import jax
 
 import funcnet as fn
 from funcnet import checks
-from funcnet.cli import datasets, evaluate, gradcheck, predict, recipes, sweep, train, verify
+from funcnet.cli import (
+    datasets,
+    evaluate,
+    export,
+    gradcheck,
+    predict,
+    recipes,
+    sweep,
+    train,
+    verify,
+)
 from funcnet.cli.cache import keep_compiled
 from funcnet.cli.console import close_output
 from funcnet.cli.parser import Formatter, Parser
@@ -29,6 +39,7 @@ COMMANDS = {
     "sweep": sweep,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "gradcheck": gradcheck,
     "verify": verify,
     "datasets": datasets,
