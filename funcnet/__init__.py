@@ -26,6 +26,7 @@ if _TYPE_CHECKING:
     from funcnet.embeddings import *
     from funcnet.ensembles import *
     from funcnet.evaluation import *
+    from funcnet.export.exported import *
     from funcnet.gradcheck import *
     from funcnet.history import *
     from funcnet.layer import *
@@ -108,6 +109,7 @@ _NAMES = {
         with_custom_vjp
     """,
     "evaluation": "Evaluation MultilabelEvaluation RegressionEvaluation evaluate",
+    "export.exported": "export_model",
     "history": "History",
     "logs": "callbacks log_csv log_jsonl log_row log_tensorboard read_log",
     "losses": """

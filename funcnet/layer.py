@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import checks
-from funcnet.bind import bind
+from funcnet.bind import Bound, bind
 from funcnet.tree import Backward, Forward, FrozenDict, Tree, restructure, structure_of
 
 __all__ = ["Layer", "make_layer", "make_stateful_layer"]
@@ -273,6 +273,18 @@ def named_children(whose: str, children: Sequence[Layer]) -> Children:
         counts[child.kind] += 1
         named.append((f"{child.kind}{counts[child.kind]}", child))
     return tuple(named)
+
+
+def forward_of(layer: Layer) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function of arrays that the forward pass of a layer is made of, and its options.
+
+    Of one of `make_layer` or `make_stateful_layer`; of other layers it is their forward pass.
+    """
+    function, options = layer.forward, {}
+    while isinstance(function, Bound):
+        options = dict(function.options)
+        function = options.pop("forward", function.function)
+    return function, options
 
 
 def split(key: Any, count: int) -> Any:

@@ -343,7 +343,7 @@ def flatten_forward(x: Array) -> tuple[jax.Array, Any]:
     x = checks.array(x)
     if x.ndim < 2:
         raise ValueError(f"flatten: x must be [N, ...], a batch of examples, got {list(x.shape)}")
-    return x.reshape(len(x), -1), (jnp.zeros((), x.dtype), Static(x.shape))
+    return x.reshape(x.shape[0], -1), (jnp.zeros((), x.dtype), Static(x.shape))
 
 
 def flatten_backward(dout: Array, cache: Any) -> jax.Array:

@@ -475,10 +475,14 @@ def matrices(net: Layer) -> frozenset[Path]:
     """
     if net.backward == affine(1).backward:
         return frozenset({("w",)})
+    found = composition(net) or ("", ())
+    return frozenset((name, *path) for name, child in found[1] for path in matrices(child))
+
+
+def composition(net: Layer) -> tuple[str, Children] | None:
+    """Of a net of `serial` or `residual` which of them, and its layers; None of others."""
     function, options = getattr(net.forward, "function", None), getattr(net.forward, "options", {})
     if function is _residual_forward:
-        return matrices(options["branch"])
-    if function is _serial_forward:
-        children = options["children"]
-        return frozenset((name, *path) for name, child in children for path in matrices(child))
-    return frozenset()
+        inner = composition(options["branch"])
+        return ("residual", inner[1]) if inner else None
+    return ("serial", options["children"]) if function is _serial_forward else None

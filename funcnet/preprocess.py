@@ -67,7 +67,7 @@ class Preprocess:
         if isinstance(x, Stored):
             return _made(x, self)
         checks.unmasked(x, "x")
-        parts = _parts_of(self)
+        parts = parts_of(self)
         if checks.is_wide(x) and any(KINDS[part.kind].computes for part in parts):
             rows = [self.on_host(some) for some in _parts(np.asarray(x))]
             return jnp.asarray(np.concatenate(rows))
@@ -79,7 +79,7 @@ class Preprocess:
     def on_host(self, x: Any) -> np.ndarray:
         """The same in NumPy and in float64."""
         out = np.asarray(x).astype(np.float64)
-        for part in _parts_of(self):
+        for part in parts_of(self):
             out = np.asarray(KINDS[part.kind].apply(jax.tree.map(np.asarray, part.stats), out))
         return out
 
@@ -362,7 +362,7 @@ def whiten(x: Any, *, dim: int | None = None, epsilon: float = 1e-3) -> Preproce
 
 def _apply_whiten(stats: Any, x: Any) -> Any:
     centred = _centred(stats["mean"], x)
-    return centred.reshape(len(centred), -1) @ stats["matrix"]
+    return centred.reshape(centred.shape[0], -1) @ stats["matrix"]
 
 
 def shuffle_features(x: Any, *, seed: int = 0) -> Preprocess:
@@ -397,7 +397,7 @@ def _apply_shuffle_features(stats: Any, x: Any) -> Any:
         raise ValueError(
             f"x has examples of shape {list(x.shape[1:])}, but {len(order)} features are shuffled"
         )
-    return x.reshape(len(x), -1)[:, order].reshape(x.shape)
+    return x.reshape(x.shape[0], -1)[:, order].reshape(x.shape)
 
 
 class Kind(NamedTuple):
@@ -500,7 +500,7 @@ def chain(*fitters: Callable[[Any], Preprocess]) -> Callable[[Any], Preprocess]:
             if len(parts) < len(fitters):
                 given = parts[-1].on_host if checks.is_wide(x) else parts[-1]
                 x = _made(x, given)
-        parts = [part for several in parts for part in _parts_of(several)]  # chains may be nested
+        parts = [part for several in parts for part in parts_of(several)]  # chains may be nested
         kind = "+".join(part.kind for part in parts) or "no_preprocess"
         if len(parts) == 1:
             return parts[0]
@@ -515,7 +515,7 @@ def check_preprocess(preprocess: Preprocess) -> None:
     """Raise a ValueError unless its kinds are in `KINDS`, and its stats are those of such."""
     for kind in preprocess.kind.split("+"):
         checks.choose("preprocessing", kind, KINDS)
-    for part in _parts_of(preprocess):
+    for part in parts_of(preprocess):
         for name in KINDS[part.kind].stats:
             known = part.stats.get(name) if isinstance(part.stats, Mapping) else None
             if getattr(getattr(known, "dtype", None), "kind", None) not in ("b", "i", "u", "f"):
@@ -540,7 +540,23 @@ def _centred(mean: Any, x: Any) -> Any:
     return x.astype(dtype) - mean.astype(dtype)[None]
 
 
-def _parts_of(preprocess: Preprocess) -> list[Preprocess]:
+def fitted_shape(preprocess: Preprocess) -> tuple[int, ...] | None:
+    """The shape of an example that it was fitted to; None if what was fitted does not say.
+
+    A new order of features alone says how many they are: (D,).
+    """
+    shape = None
+    for part in parts_of(preprocess):
+        if "mean" in part.stats:
+            return tuple(np.shape(part.stats["mean"]))
+        if "edges" in part.stats:
+            return tuple(np.shape(part.stats["edges"])[:-1])
+        if "order" in part.stats:
+            shape = tuple(np.shape(part.stats["order"]))
+    return shape
+
+
+def parts_of(preprocess: Preprocess) -> list[Preprocess]:
     """Those that it is made of, in turn: itself alone, if it is not of `chain`."""
     kinds = preprocess.kind.split("+")
     if len(kinds) == 1:

@@ -69,8 +69,8 @@ class Record(NamedTuple):
     Attributes:
       config: the Config.
       facts: what else there is to know of the run: title, recipe, versions, machine, class_names
-        or target_names, outputs, numbers, data_sha256, status, results; of a sweep also settings,
-        halve_at, chunk_size, folds, objectives, search.
+        or target_names, outputs, numbers, input_shape and input_dtype of examples, data_sha256,
+        status, results; of a sweep also settings, halve_at, chunk_size, folds, objectives, search.
     """
 
     config: Config

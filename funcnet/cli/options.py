@@ -199,8 +199,8 @@ def add_recipe_option(parser: Any) -> None:
     )
 
 
-def add_run_options(parser: Any) -> None:
-    """The options of what uses a run."""
+def add_model_options(parser: Any) -> None:
+    """Which run, and which of its models."""
     parser.add_argument(
         "run_directory", metavar="RUN", help="directory of a run, such as runs/digits"
     )
@@ -210,6 +210,11 @@ def add_run_options(parser: Any) -> None:
         metavar="NAME",
         help="best or last; as in training if not given",
     )
+
+
+def add_run_options(parser: Any) -> None:
+    """The options of what predicts by a run."""
+    add_model_options(parser)
     parser.add_argument(
         "--tta",
         action="store_true",
