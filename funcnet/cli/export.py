@@ -9,7 +9,7 @@ import numpy as np
 
 import funcnet as fn
 from funcnet import checks
-from funcnet.cli.options import add_model_options, listed, name_among
+from funcnet.cli.options import NameAmong, add_model_options, listed
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import load_run
 from funcnet.config import MODELS, Config
@@ -42,7 +42,7 @@ def add(commands: Any, base: Config) -> Any:
     add_model_options(parser)
     parser.add_argument(
         "--format",
-        type=name_among("format", FORMATS),
+        type=NameAmong("format", FORMATS),
         default=next(iter(FORMATS)),
         metavar="NAME",
         help=f"{listed(FORMATS)} (default: %(default)s)",
@@ -62,7 +62,7 @@ def add(commands: Any, base: Config) -> Any:
     )
     parser.add_argument(
         "--input-dtype",
-        type=name_among("dtype", DTYPES),
+        type=NameAmong("dtype", DTYPES),
         metavar="NAME",
         help=f"of its numbers: {listed(DTYPES)}; as in training if not given",
     )

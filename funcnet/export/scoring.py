@@ -10,7 +10,7 @@ import numpy as np
 from funcnet import checks
 from funcnet.layer import Layer
 from funcnet.model import Model, inputs_for, scores
-from funcnet.net import as_input
+from funcnet.objective import as_input
 from funcnet.preprocess import fitted_shape
 from funcnet.tree import Tree
 
