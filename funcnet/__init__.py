@@ -26,6 +26,7 @@ if _TYPE_CHECKING:
     from funcnet.embeddings import *
     from funcnet.ensembles import *
     from funcnet.evaluation import *
+    from funcnet.finder import *
     from funcnet.gradcheck import *
     from funcnet.history import *
     from funcnet.layer import *
@@ -49,6 +50,7 @@ if _TYPE_CHECKING:
     from funcnet.schedules import *
     from funcnet.shards import *
     from funcnet.step import *
+    from funcnet.summary import *
     from funcnet.sweeps.cross import *
     from funcnet.sweeps.search import *
     from funcnet.sweeps.sweep import *
@@ -90,6 +92,7 @@ _NAMES = {
         piecewise_linear_forward
     """,
     "ensembles": "ensemble stacked tabm",
+    "finder": "RateRange find_learning_rate",
     "gradcheck": "GradientCheck check_gradients numerical_gradient relative_error scaled_error",
     "layer": "Layer make_layer make_stateful_layer",
     "layers": """
@@ -139,6 +142,7 @@ _NAMES = {
     """,
     "shards": "BATCH_AXIS batch_mean batch_sum",
     "step": "TrainState init_train_state make_train_step",
+    "summary": "LayerSummary Summary summarize",
     "sweeps.cross": "CrossValidation Fold cross_validate",
     "sweeps.search": "grid integers log_uniform member_key random_search uniform",
     "sweeps.sweep": "SweepResult sweep",

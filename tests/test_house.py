@@ -36,7 +36,7 @@ STOREYS = (
     ("funcnet.checkpoint",),
     ("funcnet.checkpoints",),
     ("funcnet.train",),
-    ("funcnet.rules", "funcnet.sweeps.table", "funcnet.logs"),
+    ("funcnet.rules", "funcnet.sweeps.table", "funcnet.logs", "funcnet.finder"),
     ("funcnet.config",),
     ("funcnet.recipes", "funcnet.plots", "funcnet.sweeps.groups"),
     ("funcnet.runs", "funcnet.sweeps.chunks"),

@@ -1,4 +1,4 @@
-"""The command line: funcnet train, sweep, evaluate, predict, gradcheck, verify, recipes, datasets.
+"""The command line: funcnet train, sweep, evaluate and the others in `COMMANDS`.
 
 `main` and `entry` stand here, not in a module main, which `funcnet.cli.main` would hide.
 """
@@ -15,7 +15,18 @@ import jax
 
 import funcnet as fn
 from funcnet import checks
-from funcnet.cli import datasets, evaluate, gradcheck, predict, recipes, sweep, train, verify
+from funcnet.cli import (
+    datasets,
+    evaluate,
+    gradcheck,
+    lr_find,
+    predict,
+    recipes,
+    summary,
+    sweep,
+    train,
+    verify,
+)
 from funcnet.cli.cache import keep_compiled
 from funcnet.cli.console import close_output
 from funcnet.cli.parser import Formatter, Parser
@@ -27,6 +38,8 @@ from funcnet.text import one_line, visible
 COMMANDS = {
     "train": train,
     "sweep": sweep,
+    "lr-find": lr_find,
+    "summary": summary,
     "evaluate": evaluate,
     "predict": predict,
     "gradcheck": gradcheck,
