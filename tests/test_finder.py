@@ -72,13 +72,16 @@ def test_without_a_fall_there_is_no_suggestion(shape):
     assert str(found).splitlines()[-1].startswith("no suggestion")
 
 
+@pytest.mark.slow
 def test_it_ends_where_the_loss_explodes():
     found = find(fn.sgd, highest=1e6)
     assert 10 < len(found.loss) < 60
     assert len(found.learning_rate) == len(found.smoothed) == len(found.loss)
     assert np.isfinite(found.loss).all()
+    assert len(find(highest=1e3).loss) < 60  # where it stays finite
 
 
+@pytest.mark.slow
 def test_it_is_a_function_of_its_key():
     one, same, other = (find(steps=20, key=jax.random.key(seed)) for seed in (0, 0, 1))
     for a, b in zip(one, same, strict=True):

@@ -123,6 +123,8 @@ def test_members_have_rows():
         "serial1/affine2",
         "affine1",
     ]
+    kept = [rows[name].kept_bytes for name in ("serial1/affine1", "affine1")]
+    assert kept == [4 * FLOAT, 0]  # one and the same input
     rows, _ = by_name(fn.stacked(fn.mlp([8], 3), 5), (4,))
     assert rows["affine1"].parameters == 5 * (4 * 8 + 8)
     assert rows["affine1"].out_shape == (8,)
@@ -178,6 +180,8 @@ def test_layers_of_ones_own_and_loops_in_them():
         return jax.lax.fori_loop(0, 3, lambda _, x: x * 2, x), None
 
     double = fn.make_layer("double", forward, lambda dout, cache: dout * 8)
+    total = fn.make_layer("total", lambda x: (x.sum(axis=1), None), lambda dout, cache: dout)
+    assert fn.summarize(total, (6,)).total.forward_flop == 5
     rows, _ = by_name(fn.serial(fn.affine(6), scale, double, fn.affine(2)), (4,))
     assert rows["scale1"].forward_flop == 6
     assert rows["scale1"].step_flop == 6 + 6 + 2 * 6
