@@ -182,6 +182,13 @@ def test_the_command_prints_a_table_and_the_suggestion(inside):
 
 
 @pytest.mark.slow
+def test_a_loss_that_is_no_number_from_the_first_step_on_is_said(inside):
+    code, out, err = run("lr-find", *SMALL, "--weight-scale", "1e30")
+    assert (code, err) == (0, "")
+    assert out == "no suggestion: the loss is no number at the first step\n"
+
+
+@pytest.mark.slow
 def test_the_command_does_what_the_function_does(inside):
     _, out, _ = run("lr-find", *SMALL, "--json", "--optimizer", "sgd", "--reg", "0.1")
     config = {"hidden_dims": [8], "num_train": 200, "batch_size": 50, "reg": 0.1}

@@ -114,6 +114,8 @@ def _check_picture(path: Path) -> None:
 
 
 def _in_words(found: fn.RateRange, limits: dict[str, Any]) -> str:
+    if not len(found.loss):
+        return str(found)
     count = checks.plural(len(found.loss), "step")
     if len(found.loss) == limits["steps"]:
         return f"{found}\nthe loss has not exploded in {count}, at rates to {limits['highest']:g}"
