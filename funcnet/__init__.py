@@ -27,6 +27,7 @@ if _TYPE_CHECKING:
     from funcnet.ensembles import *
     from funcnet.evaluation import *
     from funcnet.export.exported import *
+    from funcnet.finder import *
     from funcnet.gradcheck import *
     from funcnet.history import *
     from funcnet.layer import *
@@ -54,6 +55,7 @@ if _TYPE_CHECKING:
     from funcnet.schedules import *
     from funcnet.shards import *
     from funcnet.step import *
+    from funcnet.summary import *
     from funcnet.sweeps.cross import *
     from funcnet.sweeps.guided import *
     from funcnet.sweeps.importance import *
@@ -101,6 +103,7 @@ _NAMES = {
     """,
     "piecewise": "piecewise_linear piecewise_linear_backward piecewise_linear_forward",
     "ensembles": "ensemble stacked tabm",
+    "finder": "RateRange find_learning_rate",
     "gradcheck": "GradientCheck check_gradients numerical_gradient relative_error scaled_error",
     "layer": "Layer make_layer make_stateful_layer",
     "layers": """
@@ -150,6 +153,7 @@ _NAMES = {
     """,
     "shards": "BATCH_AXIS batch_mean batch_sum",
     "step": "TrainState init_train_state make_train_step",
+    "summary": "LayerSummary Summary summarize",
     "sweeps.cross": "CrossValidation Fold cross_validate",
     "sweeps.guided": "search",
     "sweeps.importance": "importance",

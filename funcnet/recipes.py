@@ -258,7 +258,12 @@ def numbers_of(dataset: Dataset) -> Sequence[int]:
 
 
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
-    """The optimizer of a configuration, with its schedule.
+    """The optimizer of a configuration, with its schedule."""
+    return optimizer_of(config)(build_schedule(config, steps_per_epoch))
+
+
+def optimizer_of(config: Config) -> Callable[[Any], Optimizer]:
+    """The optimizer of a configuration as a function of the learning rate.
 
     Weight decay is for the weights, the leaves named w; muon leaves the last layer, embeddings, and
     factors of members to Adam.
@@ -271,10 +276,14 @@ def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
         # The last layer, embeddings, and the factors and biases of members, which are no matrices.
         last = f"affine{len(config.hidden_dims) + 1}"
         given["adam_names"] = (last, "on_columns1", "r", "s", "b")
-    optimizer = make(build_schedule(config, steps_per_epoch), **given)
-    if config.clip_norm is not None:
-        optimizer = clip_by_global_norm(optimizer, config.clip_norm)
-    return optimizer
+
+    def at(learning_rate: Any) -> Optimizer:
+        optimizer = make(learning_rate, **given)
+        if config.clip_norm is not None:
+            optimizer = clip_by_global_norm(optimizer, config.clip_norm)
+        return optimizer
+
+    return at
 
 
 def build_schedule(config: Config, steps_per_epoch: int) -> Any:

@@ -38,7 +38,7 @@ STOREYS = (
     ("funcnet.checkpoint",),
     ("funcnet.checkpoints",),
     ("funcnet.train",),
-    ("funcnet.rules", "funcnet.sweeps.table", "funcnet.logs"),
+    ("funcnet.rules", "funcnet.sweeps.table", "funcnet.logs", "funcnet.finder"),
     ("funcnet.config",),
     ("funcnet.plots.figures", "funcnet.recipes", "funcnet.sweeps.groups"),
     ("funcnet.plots.curves", "funcnet.plots.predictions", "funcnet.plots.sweeps"),
