@@ -16,16 +16,16 @@ from funcnet.cli import COMMANDS, make_parser
 PAGES = {
     "arrays": (
         "Passes, as functions of arrays",
-        "layers rectifiers activations tabular embeddings piecewise members losses regression weights "
-        "shards",
+        "layers rectifiers activations tabular embeddings piecewise members losses regression "
+        "weights shards",
     ),
     "networks": (
         "Layers, networks and their gradients",
-        "layer net objective ensembles gradcheck tree",
+        "layer net objective ensembles gradcheck inside summary tree",
     ),
     "optimizers": ("Optimizers and schedules", "optimizer optim wrappers schedules"),
     "data": ("Data", "datasets preprocess augment targets"),
-    "training": ("Training", "train step history nonfinite parallel processes"),
+    "training": ("Training", "train step history finder nonfinite parallel processes"),
     "models": ("Models", "model evaluation metrics calibration committee checkpoint export"),
     "sweeps": ("Sweeps", "sweeps"),
     "experiments": ("Experiments as data, and runs", "config defaults recipes runs logs report"),

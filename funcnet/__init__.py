@@ -30,6 +30,7 @@ if _TYPE_CHECKING:
     from funcnet.finder import *
     from funcnet.gradcheck import *
     from funcnet.history import *
+    from funcnet.inside import *
     from funcnet.layer import *
     from funcnet.layers import *
     from funcnet.logs import *
@@ -105,6 +106,7 @@ _NAMES = {
     "ensembles": "ensemble stacked tabm",
     "finder": "RateRange find_learning_rate",
     "gradcheck": "GradientCheck check_gradients numerical_gradient relative_error scaled_error",
+    "inside": "LayerRecorder LayerStatistics layer_statistics",
     "layer": "Layer make_layer make_stateful_layer",
     "layers": """
         affine_backward affine_forward batchnorm_backward batchnorm_forward dropout_backward
@@ -136,7 +138,11 @@ _NAMES = {
     "optimizer": "Optimizer apply_updates",
     "parallel": "device_mesh",
     "plots.curves": "plot_histories plot_history plot_learning_rates",
-    "plots.predictions": "plot_reliability",
+    "plots.gradients": "plot_gradient_check",
+    "plots.images": "plot_mistakes plot_weights",
+    "plots.layers": "plot_activations plot_gradients plot_update_ratios",
+    "plots.predictions": "plot_confusion_matrix plot_reliability plot_residuals",
+    "plots.search": "plot_importance plot_pareto",
     "plots.sweeps": "plot_heat_map plot_lines plot_parallel plot_scatter plot_sweep",
     "preprocess": """
         Preprocess chain no_preprocess normalize_contrast quantile_edges quantile_transform

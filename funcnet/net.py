@@ -475,14 +475,15 @@ def matrices(net: Layer) -> frozenset[Path]:
     """
     if net.backward == affine(1).backward:
         return frozenset({("w",)})
-    found = composition(net) or ("", ())
-    return frozenset((name, *path) for name, child in found[1] for path in matrices(child))
+    found = composition(net)
+    children = found[1] if found else ()
+    return frozenset((name, *path) for name, child in children for path in matrices(child))
 
 
-def composition(net: Layer) -> tuple[str, Children] | None:
-    """Of a net of `serial` or `residual` which of them, and its layers; None of others."""
+def composition(net: Layer) -> tuple[Callable[..., Layer], Children] | None:
+    """`serial` or `residual`, and by name the layers that it made this network of; None of others."""
     function, options = getattr(net.forward, "function", None), getattr(net.forward, "options", {})
     if function is _residual_forward:
         inner = composition(options["branch"])
-        return ("residual", inner[1]) if inner else None
-    return ("serial", options["children"]) if function is _serial_forward else None
+        return (residual, inner[1]) if inner else None
+    return (serial, options["children"]) if function is _serial_forward else None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
+from funcnet.gradcheck import Discrepancy, GradientRow
 
 
 def history(steps=200, rows=6, val=True):
@@ -200,6 +201,253 @@ def test_the_history_of_a_real_run():
     losses, accuracies = fn.plot_history(result.history).axes
     assert len(losses.lines[0].get_xdata()) == 26
     np.testing.assert_array_equal(lines(accuracies)["validation"][:, 0], [0, 1, 2])
+
+
+def test_learning_rates_with_the_one_suggested():
+    rate = np.geomspace(1e-5, 1, 50)
+    loss = np.where(rate < 1e-3, 2.0, np.where(rate < 1e-1, 1.0, 1e5))
+    found = types.SimpleNamespace(learning_rate=rate, loss=loss, smoothed=loss, suggestion=1e-3)
+    axes = fn.plot_learning_rates(found)
+    assert axes.get_xscale() == "log"
+    np.testing.assert_array_equal(lines(axes)["smoothed"], np.stack([rate, loss], axis=1))
+    np.testing.assert_array_equal(lines(axes)["suggested: 0.001"][:, 0], 1e-3)
+    assert axes.get_ylim()[1] < 4  # not where it explodes
+    assert axes.get_ylabel() == f"Loss ({2 * (loss > 4).sum()} points beyond)"
+    found.suggestion = None
+    said = [t.get_text() for t in fn.plot_learning_rates(found).get_legend().get_texts()]
+    assert said[-1] == "no rate is suggested"
+    found.loss[:] = found.smoothed[:] = np.nan
+    assert png(fn.plot_learning_rates(found).figure)
+    with pytest.raises(TypeError, match="find_learning_rate returns, it has no smoothed, suggest"):
+        fn.plot_learning_rates(types.SimpleNamespace(learning_rate=rate, loss=loss))
+
+
+# Predictions
+
+
+def test_a_confusion_matrix():
+    counts = np.array([[8, 2, 0], [0, 0, 0], [1, 0, 1234]])
+    names = ["cat $x$", "dog", "_bird" + "x" * 40]
+    axes = fn.plot_confusion_matrix(counts, names)
+    shares = np.ma.filled(axes.images[0].get_array(), np.nan)
+    expected = [[80, 20, 0], [np.nan] * 3, [100 / 1235, 0, 123400 / 1235]]
+    np.testing.assert_allclose(shares, expected)
+    written = {t.get_position(): t.get_text() for t in axes.texts}
+    assert written == {(0, 0): "8", (1, 0): "2", (0, 2): "1", (2, 2): "1,234"}
+    ticks = [t.get_text() for t in axes.get_yticklabels()]
+    assert ticks[:2] == ["cat $x$", "dog"]
+    assert ticks[2].startswith("_birdxx")
+    assert len(ticks[2]) == 30
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted class", "True class")
+    assert png(axes.figure)
+
+
+@pytest.mark.parametrize("classes", [2, 100])
+def test_a_confusion_matrix_of_few_and_many_classes(classes):
+    axes = fn.plot_confusion_matrix(np.eye(classes, dtype=int))
+    assert len(axes.get_xticklabels()) == classes
+    assert len(axes.texts) == (2 if classes == 2 else 0)
+    width, height = axes.figure.get_size_inches()
+    assert 3 < height < width < 20
+
+
+def test_residuals():
+    y = np.array([1.0, 2, 3, 4])
+    axes = fn.plot_residuals(y, [1, 2, 3, 6], name="price", unit="EUR")
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), [[1, 0], [2, 0], [3, 0], [6, 2]])
+    assert axes.get_xlabel() == "Predicted price (EUR)"
+    assert axes.get_ylabel() == "Predicted less true price (EUR)"
+    said = [t.get_text() for t in axes.get_legend().get_texts()]
+    assert said == ["RMSE 1", "mean of the errors 0.5"]
+    many = np.arange(6000.0)[:, None]
+    axes = fn.plot_residuals(many, many + 1)
+    assert axes.collections[0].get_array().sum() == 6000  # cells, with all of them
+
+
+def some_images(n=12, shape=(8, 8)):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((n, *shape)), np.arange(n) % 3
+    p = np.full((n, 3), 0.1)
+    p[np.arange(n), y] = 0.8
+    for i, top in ((2, 0.6), (5, 0.9), (7, 0.7)):  # mistaken
+        p[i] = (1 - top) / 2
+        p[i, (y[i] + 1) % 3] = top
+    return x, y, p
+
+
+@pytest.mark.parametrize(
+    ("shape", "seen"),
+    [
+        ((8, 8), (8, 8)),
+        ((64,), (8, 8)),
+        ((3, 4, 5), (4, 5, 3)),
+        ((1, 4, 5), (4, 5)),
+        ((48,), (4, 4, 3)),
+    ],
+)
+def test_the_most_confident_mistakes_come_first(shape, seen):
+    x, y, p = some_images(shape=shape)
+    figure = fn.plot_mistakes(x, y, p, ["a", "b$", "c"], count=2)
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert titles == ["a (90 %)\nis c; no. 5", "c (70 %)\nis b$; no. 7"]
+    image = figure.axes[0].images[0].get_array()
+    assert image.shape == seen
+    scaled = (x[5] - x.min()) / (x.max() - x.min())
+    expected = np.moveaxis(scaled.reshape(3, *seen[:2]), 0, -1) if len(seen) == 3 else scaled
+    np.testing.assert_allclose(image, np.reshape(expected, seen))
+    assert png(figure)
+
+
+def test_weights_are_images():
+    net = fn.mlp([100], 3, weight_scale=0.1)
+    params, _, _ = net.init(jax.random.key(0), (64,))
+    figure = fn.plot_weights(params, count=9)
+    w = np.asarray(params["affine1"]["w"])
+    shown = [int(axes.get_title()) for axes in figure.axes if axes.images]
+    assert shown == sorted(np.argsort(-np.linalg.norm(w, axis=0))[:9])
+    top = np.abs(w[:, shown]).max()
+    np.testing.assert_allclose(
+        figure.axes[3].images[0].get_array(),
+        0.5 + w[:, shown[3]].reshape(8, 8) / (2 * top),
+        rtol=1e-6,
+    )
+    assert "9 of 100 units" in figure.get_suptitle()
+    assert len(fn.plot_weights(np.zeros((12, 2)), (3, 4)).axes[0].images) == 1
+
+
+# Gradients, and what goes on inside
+
+
+def gradient_check(error=1e-15, numerical=1e-9):
+    def row(name, autodiff, beyond):
+        found = map(Discrepancy, (autodiff, 1e-6, beyond, 1e-6))
+        return GradientRow(name, (2, 3), *found, checked=6, kinks=0)
+
+    rows = (row("affine1/w", 1e-16, 0.0), row("affine1/b", error, numerical))
+    return fn.GradientCheck(2.3, rows, 1e-12, 1e-7)
+
+
+def test_a_gradient_check_that_passed():
+    axes = fn.plot_gradient_check(gradient_check())
+    assert axes.get_xscale() == "log"
+    drawn = lines(axes)
+    np.testing.assert_allclose(drawn["error against autodiff"], [[1e-15, 0], [1e-16, 1]])
+    np.testing.assert_allclose(drawn["error against numerical"], [[1e-9, 0], [1e-18, 1]])
+    np.testing.assert_allclose(drawn["allowed against autodiff: 1e-12"][:, 0], 1e-12)
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["affine1/b", "affine1/w"]
+    assert "0 at the left end" in axes.get_xlabel()
+
+
+def test_a_gradient_check_that_failed():
+    axes = fn.plot_gradient_check(gradient_check(1e-3, np.nan))
+    drawn = lines(axes)
+    np.testing.assert_allclose(drawn["disagrees with autodiff"], [[1e-3, 0]])
+    np.testing.assert_allclose(drawn["disagrees with numerical"], [[1e-2, 0]])  # right of all
+    assert "NaN at the right" in axes.get_xlabel()
+
+
+def record(leaves=("affine1/b", "affine1/w", "affine2/w"), optimizer=None, epochs=3):
+    found = fn.LayerRecorder(fn.mlp([2], 2), np.ones((2, 4)), [0, 1], optimizer=optimizer)
+    for epoch in range(epochs):
+        layer = np.array([epoch, 1.0, 2.0])
+        flat = np.array([np.nan, 0.25, np.nan])
+        names = ("affine1", "relu1", "affine2")
+        parts = layer, layer, layer / 10, flat, leaves
+        numbers = np.arange(1.0, 1 + len(leaves))
+        found.rows.append(
+            fn.LayerStatistics(1.0, names, *parts, numbers, 10 * numbers, numbers / (epoch + 1))
+        )
+        found.epochs.append(epoch)
+        found.changes.append(numbers * (np.nan if epoch == 0 else epoch))
+    return found
+
+
+def test_activations_over_a_run():
+    figure = fn.plot_activations(record())
+    mean, _, flat = figure.axes
+    assert list(lines(mean)) == ["relu1"]
+    np.testing.assert_array_equal(lines(flat)["relu1"], [[0, 25], [1, 25], [2, 25]])
+    drawn = lines(fn.plot_activations(record(), layers=["affine1", "affine2"]).axes[2])
+    np.testing.assert_allclose(drawn["affine1"][:, 1], [0, 10, 20])  # of others the share of 0
+    with pytest.raises(ValueError, match="unknown layer 'relu2': did you mean 'relu1'"):
+        fn.plot_activations(record(), layers=["relu2"])
+
+
+def test_gradients_and_updates_over_a_run():
+    axes = fn.plot_gradients(record())
+    assert list(lines(axes)) == ["affine1/w", "affine2/w"]
+    assert axes.get_ylabel() == "Norm of the gradient (log scale)"
+    assert list(lines(fn.plot_gradients(record(), leaves=["affine1/b"]))) == ["affine1/b"]
+    axes = fn.plot_update_ratios(record(optimizer=fn.sgd(0.1)))
+    np.testing.assert_allclose(lines(axes)["affine1/w"][:, 1], [0.1, 0.05, 0.1 / 3])
+    assert axes.get_ylabel() == "Update of a step by weight (log scale)"
+    axes = fn.plot_update_ratios(record())
+    np.testing.assert_allclose(lines(axes)["affine2/w"][:, 1], [np.nan, 3, 6])
+    assert axes.get_ylabel() == "Change of an epoch by weight (log scale)"
+    leaves = tuple(f"affine{i}/w" for i in range(100))
+    axes = fn.plot_gradients(record(leaves, epochs=1))
+    assert len(axes.lines) == 100
+    assert len(axes.get_legend().get_texts()) == 12
+    with pytest.raises(ValueError, match="record is empty: give it to fit, as callback=record"):
+        fn.plot_gradients(record(epochs=0))
+
+
+# What a search has found
+
+
+def test_importance_has_the_largest_on_top():
+    axes = fn.plot_importance({"a": 0.1, "rate $x$": 0.7, "none": np.nan, "c": 0.2})
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["none", "a", "c", "rate $x$"]
+    np.testing.assert_allclose([bar.get_width() for bar in axes.patches], [0, 0.1, 0.2, 0.7])
+    assert [t.get_text() for t in axes.texts] == ["nan", "0.1", "0.2", "0.7"]
+
+
+def test_the_pareto_front_has_those_than_which_none_is_better_in_both():
+    points = [(10, 0.5), (20, 0.4), (30, 0.9), (40, 0.9), (5, 0.1), (1, 0.99)]
+    table = [{"parameters": p, "val_accuracy": a, "status": "finished"} for p, a in points]
+    table[-1]["status"] = "diverged"
+    axes = fn.plot_pareto(table, "parameters", "val_accuracy")
+    drawn = lines(axes)
+    np.testing.assert_allclose(drawn["Pareto front, 3 members"], [[5, 10], [10, 50], [30, 90]])
+    assert "diverged, or not measured: 1" in drawn
+    assert axes.get_xlabel() == "parameters; smaller is better"
+    assert axes.get_ylabel() == "validation accuracy (%); larger is better"
+    drawn = lines(fn.plot_pareto(table, "parameters", "val_accuracy", larger=["parameters"]))
+    np.testing.assert_allclose(drawn["Pareto front, 3 members"], [[5, 10], [20, 40], [40, 90]])
+    nothing = fn.plot_pareto([table[-1]], "parameters", "val_accuracy")
+    assert [t.get_text() for t in nothing.texts] == [
+        "no member has both parameters and val_accuracy"
+    ]
+
+
+X, Y, P = some_images()
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: fn.plot_confusion_matrix([[1, 2]]), r"confusion must be \[C, C\]"),
+        (lambda: fn.plot_confusion_matrix([[0.5, 1], [1, 1]]), "confusion must hold counts"),
+        (lambda: fn.plot_confusion_matrix(np.eye(2), ["a"]), "class_names has 1 names for 2"),
+        (lambda: fn.plot_confusion_matrix(np.eye(201)), "201 classes, of which 200 can be drawn"),
+        (lambda: fn.plot_residuals(np.ones((3, 2)), np.ones((3, 2))), r"choose one, y\[:, 0\]"),
+        (lambda: fn.plot_residuals([1, np.nan], [1, 2]), r"y\[1\] is nan"),
+        (lambda: fn.plot_residuals([], []), "y is empty"),
+        (lambda: fn.plot_mistakes(X, Y, np.eye(3)[Y]), "none of 12 examples is mistaken"),
+        (lambda: fn.plot_mistakes(X[:, 0, :7], Y, P), "no square image: give image_shape"),
+        (lambda: fn.plot_mistakes(X[:3], Y, P), "x has 3 examples, probabilities 12"),
+        (lambda: fn.plot_mistakes(X[:, None, None], Y, P), "x must be images"),
+        (lambda: fn.plot_weights({"pbld1": {"w": np.ones((4, 2))}}), "matrices there are: pbld1/w"),
+        (lambda: fn.plot_weights(np.ones((7, 2))), "weights has 7 numbers an example"),
+        (lambda: fn.plot_importance({}), "importances holds 0 names"),
+        (lambda: fn.plot_pareto([], "a", "b"), "the table is empty"),
+        (lambda: fn.plot_pareto([{"a": 1, "b": 2}], "a", "b", larger=["c"]), "column in larger"),
+        (lambda: fn.plot_gradient_check(gradient_check()._replace(rows=())), "check has 0 rows"),
+    ],
+)
+def test_what_cannot_be_drawn_says_what_to_do(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
 
 
 # Sweeps

@@ -8,9 +8,10 @@ import jax
 
 import funcnet as fn
 from funcnet import runs
+from funcnet.again import check_data
 from funcnet.cli.options import add_config_options, add_recipe_option, given_options
 from funcnet.cli.parser import add_command
-from funcnet.cli.records import check_data, load_data, make_config, noted, say_recipe
+from funcnet.cli.records import load_data, make_config, noted, say_recipe
 from funcnet.config import Config
 from funcnet.option import option
 

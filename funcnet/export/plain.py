@@ -10,7 +10,7 @@ from funcnet import schedules
 from funcnet.activations import ACTIVATIONS
 from funcnet.layer import Layer, child_of, forward_of
 from funcnet.model import Model
-from funcnet.net import affine, batchnorm, composition, dropout, flatten, layernorm
+from funcnet.net import affine, batchnorm, composition, dropout, flatten, layernorm, serial
 from funcnet.preprocess import parts_of
 from funcnet.targets import Targets
 from funcnet.tree import Tree
@@ -73,7 +73,7 @@ def _pieces(net: Layer, params: Tree, state: Tree, name: str, form: str) -> list
     found = composition(net)
     if found is None:
         return [_piece(net, params, state, name, form)]
-    kind, children = found
+    made, children = found
     inside = [
         piece
         for own, child in children
@@ -85,9 +85,9 @@ def _pieces(net: Layer, params: Tree, state: Tree, name: str, form: str) -> list
             form,
         )
     ]
-    if kind == "serial":
+    if made is serial:
         return inside
-    return [Piece(name or "residual1", kind, {}, {}, tuple(inside))]
+    return [Piece(name or "residual1", "residual", {}, {}, tuple(inside))]
 
 
 def _piece(layer: Layer, params: Tree, state: Tree, name: str, form: str) -> Piece:

@@ -87,7 +87,7 @@ def plot_history(
     _draw(measures, run.history.epoch, val, "validation", VALIDATION)
     _name_panel(losses, "Loss", "Iteration")
     _name_panel(measures, name, "Epoch")
-    scale_losses(losses, [shown, val_loss], "Loss")
+    _scale_losses(losses, [shown, val_loss], "Loss")
     _scale_measures(measures, [train, val], name, unit)
     _mark_best(losses, run, places, val_loss)
     _mark_best(measures, run, run.history.epoch, val)
@@ -162,8 +162,8 @@ def plot_histories(histories: Mapping[str, Any], *, title: str | None = None) ->
     _name_panel(val_losses, "Validation loss", "Epoch")
     _name_panel(train, f"Training {what}", "Epoch")
     _name_panel(val, f"Validation {what}", "Epoch")
-    scale_losses(losses, steps, "Loss")
-    scale_losses(val_losses, [run.history.val_loss for run in runs.values()], "Loss")
+    _scale_losses(losses, steps, "Loss")
+    _scale_losses(val_losses, [run.history.val_loss for run in runs.values()], "Loss")
     for axes, which in ((train, 0), (val, 1)):
         _scale_measures(axes, [values[which] for values in found.values()], name, unit)
     for i, (label, run) in enumerate(runs.items()):
@@ -285,7 +285,7 @@ def _steps_of(run: _Course) -> tuple[np.ndarray, np.ndarray]:
     return _places(run)[:1], run.history.val_loss[:1]
 
 
-def scale_losses(axes: "Axes", values: Sequence[np.ndarray], name: str) -> None:
+def _scale_losses(axes: "Axes", values: Sequence[np.ndarray], name: str) -> None:
     """The axis of losses so that most of them fill the panel; its name says what was done.
 
     It is logarithmic where losses, but for 2 % at each end, span more than a factor of ten.
@@ -392,8 +392,11 @@ def plot_learning_rates(found: Any, *, axes: "Axes | None" = None) -> "Axes":
     if found.suggestion is not None:
         label = f"suggested: {found.suggestion:.2g}"
         axes.axvline(found.suggestion, color=VERMILLION, linestyle="--", label=label)
-    scale_losses(axes, [loss, smoothed], "Loss")
-    label_axes(axes, "Learning rate (log scale)")
+    shown = _finite([loss, smoothed])
+    if len(shown):  # where the loss explodes is of no interest
+        start, low = _finite([smoothed, loss])[0], shown.min()
+        _limit(axes, shown, (low, min(shown.max(), start + (start - low))), "Loss")
+    label_axes(axes, "Learning rate (log scale)", None if len(shown) else "Loss")
     if found.suggestion is None:
         axes.plot([], [], ls="none", label="no rate is suggested")
     named(axes, loc="best")

@@ -115,7 +115,7 @@ def label_axes(axes: "Axes", x: str | None = None, y: str | None = None) -> None
     """Name the axes of a panel; None leaves one as it is."""
     for text, write in ((x, axes.set_xlabel), (y, axes.set_ylabel)):
         if text is not None:
-            write("\n".join(lines_of(visible(text), 50)), parse_math=False)
+            write("\n".join(lines_of(visible(text), 60)), parse_math=False)
 
 
 def write_ticks(
@@ -153,9 +153,10 @@ def write_legend(
 
 
 def legend_below(figure: "Figure", handles: Sequence[Any], names: Sequence[str]) -> None:
-    """A legend below all panels, in as many columns as there is room for."""
+    """A legend below all panels, in as many columns as fit; the figure grows by it."""
     width = 0.6 + 0.085 * min(LEGEND, max((len(visible(name)) for name in names), default=0))
     columns = max(1, min(int(figure.get_figwidth() / width), len(names), 5))
+    figure.set_figheight(figure.get_figheight() + 0.25 * math.ceil(len(names) / columns))
     write_legend(figure, handles, names, loc="outside lower center", ncol=columns)
 
 
