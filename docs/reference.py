@@ -24,7 +24,7 @@ PAGES = {
         "layer net objective ensembles gradcheck inside summary tree",
     ),
     "optimizers": ("Optimizers and schedules", "optimizer optim wrappers schedules"),
-    "data": ("Data", "datasets preprocess augment targets"),
+    "data": ("Data", "datasets preprocess quantiles augment targets"),
     "training": ("Training", "train step history finder nonfinite parallel processes"),
     "models": ("Models", "model evaluation metrics calibration committee checkpoint export"),
     "sweeps": ("Sweeps", "sweeps"),

@@ -48,6 +48,7 @@ if _TYPE_CHECKING:
     from funcnet.plots import *
     from funcnet.preprocess import *
     from funcnet.processes import *
+    from funcnet.quantiles import *
     from funcnet.recipes import *
     from funcnet.rectifiers import *
     from funcnet.regression import *
@@ -145,10 +146,11 @@ _NAMES = {
     "plots.search": "plot_importance plot_pareto",
     "plots.sweeps": "plot_heat_map plot_lines plot_parallel plot_scatter plot_sweep",
     "preprocess": """
-        Preprocess chain no_preprocess normalize_contrast quantile_edges quantile_transform
+        Preprocess chain no_preprocess normalize_contrast quantile_transform
         shuffle_features standardize standardize_numbers subtract_mean whiten
     """,
     "processes": "join_processes",
+    "quantiles": "quantile_edges",
     "recipes": "Experiment Recipe experiment list_recipes load_recipe",
     "regression": "absolute_loss huber_loss pinball_loss poisson_loss squared_loss",
     "report.write": "write_report",

@@ -481,7 +481,7 @@ def matrices(net: Layer) -> frozenset[Path]:
 
 
 def composition(net: Layer) -> tuple[Callable[..., Layer], Children] | None:
-    """`serial` or `residual`, and by name the layers that it made this network of; None of others."""
+    """`serial` or `residual`, and the layers that it made this net of, by name; None of others."""
     function, options = getattr(net.forward, "function", None), getattr(net.forward, "options", {})
     if function is _residual_forward:
         inner = composition(options["branch"])

@@ -94,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
     print(_as_json(found) if args.json else _in_words(found, limits))
     if args.plot is not None:
         picture, kind = io.BytesIO(), Path(args.plot).suffix[1:]
-        fn.plot_learning_rates(found).figure.savefig(picture, format=kind, dpi=120)
+        figure: Any = fn.plot_learning_rates(found).figure
+        figure.savefig(picture, format=kind, dpi=120)
         write_atomically(args.plot, picture.getvalue())
     return 0
 
