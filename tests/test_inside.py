@@ -39,6 +39,7 @@ def test_layers_of_relu():
     assert np.isnan(found.update).all()
 
 
+@pytest.mark.slow
 def test_tanh_is_saturated_at_its_ends_and_zero_nowhere():
     net = fn.mlp([50], 3, activation="tanh", weight_scale=3.0)
     params, state, x, y = problem(net)

@@ -183,6 +183,13 @@ def test_a_diverged_run_can_be_drawn():
     assert png(fn.plot_history(run))
 
 
+def test_the_background_is_white_and_opaque():
+    import matplotlib.image
+
+    data = io.BytesIO(png(fn.plot_history(history(steps=3))))
+    np.testing.assert_array_equal(matplotlib.image.imread(data)[0, 0], [1, 1, 1, 1])
+
+
 def test_nothing_to_compare():
     with pytest.raises(ValueError, match="histories is empty"):
         fn.plot_histories({})

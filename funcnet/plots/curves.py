@@ -115,8 +115,8 @@ def plot_histories(histories: Mapping[str, Any], *, title: str | None = None) ->
     """Several runs side by side, CS231n's panels and the loss of validation.
 
     Of each run there is a line, the same in all panels; of many steps the mean of so many as the
-    name of the axis says, on a pale line of each step. A star marks the best epoch, a cross with a
-    word the end of a run that was stopped, was interrupted or diverged.
+    title of the panel says, on a pale line of each step. A star marks the best epoch, a cross with
+    a word the end of a run that was stopped, was interrupted or diverged.
 
     Alternative text: "Four panels with a line for each run: training loss over steps, validation
     loss, training accuracy and validation accuracy over epochs."
@@ -131,20 +131,8 @@ def plot_histories(histories: Mapping[str, Any], *, title: str | None = None) ->
     Raises:
       ValueError: there are none, more than can be told apart, or they are of several measures.
     """
-    if not histories:
-        raise ValueError("histories is empty: there is nothing to plot")
-    if len(histories) > STYLES:
-        raise ValueError(
-            f"histories holds {len(histories):,} runs, of which {STYLES} can be told apart: choose "
-            "some, or draw the table of a sweep, as plot_sweep and plot_parallel do"
-        )
-    runs = {name: _course(run, None, None) for name, run in histories.items()}
-    measures = {MEASURES[run.history.task][0] for run in runs.values()}
-    if len(measures) > 1:
-        raise ValueError(f"histories are of {' and of '.join(sorted(measures))}: draw each alone")
-    figure, panels = new_figure(2, 2, (11, 7.5))
-    losses, val_losses, train, val = panels
-    name, scale, unit = _MEASURES[measures.pop()]
+    runs, (name, scale, unit) = _alike(histories)
+    figure, (losses, val_losses, train, val) = new_figure(2, 2, (11, 7.5))
     found = {
         label: [scale * values for values in _measured(run.history)] for label, run in runs.items()
     }
@@ -175,6 +163,22 @@ def plot_histories(histories: Mapping[str, Any], *, title: str | None = None) ->
     _name_runs(figure, runs)
     write_title(figure, title)
     return figure
+
+
+def _alike(histories: Mapping[str, Any]) -> tuple[dict[str, _Course], tuple[str, int, str]]:
+    """Several runs, and the measure that they have, by its name, factor and unit."""
+    if not histories:
+        raise ValueError("histories is empty: there is nothing to plot")
+    if len(histories) > STYLES:
+        raise ValueError(
+            f"histories holds {len(histories):,} runs, of which {STYLES} can be told apart: choose "
+            "some, or draw the table of a sweep, as plot_sweep and plot_parallel do"
+        )
+    runs = {name: _course(run, None, None) for name, run in histories.items()}
+    measures = {MEASURES[run.history.task][0] for run in runs.values()}
+    if len(measures) > 1:
+        raise ValueError(f"histories are of {' and of '.join(sorted(measures))}: draw each alone")
+    return runs, _MEASURES[measures.pop()]
 
 
 def _name_runs(figure: "Figure", runs: Mapping[str, _Course]) -> None:
