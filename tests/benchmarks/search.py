@@ -5,10 +5,11 @@
 
 On the digits, and on two real tables that scikit-learn has: breast cancer and diabetes, the last
 one regression. Both samplers have the same space of five settings, the same number of trainings,
-and the same seeds, of the settings and of the members alike; the first batch of both is random. The best by validation loss is what a search has found, and its loss and measure on the test
-split are what that is worth: each a mean over the seeds, with the standard deviation. "as good
-after" is how many trainings it takes until a validation loss as good as the best of the random
-search of that seed is found, all of them and one more where it is not.
+and the same seeds, of the settings and of the members alike; the first batch of both is random. The
+best by validation loss is what a search has found, and its loss and measure on the test split are
+what that is worth: each a mean over the seeds, with the standard deviation. "as good after" is how
+many trainings it takes until a validation loss as good as the best of the random search of that
+seed is found, all of them and one more where it is not.
 
   --data A B ...      some of digits, cancer and diabetes
   --samples, --batch, --epochs, --seeds N
