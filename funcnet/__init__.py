@@ -28,6 +28,7 @@ if _TYPE_CHECKING:
     from funcnet.evaluation import *
     from funcnet.gradcheck import *
     from funcnet.history import *
+    from funcnet.inside import *
     from funcnet.layer import *
     from funcnet.layers import *
     from funcnet.losses import *
@@ -93,6 +94,7 @@ _NAMES = {
     """,
     "ensembles": "ensemble stacked tabm",
     "gradcheck": "GradientCheck check_gradients numerical_gradient relative_error scaled_error",
+    "inside": "LayerRecorder LayerStatistics layer_statistics",
     "layer": "Layer make_layer make_stateful_layer",
     "layers": """
         affine_backward affine_forward batchnorm_backward batchnorm_forward dropout_backward
@@ -122,9 +124,13 @@ _NAMES = {
     """,
     "optimizer": "Optimizer apply_updates",
     "parallel": "device_mesh",
-    "plots.curves": "plot_histories plot_history",
-    "plots.predictions": "plot_reliability",
-    "plots.sweeps": "plot_heat_map plot_lines plot_parallel plot_sweep",
+    "plots.curves": "plot_histories plot_history plot_learning_rates",
+    "plots.gradients": "plot_gradient_check",
+    "plots.images": "plot_mistakes plot_weights",
+    "plots.layers": "plot_activations plot_gradients plot_update_ratios",
+    "plots.predictions": "plot_confusion_matrix plot_reliability plot_residuals",
+    "plots.search": "plot_importance plot_pareto",
+    "plots.sweeps": "plot_heat_map plot_lines plot_parallel plot_scatter plot_sweep",
     "preprocess": """
         Preprocess chain no_preprocess normalize_contrast quantile_edges quantile_transform
         shuffle_features standardize standardize_numbers subtract_mean whiten

@@ -370,13 +370,16 @@ def matrices(net: Layer) -> frozenset[Path]:
     """
     if net.backward == affine(1).backward:
         return frozenset({("w",)})
+    _, children = taken_apart(net)
+    return frozenset((name, *path) for name, child in children for path in matrices(child))
+
+
+def taken_apart(net: Layer) -> tuple[Callable[..., Layer], Children]:
+    """`serial` or `residual`, and the layers that it made a network of, by name; of others none."""
     function, options = getattr(net.forward, "function", None), getattr(net.forward, "options", {})
     if function is _residual_forward:
-        return matrices(options["branch"])
-    if function is _serial_forward:
-        children = options["children"]
-        return frozenset((name, *path) for name, child in children for path in matrices(child))
-    return frozenset()
+        return residual, taken_apart(options["branch"])[1]
+    return serial, options["children"] if function is _serial_forward else ()
 
 
 def loss_and_grads(

@@ -188,17 +188,22 @@ def check_space(path: Path, model: Model) -> None:
 
 def save_run(path: Path, record: Record, result: FitResult, *, results: dict[str, Any]) -> None:
     """Write what a run has come to; config.json last, with `results` in it."""
-    save_models(path, record, result.model, result.best or result.model, result.history)
+    best, status = result.best or result.model, result.status
+    save_models(path, record, result.model, best, result.history, status)
     write_record(path, "run", record.having(status=result.status, results=results))
 
 
-def save_models(path: Path, record: Record, last: Model, best: Model, history: History) -> None:
-    """Write the models of a run, its history and its curves."""
+def save_models(
+    path: Path, record: Record, last: Model, best: Model, history: History, status: str
+) -> None:
+    """Write the models of a run, its history and its curves; status is how it ended."""
     save_model(path / "last.safetensors", last)
     save_model(path / "best.safetensors", best)
     write_history(path, history)
     picture = io.BytesIO()
-    plot_history(history, title=record.facts.get("title")).savefig(picture, format="png", dpi=120)
+    look: dict[str, Any] = {"best": getattr(best, "epoch", None), "status": status}
+    figure = plot_history(history, title=record.facts.get("title"), **look)
+    figure.savefig(picture, format="png", dpi=120)
     write_atomically(path / "curves.png", picture.getvalue())
 
 

@@ -435,7 +435,8 @@ def _save_best(path: Path, record: Record, result: fn.SweepResult, dataset: fn.D
     facts["outputs"] = outputs_of(dataset, recipes.build_loss(config))
     own = Record(config, facts)
     runs.create_run(path, own, overwrite=True)
-    runs.save_models(path, own, member.model or result.best, result.best, member.history)
+    last = member.model or result.best
+    runs.save_models(path, own, last, result.best, member.history, member.status)
     runs.write_record(path, "run", own)
 
 
