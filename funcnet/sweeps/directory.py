@@ -4,7 +4,7 @@
     table.csv, .json   settings and results of the members, in their order
     histories.csv      losses and accuracies of every member per epoch
     importance.csv     how much each setting mattered, if that was asked, or settings were searched
-    sweep.png          a picture of the table
+    sweep.png          a picture of the table; importance.png and pareto.png where there are such
     best/              a run directory, of the best member
     members/           the members, as `sweep(..., checkpoint=...)` keeps them
 
@@ -22,6 +22,7 @@ from typing import Any
 from funcnet import checks
 from funcnet.files import naming, read_json, write_atomically
 from funcnet.history import columns
+from funcnet.plots.search import plot_importance, plot_pareto
 from funcnet.plots.sweeps import plot_sweep
 from funcnet.runs import Record, check_free, facts_of, read_config, write_csv, write_record
 from funcnet.stored import lifted, stored_config
@@ -97,11 +98,18 @@ def save_sweep(path: Path, record: Record, members: Sequence[Member]) -> None:
     if "fold" in rows[0]:  # the last model counts there
         value = f"final_{value}"
     if any(row[value] is not None for row in rows):
-        picture = io.BytesIO()
         figure = plot_sweep(rows, value=value, title=record.facts.get("title"))
-        figure.savefig(picture, format="png", dpi=120)
-        write_atomically(path / "sweep.png", picture.getvalue())
+        _save_picture(path / "sweep.png", figure)
+        objectives = record.facts.get("objectives") or ()
+        if len(objectives) == 2:
+            _save_picture(path / "pareto.png", plot_pareto(rows, *objectives[::-1]).figure)
     write_record(path, "sweep", record)
+
+
+def _save_picture(file: Path, figure: Any) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomically(file, picture.getvalue())
 
 
 def save_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -116,6 +124,7 @@ def save_importance(path: Path, shares: Mapping[str, float], value: str) -> None
     """Write importance.csv, what a value went by; see `importance`."""
     lines = ((value, name, share) for name, share in shares.items())
     write_csv(path / "importance.csv", ("value", "setting", "share"), lines)
+    _save_picture(path / "importance.png", plot_importance(shares).figure)
 
 
 def load_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
