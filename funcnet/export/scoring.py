@@ -14,7 +14,6 @@ from funcnet.net import as_input
 from funcnet.preprocess import fitted_shape
 from funcnet.tree import Tree
 
-BATCH = "n"  # the name of the batch axis, of any size
 OUTPUTS = ("scores", "prediction", "probabilities")
 
 

@@ -6,7 +6,8 @@ from functools import partial
 import jax
 from jax import export
 
-from funcnet.export.scoring import BATCH, Inputs, outputs, traceable
+from funcnet.export.graph import BATCH
+from funcnet.export.scoring import Inputs, outputs, traceable
 from funcnet.files import write_atomically
 from funcnet.model import Model
 
