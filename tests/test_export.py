@@ -119,6 +119,8 @@ def check_onnx(model, x, path):
 
 
 def test_the_table_has_every_layer():
+    embeddings = {name for each in EMBEDDINGS for name in LAYERS if name.startswith(each)}
+    assert len(embeddings) == len(EMBEDDINGS) - 1  # "none" is none
     modules = ("net", "activations", "tabular", "embeddings", "members", "ensembles")
     names = {name for module in modules for name in fn._NAMES[module].split()}
     makers = {
@@ -128,7 +130,7 @@ def test_the_table_has_every_layer():
     assert len(makers) > 20
 
 
-@pytest.mark.parametrize("name", slow_but([*LAYERS], "batchnorm", "tabm"))
+@pytest.mark.parametrize("name", slow_but([*LAYERS], "batchnorm"))
 def test_onnx_of_layers(name, tmp_path):
     pytest.importorskip("onnx")
     check_onnx(*model_of(LAYERS[name]), tmp_path / "model.onnx")
@@ -143,6 +145,7 @@ def test_onnx_of_preprocessing(name, dtype, tmp_path):
     check_onnx(*model_of(PLAIN, shape=(2, 3), preprocess=fitter, dtype=dtype), tmp_path / "m.onnx")
 
 
+@pytest.mark.slow
 def test_float64_that_float32_would_round(tmp_path):
     pytest.importorskip("onnx")
     x = 1e9 + RNG.normal(size=(20, 6))
@@ -162,6 +165,7 @@ def test_onnx_of_targets(name, members, tmp_path):
     check_onnx(*model_of(net, targets=TARGETS[name]), tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_a_committee_and_its_metadata(tmp_path):
     pytest.importorskip("onnx")
     pixels = {"shape": (2, 4), "dtype": np.uint8, "targets": TARGETS["calibrated"]}
@@ -186,6 +190,7 @@ def test_a_committee_and_its_metadata(tmp_path):
     assert (given.name, given.type, given.shape) == ("x", "tensor(uint8)", ["n", 2, 4])
 
 
+@pytest.mark.slow
 def test_a_layer_of_ones_own_and_one_that_has_no_operator(tmp_path):
     pytest.importorskip("onnx")
 
@@ -199,11 +204,11 @@ def test_a_layer_of_ones_own_and_one_that_has_no_operator(tmp_path):
 
     net = fn.serial(layer(lambda x: x - x.mean(axis=0)), layer(own), fn.affine(3))
     params, state, _ = fn.serial(fn.affine(3)).init(jax.random.key(0), (4,))
-    x = RNG.uniform(size=(7, 6)).astype(np.float32)
+    x = RNG.uniform(size=(16, 6)).astype(np.float32)
     check_onnx(fn.Model(net, params, state, fn.no_preprocess(x)), x, tmp_path / "model.onnx")
 
     model = fn.Model(fn.serial(layer(lambda x: jnp.sort(x, axis=1))), {}, {}, fn.no_preprocess(x))
-    with pytest.raises(ValueError, match="the net computes sort, .* format jax takes everything"):
+    with pytest.raises(ValueError, match=r"the net computes sort, .* format jax takes everything"):
         fn.export_model(model, tmp_path / "none.onnx", example=x)
     assert not (tmp_path / "none.onnx").exists()
 
@@ -229,7 +234,8 @@ print(*exported.platforms)
 """
 
 
-@pytest.mark.parametrize("name", slow_but(["pixels", *LAYERS], "pixels"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pixels", *LAYERS])
 def test_jax_alone(name, tmp_path):
     if name == "pixels":
         made = model_of(PLAIN, shape=(2, 3), preprocess=fn.whiten, dtype=np.uint8)
@@ -287,7 +293,7 @@ def check_numpy(model, x, folder):
     close(by_numpy(folder, x[:1]), model, x[:1])
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", slow_but([*EXAMPLES], "layernorm"))
 def test_numpy_of_layers(name, tmp_path):
     net = fn.serial(fn.affine(6), fn.residual(EXAMPLES[name], fn.relu()), fn.affine(3))
     if name in ("affine", "flatten"):
@@ -295,7 +301,8 @@ def test_numpy_of_layers(name, tmp_path):
     check_numpy(*model_of(net), tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", [*KINDS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
 def test_numpy_of_preprocessing(name, tmp_path):
     for i, dtype in enumerate((np.uint8, np.float32, np.float64)):
         fitter = KINDS[name].step.function
@@ -303,7 +310,7 @@ def test_numpy_of_preprocessing(name, tmp_path):
         check_numpy(*made, tmp_path / f"{i}")
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", slow_but([*TARGETS], "quantiles"))
 def test_numpy_of_targets(name, tmp_path):
     net = fn.mlp([5], {"quantiles": 6, "numbers": 1, "counts": 2}.get(name, 3))
     check_numpy(*model_of(net, targets=TARGETS[name]), tmp_path / "out")
@@ -322,13 +329,14 @@ def test_numpy_alone_in_few_lines(tmp_path):
     assert len([line for line in code.splitlines() if line.strip()]) < 45
     assert max(map(len, code.splitlines())) <= 100
     assert "layernorm" not in code
-    assert not [*np.load(tmp_path / "out" / "weights.npz", allow_pickle=False)] == []
+    assert "affine3/w" in np.load(tmp_path / "out" / "weights.npz", allow_pickle=False)
     printed = subprocess.run(
         [sys.executable, files[0], files[1]], capture_output=True, text=True, timeout=60
     )
     assert printed.stdout.strip() == str(fn.predict(model, x)).strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [name for name, each in FORMATS.items() if each.is_folder])
 def test_nets_that_are_not_plain_are_refused(form, tmp_path):
     refused = {
@@ -345,13 +353,14 @@ def test_nets_that_are_not_plain_are_refused(form, tmp_path):
             fn.export_model(model, tmp_path / "out", format=form, example=x)
     model, x = model_of(PLAIN)
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), model.params)
-    with pytest.raises(ValueError, match="affine1/. is bfloat16"):
+    with pytest.raises(ValueError, match=r"affine1/. is bfloat16"):
         fn.export_model(
             fn.Model(PLAIN, half, {}, model.preprocess), tmp_path / "out", format=form, example=x
         )
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.slow
 def test_folders_are_replaced_whole_or_left_alone(tmp_path):
     model, x = model_of(PLAIN)
     folder = tmp_path / "out"
@@ -369,6 +378,7 @@ def test_folders_are_replaced_whole_or_left_alone(tmp_path):
 # What is asked for
 
 
+@pytest.mark.slow
 def test_the_shape_of_examples_is_found_or_asked_for(tmp_path):
     with pytest.raises(ValueError, match="did you mean 'onnx'"):
         fn.export_model(model_of(PLAIN)[0], tmp_path / "model", format="onx")
@@ -424,6 +434,7 @@ def encoded(row, content):
     return numbers
 
 
+@pytest.mark.slow
 def test_a_table_has_its_encoding_beside_it(tmp_path):
     pytest.importorskip("onnx")
     with warnings.catch_warnings():
@@ -444,6 +455,7 @@ def test_a_table_has_its_encoding_beside_it(tmp_path):
     close(found, model, {name: column for name, column in ROWS.items() if name != "kind"})
 
 
+@pytest.mark.slow
 def test_a_plain_net_of_a_table_has_it_in_its_folder(tmp_path):
     encoding = Encoding(tuple(Feature(name, "number") for name in "abcdef"))
     made, x = model_of(PLAIN)
@@ -466,19 +478,16 @@ def test_without_onnx_it_says_what_to_install(tmp_path, monkeypatch):
 # Whole runs
 
 
-@functools.cache
-def digits_run(folder):
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
     code, _, err = run("train", "--epochs", "2", "--hidden-dims", "16", "--out", folder, "--quiet")
     assert code == 0, err
     return folder
 
 
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    return digits_run(tmp_path_factory.mktemp("runs") / "digits")
-
-
-@pytest.mark.parametrize("form", slow_but([*FORMATS], "onnx"))
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
 def test_the_command_exports_a_run(form, digits):
     pytest.importorskip("onnx")
     code, out, err = run("export", digits, "--format", form)
@@ -494,6 +503,7 @@ def test_the_command_exports_a_run(form, digits):
         close(by_numpy(path, x), model, x)
 
 
+@pytest.mark.slow
 def test_what_the_command_says_of_wrong_words(digits, tmp_path):
     pytest.importorskip("onnx")
     last = digits / "last.safetensors"
@@ -544,4 +554,3 @@ def test_cifar10_with_whitening(tmp_path):
     options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
     model = fn.fit(net, fn.adam(1e-3), small, preprocess=preprocess, **options).model
     check_onnx(model, x, tmp_path / "model.onnx")
-    assert set(EMBEDDINGS) - {"none"} <= {"pbld", "periodic", "piecewise"}
