@@ -28,6 +28,7 @@ from funcnet.optim import (
     averaged_params,
     moves_transposes,
 )
+from funcnet.optimizer import moved_by
 from funcnet.preprocess import Preprocess, no_preprocess
 from funcnet.program import (
     Numbers,
@@ -176,7 +177,7 @@ def updated(
 ) -> tuple[Held, jax.Array]:
     """`run_step`, of the loss of a batch, its gradients, and the state of layers after it."""
     params, before, opt_state, step = held
-    updates, new = program.optimizer.update(grads, opt_state, params)
+    updates, new = moved_by(program.optimizer, grads, opt_state, params)
     after = Held(apply_updates(params, updates), state, new, step + 1)
     if program.skips:
         well = all_finite((value, grads, updates, state))
