@@ -39,7 +39,7 @@ class Foreign(NamedTuple):
 
 
 def momentum(learning_rate):
-    """Momentum, with a state that has parts without leaves, None, and an update of extra arguments."""
+    """Momentum whose state has parts without leaves; its update takes extra arguments."""
 
     def masked(params):
         return jax.tree.map(lambda p: jnp.zeros_like(p) if p.ndim > 1 else Nothing(), params)
