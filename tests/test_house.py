@@ -33,7 +33,7 @@ STOREYS = (
     ("funcnet.net", "funcnet.optim"),
     ("funcnet.step", "funcnet.embeddings", "funcnet.members", "funcnet.tabular"),
     ("funcnet.model", "funcnet.nonfinite", "funcnet.tensors", "funcnet.ensembles"),
-    ("funcnet.checkpoint",),
+    ("funcnet.checkpoint", "funcnet.export.scoring", "funcnet.export.plain"),
     ("funcnet.checkpoints",),
     ("funcnet.train",),
     ("funcnet.rules", "funcnet.sweeps.table"),
@@ -44,7 +44,7 @@ STOREYS = (
     ("funcnet.sweeps.sweep", "funcnet.sweeps.directory"),
     ("funcnet.sklearn.runs",),
     ("funcnet.sklearn.estimators",),
-    ("funcnet.cli.train", "funcnet.cli.sweep", "funcnet.cli.evaluate"),
+    ("funcnet.cli.train", "funcnet.cli.sweep", "funcnet.cli.evaluate", "funcnet.cli.export"),
 )
 
 
