@@ -128,13 +128,13 @@ def test_shards_come_to_the_same_bits_on_two_devices(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sweep_traces_its_rate(name, tmp_path, compiled):
+def test_a_sweep_traces_its_rate(name, tmp_path):
     make = maker(name)
 
     def experiment(learning_rate):
         return NET, make(learning_rate)
 
-    options = {each: OPTIONS[each] for each in ("epochs", "batch_size", "preprocess")}
+    options = {each: OPTIONS[each] for each in ("key", "epochs", "batch_size", "preprocess")}
     settings = fn.grid(learning_rate=[1e-3, 1e-2, 3e-2])
     swept = fn.sweep(experiment, DATA, settings, checkpoint=tmp_path / "sweep", **options)
     losses = [member.history.loss[-1] for member in swept.members]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 import funcnet as fn
 from funcnet.activations import ACTIVATIONS
@@ -382,8 +383,8 @@ def exported(model, x, folder):
     return code
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
-@pytest.mark.parametrize("normalization", [None, *NORMALIZATIONS])
+@pytest.mark.parametrize("name", slow_but([*ACTIVATIONS], "relu"))
+@pytest.mark.parametrize("normalization", slow_but([None, *NORMALIZATIONS], "batchnorm"))
 def test_what_is_exported_to_pytorch(normalization, name, rng, tmp_path):
     options = {"normalization": normalization, "activation": name, "keep_prob": 0.8}
     net = fn.serial(fn.residual(fn.affine(12), fn.tanh()), fn.mlp([6], 3, **options))
@@ -401,7 +402,7 @@ def test_what_is_exported_to_pytorch(normalization, name, rng, tmp_path):
         same(tensors["2.running_var"], state["serial1"]["batchnorm1"]["var"].astype(np.float32))
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", slow_but([*KINDS], "standardize"))
 def test_preprocessing_is_exported_to_pytorch(name, rng, tmp_path):
     for number, dtype in enumerate((np.uint8, np.float32, np.float64)):
         x = rng.uniform(0, 255, size=(30, 2, 3)).astype(dtype)
