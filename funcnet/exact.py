@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec
 
 from funcnet.epochs import Epochs, Reached
 from funcnet.feed import Feed, ShardStretch
+from funcnet.optimizer import moved_by
 from funcnet.parallel import DATA, MODEL, Spread
 from funcnet.preprocess import Preprocess
 from funcnet.program import Numbers, Program
@@ -101,7 +102,7 @@ class ExactEpochs:
         """The loss, the gradients and the updates of a step."""
         loss, grads, _ = self._gradients(held, *batch)[0]
         own = held.rows[0]
-        updates, _ = self.program.optimizer.update(grads, own.opt_state, own.params)
+        updates, _ = moved_by(self.program.optimizer, grads, own.opt_state, own.params)
         return loss, grads, updates
 
     def _steps(

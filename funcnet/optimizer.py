@@ -50,6 +50,23 @@ def as_optimizer(optimizer: Any) -> Optimizer:
     return optimizer
 
 
+def moved_by(optimizer: Optimizer, grads: Tree, opt_state: Any, params: Tree) -> tuple[Tree, Any]:
+    """`optimizer.update(grads, opt_state, params)`, of other libraries' optimizers, too.
+
+    Raises:
+      TypeError: the update wants more than these three, such as the value of the loss.
+    """
+    try:
+        return optimizer.update(grads, opt_state, params)
+    except TypeError as error:
+        if "required keyword-only argument" not in str(error):
+            raise
+        raise TypeError(
+            "the update of the optimizer wants more than grads, opt_state and params, which is "
+            f"all that training gives: {error}"
+        ) from None
+
+
 def apply_updates(params: Tree, updates: Tree) -> Tree:
     """`params + updates`, leaf by leaf.
 

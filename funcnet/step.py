@@ -23,7 +23,7 @@ from funcnet.losses import (
 )
 from funcnet.net import matrices
 from funcnet.objective import as_input, loss_and_grads
-from funcnet.optimizer import Optimizer, apply_updates
+from funcnet.optimizer import Optimizer, apply_updates, moved_by
 from funcnet.preprocess import Preprocess, no_preprocess
 from funcnet.program import (
     Numbers,
@@ -211,7 +211,7 @@ def updated(
 ) -> tuple[Held, jax.Array]:
     """`run_step`, of the loss of a batch, its gradients, and the state of layers after it."""
     params, before, opt_state, step = held
-    updates, new = program.optimizer.update(grads, opt_state, params)
+    updates, new = moved_by(program.optimizer, grads, opt_state, params)
     after = Held(apply_updates(params, updates), state, new, step + 1)
     if program.skips:
         well = all_finite((value, grads, updates, state))

@@ -41,7 +41,7 @@ STOREYS = (
         "funcnet.tabular",
     ),
     ("funcnet.model", "funcnet.nonfinite", "funcnet.tensors", "funcnet.ensembles"),
-    ("funcnet.checkpoint",),
+    ("funcnet.checkpoint", "funcnet.export.scoring", "funcnet.export.plain"),
     ("funcnet.checkpoints",),
     ("funcnet.train",),
     ("funcnet.rules", "funcnet.sweeps.table", "funcnet.logs", "funcnet.finder"),
@@ -62,7 +62,7 @@ STOREYS = (
     ("funcnet.sweeps.sweep", "funcnet.sweeps.directory"),
     ("funcnet.sklearn.runs",),
     ("funcnet.sklearn.estimators",),
-    ("funcnet.cli.train", "funcnet.cli.sweep", "funcnet.cli.evaluate"),
+    ("funcnet.cli.train", "funcnet.cli.sweep", "funcnet.cli.evaluate", "funcnet.cli.export"),
 )
 
 

@@ -10,8 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 import funcnet as fn
+from funcnet.activations import ACTIVATIONS
+from funcnet.net import NORMALIZATIONS
+from funcnet.preprocess import KINDS
 
 torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install 'funcnet[bench]'")
 
@@ -366,3 +370,53 @@ class TestMuon:
         theirs = np.diff(torch_follow(torch_muon(weight_decay=0), w, grads), axis=0)
         distance = np.linalg.norm(ours - theirs, axis=(1, 2))
         assert np.median(distance / np.linalg.norm(theirs, axis=(1, 2))) < 3e-2
+
+
+def exported(model, x, folder):
+    """The net.py of an export, run here, its scores of x compared to ours."""
+    fn.export_model(model, folder, format="torch", example=x[:1])
+    code = {"__file__": str(folder / "net.py"), "__name__": "net"}
+    exec((folder / "net.py").read_text(), code)
+    scores = fn.predict_scores(model, x)
+    atol = 1e-5 * max(1.0, float(np.abs(scores).max()))
+    np.testing.assert_allclose(code["scores"](x).numpy(), scores, rtol=0, atol=atol)
+    return code
+
+
+@pytest.mark.parametrize("name", slow_but([*ACTIVATIONS], "relu"))
+@pytest.mark.parametrize("normalization", slow_but([None, *NORMALIZATIONS], "batchnorm"))
+def test_what_is_exported_to_pytorch(normalization, name, rng, tmp_path):
+    options = {"normalization": normalization, "activation": name, "keep_prob": 0.8}
+    net = fn.serial(fn.residual(fn.affine(12), fn.tanh()), fn.mlp([6], 3, **options))
+    params, state, _ = net.init(jax.random.key(0), (12,))
+    params = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape), params)
+    state = jax.tree.map(lambda s: s + 1, state)
+    x = rng.normal(size=(9, 12)).astype(np.float32)
+    code = exported(fn.Model(net, params, state, fn.no_preprocess(x)), x, tmp_path / "out")
+    tensors = code["net"].state_dict()
+    same(tensors["1.weight"], params["serial1"]["affine1"]["w"].T.astype(np.float32))
+    (dropped,) = (each.p for each in code["net"] if isinstance(each, torch.nn.Dropout))
+    assert dropped == 0.2
+    if normalization == "batchnorm":
+        assert code["net"][2].momentum == 0.1
+        same(tensors["2.running_var"], state["serial1"]["batchnorm1"]["var"].astype(np.float32))
+
+
+@pytest.mark.parametrize("name", slow_but([*KINDS], "standardize"))
+def test_preprocessing_is_exported_to_pytorch(name, rng, tmp_path):
+    for number, dtype in enumerate((np.uint8, np.float32, np.float64)):
+        x = rng.uniform(0, 255, size=(30, 2, 3)).astype(dtype)
+        preprocess = KINDS[name].step.function(x)
+        net = fn.mlp([5], 3)
+        params, state, _ = net.init(jax.random.key(0), np.asarray(preprocess(x)).shape[1:])
+        exported(fn.Model(net, params, state, preprocess), x, tmp_path / f"{number}")
+
+
+def test_predictions_are_in_units_in_pytorch_too(rng, tmp_path):
+    x = rng.normal(size=(9, 6)).astype(np.float32)
+    net, units = fn.mlp([5], 6), {"mean": (1e6, 2.0), "scale": (3.0, 20.0)}
+    params, state, _ = net.init(jax.random.key(0), (6,))
+    targets = fn.Targets("regression", "identity", **units, quantiles=(0.1, 0.5, 0.9), flat=False)
+    model = fn.Model(net, params, state, fn.no_preprocess(x), targets=targets)
+    found = exported(model, x, tmp_path / "out")["predict"](x)
+    np.testing.assert_allclose(found.numpy(), fn.predict(model, x), rtol=0, atol=1e-3)

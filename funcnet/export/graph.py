@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 
 INPUT = "x"
+BATCH = "n"  # the name of the batch axis, of any size
 HALVES = {  # held as float32, and rounded; few runtimes compute with them on a CPU
     np.dtype(ml_dtypes.bfloat16): "BFLOAT16",
     np.dtype(np.float16): "FLOAT16",
@@ -93,11 +94,14 @@ class Graph:
         """The name of a shape [K] int64 that has the batch's size in it."""
         if all(map(is_known, shape)):
             return self.ints(shape)
-        batch = self._written.get("batch")
-        if batch is None:
-            batch = self._written["batch"] = self.add("Shape", INPUT, start=0, end=1)
-        parts = [self.ints([size]) if is_known(size) else batch for size in shape]
-        return self.add("Concat", *parts, axis=0) if len(parts) > 1 else batch
+        parts = [self.ints([size]) if is_known(size) else self.batch() for size in shape]
+        return self.add("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
+
+    def batch(self) -> str:
+        """The name of the size of the batch, [1] int64."""
+        if "batch" not in self._written:
+            self._written["batch"] = self.add("Shape", INPUT, start=0, end=1)
+        return self._written["batch"]
 
     def together(self, operands: Sequence[Any]) -> list[str]:
         """The names of operands of one shape, of which at least one is written out."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from funcnet.export.graph import Graph, Value, held_as, is_array, is_known
+from funcnet.export.graph import BATCH, Graph, Value, held_as, is_array, is_known
 
 Translation = Callable[..., Any]
 
@@ -58,6 +58,7 @@ REDUCTIONS = {
     "reduce_max": "ReduceMax",
     "reduce_min": "ReduceMin",
 }
+BATCH_SIZE = "dim_as_value"  # what is computed with it, of a layer that looks at all examples
 SAME = ("stop_gradient", "copy", "copy_p")
 # What moves elements about, and so rounds none.
 MOVES = (
@@ -79,6 +80,13 @@ def translation(*names: str) -> Callable[[Translation], Translation]:
         return function
 
     return entered
+
+
+@translation(BATCH_SIZE)
+def _size(graph: Graph, eqn: Any) -> str:
+    if str(eqn.params["dim"]) != BATCH:
+        raise UnknownForm(f"of {eqn.params['dim']}")
+    return graph.add("Squeeze", graph.batch())
 
 
 def shape_of(eqn: Any, output: int = 0) -> tuple[Any, ...]:

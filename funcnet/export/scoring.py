@@ -14,7 +14,6 @@ from funcnet.objective import as_input
 from funcnet.preprocess import fitted_shape
 from funcnet.tree import Tree
 
-BATCH = "n"  # the name of the batch axis, of any size
 OUTPUTS = ("scores", "prediction", "probabilities")
 
 
@@ -67,7 +66,7 @@ def inputs_of_model(model: Model, example: Any = None) -> Inputs:
 def _check(model: Model, inputs: Inputs) -> None:
     """Raise a ValueError unless the model takes them."""
     ready = traceable(model, inputs)
-    with jax.enable_x64(inputs.is_wide):
+    with jax.enable_x64(inputs.is_wide or jax.config.read("jax_enable_x64")):
         jax.eval_shape(scores, ready, jax.ShapeDtypeStruct((2, *inputs.shape), inputs.dtype))
 
 

@@ -6,7 +6,8 @@ from functools import partial
 import jax
 from jax import export
 
-from funcnet.export.scoring import BATCH, Inputs, outputs, traceable
+from funcnet.export.graph import BATCH
+from funcnet.export.scoring import Inputs, outputs, traceable
 from funcnet.files import write_atomically
 from funcnet.model import Model
 
@@ -27,7 +28,7 @@ def write_jax(path: str | os.PathLike[str], model: Model, inputs: Inputs) -> Non
       OSError: the file cannot be written.
     """
     ready = traceable(model, inputs)
-    with jax.enable_x64(inputs.is_wide):
+    with jax.enable_x64(inputs.is_wide or jax.config.read("jax_enable_x64")):
         (batch,) = export.symbolic_shape(BATCH)
         x = jax.ShapeDtypeStruct((batch, *inputs.shape), inputs.dtype)
         exported = export.export(jax.jit(partial(outputs, ready)), platforms=PLATFORMS)(x)

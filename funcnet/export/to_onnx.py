@@ -13,8 +13,8 @@ import numpy as np
 
 import funcnet
 from funcnet import checks
-from funcnet.export.graph import INPUT, Graph, Value, held_as, is_known
-from funcnet.export.scoring import BATCH, OUTPUTS, Inputs, outputs, traceable
+from funcnet.export.graph import BATCH, INPUT, Graph, Value, held_as, is_known
+from funcnet.export.scoring import OUTPUTS, Inputs, outputs, traceable
 from funcnet.export.translate import translate
 from funcnet.files import write_atomically
 from funcnet.model import Model
@@ -42,9 +42,9 @@ def onnx_bytes(model: Model, inputs: Inputs) -> bytes:
     import onnx
     from onnx import helper
 
-    graph = Graph()
+    graph, ready = Graph(), traceable(model, inputs)
     with jax.enable_x64(True):  # predictions in the person's units are float64
-        given = _traced(graph, model, inputs)
+        given = _traced(graph, ready, inputs)
     given_names = _outputs(graph, given)
     size = sum(array.nbytes for array in graph.constants.values())
     if size >= LIMIT:
@@ -92,10 +92,9 @@ def facts(model: Model) -> dict[str, str]:
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in said.items()}
 
 
-def _traced(graph: Graph, model: Model, inputs: Inputs) -> dict[str, Value]:
+def _traced(graph: Graph, ready: Model, inputs: Inputs) -> dict[str, Value]:
     """The outputs by name, of the graph that is made."""
     (batch,) = jax.export.symbolic_shape(BATCH)
-    ready = traceable(model, inputs)
     shape = (batch, *inputs.shape)
     x = jax.ShapeDtypeStruct(shape, inputs.dtype)
     closed, shapes = jax.make_jaxpr(outputs, return_shape=True)(ready, x)

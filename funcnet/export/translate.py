@@ -6,7 +6,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from funcnet.export.graph import HALVES, Graph, Value, is_array, is_known
-from funcnet.export.primitives import MOVES, TRANSLATIONS, UnknownForm
+from funcnet.export.primitives import BATCH_SIZE, MOVES, TRANSLATIONS, UnknownForm
 
 # What is called, with the program of what is called among its parameters.
 CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -49,7 +49,7 @@ def _equation(graph: Graph, eqn: Any, operands: list[Any]) -> list[Any]:
         inner = next(eqn.params[each] for each in CALLS if each in eqn.params)
         program, constants = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
         return translate(graph, program, constants, operands)
-    if all(map(is_array, operands)) and _is_concrete(eqn):
+    if all(map(is_array, operands)) and _is_concrete(eqn) and name != BATCH_SIZE:
         found = eqn.primitive.bind(*operands, **eqn.params)
         return list(found) if eqn.primitive.multiple_results else [found]
     if name not in TRANSLATIONS:
