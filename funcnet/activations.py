@@ -382,7 +382,7 @@ def selu() -> Layer:
 def mish_forward(x: Array) -> tuple[jax.Array, Any]:
     """Mish (Misra 2019, arXiv 1908.08681): `out = x tanh(log(1 + exp(x)))`, element by element.
 
-    With e = exp(-|x|), which cannot overflow, the tanh is (1 + 2 e) / (1 + 2 e + 2 e^2) where
+    With `e = exp(-|x|)`, which cannot overflow, the tanh is (1 + 2 e) / (1 + 2 e + 2 e^2) where
     x >= 0, else (2 e + e^2) / (2 + 2 e + e^2).
 
     Args:
@@ -410,7 +410,7 @@ def mish_backward(dout: Array, cache: Any) -> jax.Array:
 
         dx = dout (t + x (1 - t^2) / (1 + exp(-x))),   t = tanh(log(1 + exp(x)))
 
-    With e = exp(-|x|) and d the denominator of t, (1 - t^2) / (1 + exp(-x)) is
+    With `e = exp(-|x|)` and d the denominator of t, (1 - t^2) / (1 + exp(-x)) is
     4 e^2 (1 + e) / d^2 where x >= 0, else 4 e (1 + e) / d^2.
 
     Args:

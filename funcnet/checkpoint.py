@@ -30,7 +30,7 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     The network itself, which is code, is not written: `load_model` wants it again.
 
     Args:
-      path: the file to write, *.safetensors; an older one is replaced as a whole.
+      path: the file to write, `*.safetensors`; an older one is replaced as a whole.
       model: the model; its trees are nested dicts, their keys strings without "/".
     Raises:
       ValueError: a tree is another one.
@@ -121,7 +121,7 @@ def save_state(path: str | os.PathLike[str], train_state: TrainState) -> None:
     keys and numbers of Python, in trees of any kind.
 
     Args:
-      path: the file to write, *.safetensors; an older one is replaced as a whole.
+      path: the file to write, `*.safetensors`; an older one is replaced as a whole.
       train_state: the TrainState.
     Raises:
       OSError: the file cannot be written; an older one is left as it was.

@@ -58,7 +58,7 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
       config: a Config; what is None in it is open.
       dataset: what is trained on.
     Returns:
-      A Config in which nothing that `fit` needs is None.
+      A Config; what was given in the other one stands in it as it was.
     Example:
       >>> config = fn.complete_config(fn.Config(), fn.load_digits())
       >>> config.preprocess, config.epochs, config.loss

@@ -216,6 +216,7 @@ def periodic_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
     """Gradients of `periodic_forward`.
 
     With dwaves = dout_d w_d^T = [dcos, dsin] and dv = dsin cos(v) - dcos sin(v):
+
         dx_d = 2 pi sum of c_d dv over the frequencies,   dc_d = 2 pi sum of x_d dv over the batch
 
     Args:
@@ -341,6 +342,7 @@ def pbld_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
     """Gradients of `pbld_forward`.
 
     With dout_d = [dnumber, dmapped] and dv = -sin(v) dmapped w_d^T:
+
         dx_d = dnumber + 2 pi sum of c_d dv over the frequencies,
         dc_d = 2 pi sum of x_d dv,   dphase_d = sum of dv over the batch
 

@@ -59,7 +59,7 @@ class Discrepancy(float):
 def relative_error(a: Tree, b: Tree) -> Discrepancy:
     """The largest relative error of two arrays or trees, by CS231n's formula.
 
-    max over the elements of |a - b| / max(1e-8, |a| + |b|). It divides tiny by tiny
+    max over the elements of `|a - b| / max(1e-8, |a| + |b|)`. It divides tiny by tiny
     where both gradients are all but 0; see `scaled_error` for a measure that does not.
 
     Args:
@@ -88,7 +88,7 @@ def relative_error(a: Tree, b: Tree) -> Discrepancy:
 def scaled_error(a: Tree, b: Tree) -> Discrepancy:
     """The smallest `tol` to which two gradients agree, by the measure of their own size.
 
-    Two gradients agree to `tol` when, leaf by leaf, |a - b| <= tol * scale, where scale
+    Two gradients agree to `tol` when, leaf by leaf, `|a - b| <= tol * scale`, where scale
     is the largest element of the leaf, or 1e-3 of the largest of the tree if this is more.
 
     Args:
@@ -234,7 +234,7 @@ class GradientRow(NamedTuple):
       shape: its shape.
       autodiff: `scaled_error` of the hand-written gradient against autodiff, over the leaf.
       numerical: `scaled_error` against the numerical gradient, over the elements checked.
-      beyond_rounding: the same, less what rounding of the loss may explain, 10 eps |loss| / h.
+      beyond_rounding: the same, less what rounding of the loss may explain, `10 eps |loss| / h`.
       relative: `relative_error` against the numerical gradient.
       checked: how many elements were checked numerically.
       kinks: how many more lie on a kink of the loss, where it has no derivative.
@@ -332,7 +332,7 @@ def check_gradients(
 
     The gradient of the loss with respect to every parameter, and to x, is compared with
     autodiff of the forward pass (every element) and with central differences. Rounding of
-    the loss leaves up to about 10 eps |loss| / h in these, which is no disagreement. Where they
+    the loss leaves up to about `10 eps |loss| / h` in these, which is no disagreement. Where they
     fail they are taken again with h / 100: near a kink of a ReLU or a hinge a step may
     cross it. Elements exactly on a kink, where the loss has a left and a right
     derivative, have no numerical gradient: they are counted and left to autodiff.

@@ -33,7 +33,7 @@ class Layer(NamedTuple):
       init: `init(key, in_shape) -> (params, state, out_shape)`: fresh parameters and
         state, FrozenDicts of JAX's default float type; shapes are without the batch axis.
       forward: `forward(params, state, x, *, key, train) -> (out, cache, state)`: x is
-        [N, *in_shape], out [N, *out_shape]; `key` is for random layers, None if there
+        `[N, *in_shape]`, out `[N, *out_shape]`; `key` is for random layers, None if there
         are none; `train` is a Python bool. The cache is a pytree of arrays.
       backward: `backward(dout, cache) -> (dx, grads)`: dout has the shape of out, dx that
         of x; grads have the tree structure of the params that `forward` was given.
@@ -83,8 +83,8 @@ def make_layer(
 
     Args:
       kind: the name that `serial` numbers.
-      forward: `forward(x, *params) -> (out, cache)`: x is [N, *in_shape], the parameters are
-        in the order of `names`, out is [N, *out_shape]; the cache is a pytree of arrays.
+      forward: `forward(x, *params) -> (out, cache)`: x is `[N, *in_shape]`, the parameters are
+        in the order of `names`, out is `[N, *out_shape]`; the cache is a pytree of arrays.
       backward: `backward(dout, cache)` gives the gradients of x and of each parameter, as a
         tuple in this order, or bare if there are no parameters.
       init: `init(key, in_shape) -> (params, state, out_shape)`: dicts of the initial parameters

@@ -167,7 +167,9 @@ def batchnorm_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, j
     """Gradients of `batchnorm_forward`.
 
     With dxhat = dout * gamma and means over the batch, in training
+
         dx = (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)) / std
+
     and in evaluation, where the statistics are constants, dx = dxhat / std.
 
     Args:
@@ -237,6 +239,7 @@ def layernorm_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, j
     """Gradients of `layernorm_forward`.
 
     With dxhat = dout * gamma and means over the features of an example:
+
         dx = (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)) / std
 
     Args:

@@ -171,7 +171,7 @@ def sigmoid_loss(
 
         loss = -mean over i and k of y log p + (1 - y) log(1 - p),  dscores = (p - y) / (N K)
 
-    Both are computed from t = |s|, and from what was missed, y' = y where s <= 0 and 1 - y where
+    Both are computed from `t = |s|`, and from what was missed, y' = y where s <= 0 and 1 - y where
     s > 0, so that nothing overflows, and nothing cancels where y is 0 or 1:
 
         loss of one = t y' + log1p(exp(-t)),  d/dt = y' - exp(-t) / (1 + exp(-t))

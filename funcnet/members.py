@@ -183,6 +183,7 @@ def batch_ensemble_affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, 
     """Gradients of `batch_ensemble_affine_forward`.
 
     With h_k = x_k * r_k, dproduct_k = dout_k * s_k and dh_k = dproduct_k w^T:
+
         dw = sum of h_k^T dproduct_k over the members,
         dr_k = sum of dh_k * x_k,   ds_k = sum of dout_k * (h_k w),   db_k = sum of dout_k
         over the batch,   dx_k = dh_k * r_k

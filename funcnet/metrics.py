@@ -160,8 +160,8 @@ def calibration_error(
     """The expected calibration error, ECE: how far confidence is from accuracy, in the mean.
 
     Examples are sorted by the probability of what is predicted into bins of equal width; of each
-    bin it is |accuracy - mean probability|, weighted by its share of the examples (Naeini et al.
-    2015, AAAI, Obtaining well calibrated probabilities; Guo et al. 2017, arXiv 1706.04599,
+    bin it is `|accuracy - mean probability|`, weighted by its share of the examples (Naeini et
+    al. 2015, AAAI, Obtaining well calibrated probabilities; Guo et al. 2017, arXiv 1706.04599,
     equation 3).
 
     Args:
@@ -232,7 +232,7 @@ def rmse(y: Any, predicted: Any, sample_weight: Any = None) -> float:
 
 
 def mae(y: Any, predicted: Any, sample_weight: Any = None) -> float:
-    """The mean absolute error, mean(|predicted - y|), in the units of y.
+    """The mean absolute error, `mean(|predicted - y|)`, in the units of y.
 
     Of several targets it is the mean of theirs.
 

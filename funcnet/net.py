@@ -347,7 +347,8 @@ def _serial_backward(dout: Any, cache: Cache, *, children: Children) -> tuple[ja
 
 
 def residual(*children: Layer) -> Layer:
-    """A residual block, `out = x + f(x)` with f the composition of the layers (He et al. 2016).
+    """A residual block, `out = x + f(x)` with f the composition of the layers (He et al. 2016,
+    arXiv 1512.03385, equation 1).
 
     f must keep the shape of its input. `params` and `state` are named as by `serial`. For a
     block that starts as the identity, give its last affine layer `weight_scale=0`.

@@ -61,7 +61,7 @@ def squared_loss(
 def absolute_loss(
     scores: Array, y: Array, sample_weight: Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """The absolute error, |s - y|; gradient sign(s - y), 0 at 0. Its minimum is the median.
+    """The absolute error, `|s - y|`; gradient sign(s - y), 0 at 0. Its minimum is the median.
 
     Args:
       scores: [N, K] floating point.

@@ -138,8 +138,8 @@ def make_train_step(
       [N, ...] and y as the loss takes it; metrics has "loss", the loss of this batch before the
       update.
     Raises:
-      ValueError: an option is out of its range, or unknown.
-      TypeError: class_weight is a string or a dict, or another argument is of no type above.
+      ValueError: an option is out of its range.
+      TypeError: class_weight is a string or a dict, an option is unknown, or a number none.
     Example:
       >>> net, optimizer = fn.mlp([8], 2), fn.sgd(0.5)
       >>> train_step = fn.make_train_step(net, optimizer)

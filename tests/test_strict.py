@@ -22,6 +22,9 @@ from funcnet import (
     losses,
     members,
     net,
+    objective,
+    piecewise,
+    rectifiers,
     tabular,
     tree,
 )
@@ -30,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("strict", "x64", "unoptimized")
 
 key = jax.random.key(231)
 MODULES = [activations, embeddings, ensembles, gradcheck, layers]
-MODULES += [losses, members, net, tabular, tree]
+MODULES += [losses, members, net, objective, piecewise, rectifiers, tabular, tree]
 DTYPES = ["bfloat16", "float32", "float64"]
 
 
@@ -283,7 +286,7 @@ def test_nets_of_several_dtypes(dtype):
         return by_hand, fn.loss(whole, params, state, draw((4, 6)), LABELS, reg=0.3)
 
     check(both, params)
-    check(partial(net.as_input, draw(3, "float32")), {"a": draw(2), "b": draw(2, dtype)})
+    check(partial(objective.as_input, draw(3, "float32")), {"a": draw(2), "b": draw(2, dtype)})
 
 
 def test_a_residual_of_pixels():
