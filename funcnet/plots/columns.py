@@ -9,7 +9,6 @@ import numpy as np
 from funcnet import checks
 from funcnet.plots.figures import is_logarithmic, label_of, text_of, write_ticks
 from funcnet.sweeps.table import OVER, RESULTS
-from funcnet.targets import LESS, MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,12 +81,6 @@ def measured(rows: Rows, name: str) -> np.ndarray:
 def known(values: np.ndarray) -> np.ndarray:
     """Those that are finite."""
     return values[np.isfinite(values)]
-
-
-def is_larger_better(name: str) -> bool:
-    """Whether a column is a measure of which more is better: accuracy, r2, F1; all else is less."""
-    measure = name.removeprefix("final_").removeprefix("train_").removeprefix("val_")
-    return any(measure in names for names in MEASURES.values()) and measure not in LESS
 
 
 def said_over(rows: Rows, counts: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from funcnet import checks
-from funcnet.plots.columns import NO_VALUE, Rows, check_column, is_larger_better, measured
+from funcnet.plots.columns import NO_VALUE, Rows, check_column, measured
 from funcnet.plots.figures import (
     BLUE,
     SKY,
@@ -22,6 +22,7 @@ from funcnet.plots.figures import (
     value_label,
     write_ticks,
 )
+from funcnet.sweeps.table import front_of_costs, less_is_better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,7 +107,7 @@ def plot_pareto(
     """
     for name in (x, y):
         check_column(rows, name)
-    larger = [name for name in (x, y) if is_larger_better(name)] if larger is None else larger
+    larger = [name for name in (x, y) if not less_is_better(name)] if larger is None else larger
     for name in larger:
         if name not in (x, y):
             raise ValueError(checks.unknown("column in larger", name, (x, y)))
@@ -116,7 +117,7 @@ def plot_pareto(
     nowhere = len(rows) - shown.shape[1]
     axes.scatter(shown[0], shown[1], color=BLUE, s=20, alpha=0.6, linewidths=0, label="members")
     signs = np.array([[-1.0 if name in larger else 1.0] for name in (x, y)])
-    front = shown[:, _front(signs * shown)]
+    front = shown[:, front_of_costs((signs * shown).T)]
     front = front[:, np.argsort(front[0], kind="stable")]
     if front.size:
         look: dict[str, Any] = {"marker": "D", "ms": 6, "mec": "black", "ls": "-", "lw": 1.2}
@@ -139,10 +140,3 @@ def plot_pareto(
 def _directed(name: str, larger: Sequence[str]) -> str:
     better = "larger" if name in larger else "smaller"
     return f"{value_label(name)}; {better} is better"
-
-
-def _front(costs: np.ndarray) -> np.ndarray:
-    """The places of those [2, N] than which none is less in both, by the first."""
-    order = np.lexsort((costs[1], costs[0]))
-    best = np.minimum.accumulate(np.concatenate([[np.inf], costs[1][order]]))[:-1]
-    return order[costs[1][order] < best]

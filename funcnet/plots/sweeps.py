@@ -11,7 +11,6 @@ from funcnet.plots.columns import (
     along,
     by_value,
     check_column,
-    is_larger_better,
     is_numeric,
     key_of,
     known,
@@ -42,7 +41,7 @@ from funcnet.plots.figures import (
     write_ticks,
     write_title,
 )
-from funcnet.sweeps.table import OVER
+from funcnet.sweeps.table import OVER, less_is_better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,7 +120,7 @@ def plot_scatter(
     axes = axes_for(axes, (7, 5))
     places = np.stack([along(axes, "x", rows, x), along(axes, "y", rows, y)])
     values = measured(rows, value) * scale_of(value)
-    merits = values if is_larger_better(value) else -values
+    merits = -values if less_is_better(value) else values
     order = np.argsort(merits)[: np.isfinite(merits).sum()]  # NaN are last
     nowhere = places[:, ~np.isfinite(values)]
     handles, names = [], []
@@ -369,7 +368,7 @@ def plot_parallel(rows: Rows, *, value: str = "val_accuracy", title: str | None 
     colors = ScalarMappable(Normalize(low, high if high > low else low + 1), MAP)
     columns = [_heights(axes, place, rows, name) for place, name in enumerate(names)]
     columns.append(np.asarray(colors.norm(np.nan_to_num(values, nan=low))))
-    merits = values if is_larger_better(value) else -values
+    merits = -values if less_is_better(value) else values
     alpha = float(np.clip(100 / len(rows), 0.3, 0.8))
     for i in np.argsort(np.nan_to_num(merits, nan=-np.inf), kind="stable"):
         is_known = np.isfinite(values[i])

@@ -28,7 +28,7 @@ from funcnet.sweeps.groups import (
     check_options,
     renumbered,
 )
-from funcnet.sweeps.objectives import check_objectives, less_is_better, values_of
+from funcnet.sweeps.objectives import check_objectives, values_of
 from funcnet.sweeps.samplers import SAMPLERS, Batch, Tried, check_sampler, propose
 from funcnet.sweeps.search import (
     Settings,
@@ -39,7 +39,7 @@ from funcnet.sweeps.search import (
     stored_space,
 )
 from funcnet.sweeps.sweep import SweepResult, result_of
-from funcnet.sweeps.table import Member
+from funcnet.sweeps.table import Member, less_is_better
 from funcnet.train import FitOptions
 
 __all__ = ["search"]

@@ -16,19 +16,18 @@ import numpy as np
 from funcnet import checks
 from funcnet.datasets import Dataset
 from funcnet.history import columns
-from funcnet.sweeps.table import Member, mean_over_seeds, results_of, sweep_table
-from funcnet.targets import LESS, MEASURES
+from funcnet.sweeps.table import (
+    Member,
+    front_of_costs,
+    less_is_better,
+    mean_over_seeds,
+    results_of,
+    sweep_table,
+)
 
 __all__ = ["pareto_front"]
 
-_MORE = {name for names in MEASURES.values() for name in names} - {*LESS}
 _COUNTS = ("best_epoch", "epochs", "status")  # columns that are no objectives
-
-
-def less_is_better(name: str) -> bool:
-    """Whether less of a column is better: of all but measures in which more is."""
-    of_split = name.removeprefix("final_").split("_", 1)
-    return of_split[-1] not in _MORE and name not in _MORE
 
 
 def pareto_front(
@@ -60,20 +59,15 @@ def pareto_front(
             if not isinstance(row[name], int | float | None):
                 raise ValueError(f"{name} is no objective: it is {checks.cut(row[name])} in a row")
     whole = [row for row in rows if _is_whole(row, objectives)]
-    signs = np.array([-1.0 if less_is_better(name) else 1.0 for name in objectives])
-    values = np.array([[row[name] for name in objectives] for row in whole], float) * signs
-    front = [i for i, own in enumerate(values) if not _beaten(own, values)]
-    return [whole[i] for i in sorted(front, key=lambda i: tuple(-values[i]))]
+    signs = np.array([1.0 if less_is_better(name) else -1.0 for name in objectives])
+    values = np.array([[row[name] for name in objectives] for row in whole], float)
+    costs = signs * values.reshape(-1, len(objectives))
+    return [whole[i] for i in front_of_costs(costs)]
 
 
 def _is_whole(row: Mapping[str, Any], names: Sequence[str]) -> bool:
     values = [row[name] for name in names]
     return row.get("status") != "diverged" and all(v is not None and np.isfinite(v) for v in values)
-
-
-def _beaten(own: np.ndarray, values: np.ndarray) -> bool:
-    """Whether one of the values [N, K] is as good in all and better in one; more is better."""
-    return bool(((values >= own).all(axis=1) & (values > own).any(axis=1)).any())
 
 
 def check_objectives(

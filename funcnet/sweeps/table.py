@@ -12,7 +12,7 @@ from funcnet.history import History, as_history
 from funcnet.model import BestModel, Model
 from funcnet.step import TrainState
 from funcnet.sweeps.search import Settings, identity
-from funcnet.targets import MEASURES
+from funcnet.targets import LESS, MEASURES
 
 __all__ = ["Member", "mean_over_seeds", "sweep_table"]
 
@@ -31,6 +31,26 @@ RESULTS = *RESULTS, "parameters"  # the last: tables of before have it not
 
 
 OVER = ("seed", "fold")  # what means are over
+_MORE = {name for names in MEASURES.values() for name in names} - {*LESS}
+
+
+def less_is_better(name: str) -> bool:
+    """Whether less of a column is better: of all but measures such as accuracy, R2 and F1."""
+    measure = name.removeprefix("final_").removeprefix("train_").removeprefix("val_")
+    return measure not in _MORE
+
+
+def front_of_costs(costs: np.ndarray) -> list[int]:
+    """The rows of costs [N, K] than which no other is as little in all and less in one.
+
+    Those of the least first cost come first.
+    """
+    unbeaten = [
+        i
+        for i, own in enumerate(costs)
+        if not ((costs <= own).all(axis=1) & (costs < own).any(axis=1)).any()
+    ]
+    return sorted(unbeaten, key=lambda i: tuple(costs[i]))
 
 
 def task_of(rows: Sequence[Mapping[str, Any]]) -> str:
