@@ -6,7 +6,10 @@ import html.parser
 import itertools
 import json
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -81,6 +84,8 @@ def test_a_report_has_what_a_run_came_to(tmp_path):
     assert len(pictures) == 24
     assert all(at["src"].startswith("data:image/png;base64,iVBOR") for at in pictures)
     assert re.fullmatch(r"Example \d+: \d taken for \d, \d+\.\d %", pictures[0]["alt"])
+    shares = [float(at["alt"].split()[-2]) for at in pictures]
+    assert shares == sorted(shares, reverse=True)
     loss, of_epochs, accuracy = reader.data["plots"]
     assert loss["series"][0]["x"] == [round((i + 1) / 25, 5) for i in range(75)]
     assert of_epochs["series"][1]["y"] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
@@ -417,6 +422,21 @@ def test_the_server_of_a_run_answers_for_that_run_and_to_this_machine(watched):
     assert str(watched.path) not in text
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_watching_without_a_traceback(tmp_path):
+    command = [sys.executable, "-m", "funcnet", "watch", str(make_run(tmp_path / "r"))]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        line = process.stdout.readline()
+        address = re.match(r"http://127\.0\.0\.1:\d+/", line)[0]
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            assert b"Finished after 3 epochs" in answer.read()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode in (0, 130)
+    assert "Traceback" not in err
+
+
 def test_a_page_has_its_headings_and_landmarks_in_order(tmp_path):
     for path in (make_run(tmp_path / "r", model=True), make_sweep(tmp_path / "s", 5)):
         reader, _ = written(tmp_path, path)
@@ -446,6 +466,39 @@ def test_a_page_has_its_headings_and_landmarks_in_order(tmp_path):
         }
         refs |= {at["href"][1:] for _, at in reader.tags if at.get("href", "").startswith("#")}
         assert refs <= {*ids}
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        {"val_accuracy": "x", "best_epoch": None, "test_accuracy": [[]], "test_confusion": "x"},
+        {"test_confusion": [[1, 2]], "test_recall": ["x"], "test_loss": True, "epochs": 0},
+        {"test_confusion": [[None] * 10] * 10, "val_accuracy": float("inf"), "<b>": {}},
+    ],
+)
+def test_results_that_are_none_are_left_out(tmp_path, results):
+    paths = [make_run(tmp_path / name, facts={"results": results}) for name in "ab"]
+    assert "Confusion" not in said(written(tmp_path, paths[0])[0])
+    assert "epochs done" in said(written(tmp_path, *paths)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("history.csv", "epoch,val_loss\n1,x\n"),
+        ("history.csv", "epoch,val_loss\n1\n"),
+        ("history.csv", "epoch,val_loss\n1,2,3\n"),
+        ("history.csv", "val_loss\n1\n"),
+        ("losses.csv", "step,loss\n1,x\n"),
+        ("losses.csv", "step\n1\n"),
+        ("config.json", "[]"),
+    ],
+)
+def test_files_that_are_damaged_are_named(tmp_path, name, text):
+    path = make_run(tmp_path / "r")
+    (path / name).write_text(text)
+    with pytest.raises(ValueError, match=name):
+        fn.write_report(path, tmp_path / "report.html")
 
 
 def test_without_data_there_is_no_page(tmp_path):

@@ -14,7 +14,7 @@ from funcnet import checks
 from funcnet.config import OPTIONS, Config
 from funcnet.report import curves, examples
 from funcnet.report.private import private
-from funcnet.report.read import BESIDES, Run, as_columns, read_rows, read_run, task_of
+from funcnet.report.read import BESIDES, Run, as_columns, figures_of, read_rows, read_run, task_of
 from funcnet.runs import Record, read_config
 from funcnet.sweeps.directory import load_sweep_record, load_table
 from funcnet.sweeps.table import RESULTS, new_member, results_of, sweep_table
@@ -84,17 +84,21 @@ def _of_run(run: Run, *, live: bool) -> dict[str, Any]:
 
 def _examined(run: Run) -> dict[str, Any]:
     """What the run's model makes of examples; the confusion that was stored goes first."""
-    found, results = examples.examples_of(run), run.results
-    stored = results.get("test_confusion")
+    found, of_classes = examples.examples_of(run), run.of_classes
+    stored = of_classes.get("test_confusion")
     parts: dict[str, Any] = {"examples": found}
     if run.task == "classification" and (matrix := stored or found.get("confusion")):
         names = run.record.facts["class_names"]
         if _is_square(matrix, len(names)):
             split = "test" if stored else found["split"]
             parts["classes"] = {"names": names, "matrix": matrix, "split": split}
-    if run.task == "multilabel" and (f1 := results.get("test_f1")):
+    if run.task == "multilabel" and _is_flat(f1 := of_classes.get("test_f1")):
         parts["labels"] = list(zip(run.record.facts["class_names"], f1, strict=False))
     return parts
+
+
+def _is_flat(values: Any) -> bool:
+    return isinstance(values, list) and not any(isinstance(each, list) for each in values)
 
 
 def _is_square(matrix: Any, size: int) -> bool:
@@ -257,7 +261,7 @@ def _sweep_facts(
         ["best member", f"{order[0]:,}"],
         ["members", f"{len(rows):,}"],
     ]
-    results = record.facts.get("results") or {}
+    results = figures_of(record)
     return [*found, *_of_test(results)]
 
 
@@ -285,7 +289,7 @@ def _sweep_plots(path: Path, order: Sequence[int], task: str) -> list[dict[str, 
     """The curves of the best members."""
     by_member: dict[int, list[dict[str, Any]]] = {i: [] for i in order[:CURVES]}
     for row in read_rows(path / "histories.csv"):
-        if row["member"] in by_member:
+        if row.get("member") in by_member:
             by_member[int(row.pop("member"))].append(row)
     every = [as_columns(found) for found in by_member.values()]
     names = [f"member {i}" for i in by_member]
@@ -354,9 +358,9 @@ def _figure(name: str, value: Any) -> str:
 def _recall(runs: Sequence[Run]) -> dict[str, Any] | None:
     """Recall per class of several runs, where they have the same classes."""
     classes = [run.record.facts["class_names"] for run in runs]
-    recalls = [run.results.get("test_recall") for run in runs]
+    recalls = [run.of_classes.get("test_recall") for run in runs]
     same = all(each == classes[0] for each in classes) and len(classes[0]) > 1
-    if not same or not all(isinstance(r, list) and len(r) == len(classes[0]) for r in recalls):
+    if not same or not all(_is_flat(r) and len(r) == len(classes[0]) for r in recalls):
         return None
     of_classes = zip(*recalls, strict=True)
     rows = [[name, *each] for name, each in zip(classes[0], of_classes, strict=True)]

@@ -44,14 +44,36 @@ class Run(NamedTuple):
 
     @property
     def results(self) -> dict[str, Any]:
-        """What came of it."""
-        return dict(self.record.facts.get("results") or {})
+        """What came of it, numbers by name."""
+        return figures_of(self.record)
+
+    @property
+    def of_classes(self) -> dict[str, list[Any]]:
+        """What came of it for each class or label: lists of numbers and None, or of such lists."""
+        results = self.record.facts.get("results") or {}
+        return {k: v for k, v in results.items() if isinstance(v, list) and _are_numbers(v)}
 
     @property
     def done(self) -> int:
         """The number of epochs done."""
         measured = self.epochs["epoch"][-1] if self.epochs.get("epoch") else 0
         return int(self.results.get("epochs") or measured or 0)
+
+
+def figures_of(record: Record) -> dict[str, Any]:
+    """The results of a record that are numbers."""
+    results = record.facts.get("results") or {}
+    return {name: value for name, value in results.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    rows = [row for row in values if isinstance(row, list)]
+    cells = [cell for row in rows for cell in row] if len(rows) == len(values) else values
+    return all(cell is None or _is_number(cell) for cell in cells)
 
 
 def read_run(path: Path, name: str) -> Run:
@@ -64,6 +86,8 @@ def read_run(path: Path, name: str) -> Run:
     task = task_of(record)
     epochs = read_history(path / "history.csv") or as_columns(read_log(path / "log.jsonl"))
     epochs = epochs or {name: [] for name in columns(task)}
+    if None in epochs.get("epoch", [None]):
+        raise ValueError(f"{path / 'history.csv'} is damaged: it has rows of no epoch")
     return Run(name, path, record, task, epochs, read_losses(path / "losses.csv"))
 
 
