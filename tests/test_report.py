@@ -325,6 +325,14 @@ def test_a_log_that_is_half_written_is_read_as_far_as_it_goes(tmp_path):
     ]
 
 
+def test_the_history_of_a_run_that_goes_on_is_read_as_far_as_it_goes(tmp_path):
+    path = make_run(tmp_path / "r", status="running")
+    (path / "history.csv").write_text("epoch,train_loss,val_loss\n0,2,nan\n1,1.5,1.75\n2,0.5")
+    reader, _ = written(tmp_path, path)
+    (plot,) = reader.data["plots"]
+    assert [each["y"] for each in plot["series"]] == [[2, 1.5], [None, 1.75]]
+
+
 def test_the_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "r")

@@ -60,7 +60,7 @@ def plots_of_columns(
 
 def measures(epochs: Columns, task: str) -> list[str]:
     """What was measured of a run: the loss, what belongs to its task, and its own."""
-    named = [name.partition("_")[2] for name in epochs if name not in BESIDES]
+    named = [name.partition("_")[2] for name in epochs if name not in BESIDES and "_" in name]
     return list(dict.fromkeys(("loss", *MEASURES[task], *named)))
 
 

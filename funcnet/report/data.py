@@ -4,10 +4,11 @@ Whatever it says of where something lies is taken out of it, see `funcnet.report
 """
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import funcnet
 from funcnet import checks
@@ -19,7 +20,7 @@ from funcnet.runs import Record, read_config
 from funcnet.sweeps.directory import load_sweep_record, load_table
 from funcnet.sweeps.table import RESULTS, new_member, results_of, sweep_table
 from funcnet.targets import LESS, MEASURES
-from funcnet.text import LABELS, shown
+from funcnet.text import LABELS, one_line, shown
 from funcnet.versions import version_of
 
 CURVES = 10  # members of a sweep whose curves are shown
@@ -97,7 +98,7 @@ def _examined(run: Run) -> dict[str, Any]:
     return parts
 
 
-def _is_flat(values: Any) -> bool:
+def _is_flat(values: Any) -> TypeGuard[list[Any]]:
     return isinstance(values, list) and not any(isinstance(each, list) for each in values)
 
 
@@ -177,7 +178,7 @@ def _of_sweep(path: Path) -> dict[str, Any]:
         "settings": _sweep_settings(record, rows, varying),
         "plots": _sweep_plots(path, order, task),
         "members": members_of(rows, order, varying, value, less),
-        "importance": importance_of(rows, value, varying),
+        "importance": importance_of(rows, value),
         "environment": _environment([record], [path.name]),
         **examined,
     }
@@ -220,13 +221,8 @@ def members_of(
     }
 
 
-def importance_of(
-    rows: Sequence[Mapping[str, Any]], value: str, varying: Sequence[str]
-) -> dict[str, Any]:
+def importance_of(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, Any]:
     """How much each setting mattered, or why that is not known."""
-    known = [row for row in rows if row[value] is not None]
-    if len(varying) < 1 or len(known) < 4:
-        return {"missing": "Too few members, or none of their settings varies."}
     measure = getattr(funcnet, "importance", None)
     if measure is None:
         return {
@@ -234,11 +230,15 @@ def importance_of(
             'with pip install "funcnet[search]".'
         }
     try:
-        shares = measure(rows, value=value)
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            shares = measure(rows, value=value)
     except (ImportError, TypeError, ValueError) as error:
-        return {"missing": str(error)}
+        return {"missing": f"{one_line(error)[:1].upper()}{one_line(error)[1:]}."}
     ordered = sorted(shares.items(), key=lambda item: -item[1])
-    return {"value": words(value), "shares": [[words(n), float(share)] for n, share in ordered]}
+    found = [[words(name), float(share)] for name, share in ordered]
+    said = [str(note.message) for note in notes if issubclass(note.category, UserWarning)]
+    return {"value": words(value), "shares": found, "notes": said}
 
 
 def _sweep_status(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from funcnet.runs import Record, load_record
 from funcnet.targets import task_of_loss
 from funcnet.text import one_line
 
-BESIDES = ("epoch", "step", "seconds")  # columns that are no measures
+BESIDES = ("epoch", "step", "seconds", "loss")  # columns of a log that are no measures of a split
 
 Columns = dict[str, list[float | None]]
 
@@ -84,7 +84,7 @@ def read_run(path: Path, name: str) -> Run:
     """
     record = load_record(path)
     task = task_of(record)
-    epochs = read_history(path / "history.csv") or as_columns(read_log(path / "log.jsonl"))
+    epochs = as_columns(measured_rows(path))
     epochs = epochs or {name: [] for name in columns(task)}
     if None in epochs.get("epoch", [None]):
         raise ValueError(f"{path / 'history.csv'} is damaged: it has rows of no epoch")
@@ -98,17 +98,19 @@ def task_of(record: Record) -> str:
     return record.config.task or task_of_loss(build_loss(record.config)) or "classification"
 
 
-def read_history(file: Path) -> Columns:
-    """The columns of a history.csv; none where it is not there.
+def measured_rows(path: Path) -> list[dict[str, Any]]:
+    """What a run has measured, a row an epoch: of its history, or else of its log.
 
     Raises:
-      ValueError: it is damaged.
+      ValueError: the history is damaged.
     """
-    return as_columns(read_rows(file))
+    return read_rows(path / "history.csv") or read_log(path / "log.jsonl")
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a .csv file of numbers; none where it is not there.
+
+    A last line that is half written is not yet one.
 
     Raises:
       ValueError: it is damaged.
@@ -118,7 +120,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     with open_file(file) as opened:
         content = opened.read()
     try:
-        rows = csv.DictReader(content.decode().splitlines())
+        rows = csv.DictReader(content.decode().split("\n")[:-1])
         return [{name: _number(value) for name, value in row.items()} for row in rows]
     except (TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{file} is damaged: {one_line(error)}") from None
