@@ -26,23 +26,28 @@ if _TYPE_CHECKING:
     from funcnet.embeddings import *
     from funcnet.ensembles import *
     from funcnet.evaluation import *
+    from funcnet.export.exported import *
     from funcnet.gradcheck import *
     from funcnet.history import *
     from funcnet.layer import *
     from funcnet.layers import *
+    from funcnet.logs import *
     from funcnet.losses import *
     from funcnet.members import *
     from funcnet.metrics import *
     from funcnet.model import *
     from funcnet.net import *
     from funcnet.nonfinite import *
+    from funcnet.objective import *
     from funcnet.optim import *
     from funcnet.optimizer import *
     from funcnet.parallel import *
+    from funcnet.piecewise import *
     from funcnet.plots import *
     from funcnet.preprocess import *
     from funcnet.processes import *
     from funcnet.recipes import *
+    from funcnet.rectifiers import *
     from funcnet.regression import *
     from funcnet.report.write import *
     from funcnet.runs import *
@@ -50,6 +55,9 @@ if _TYPE_CHECKING:
     from funcnet.shards import *
     from funcnet.step import *
     from funcnet.sweeps.cross import *
+    from funcnet.sweeps.guided import *
+    from funcnet.sweeps.importance import *
+    from funcnet.sweeps.objectives import *
     from funcnet.sweeps.search import *
     from funcnet.sweeps.sweep import *
     from funcnet.sweeps.table import *
@@ -58,6 +66,7 @@ if _TYPE_CHECKING:
     from funcnet.train import *
     from funcnet.tree import *
     from funcnet.weights import *
+    from funcnet.wrappers import *
 
 __version__ = "0.2.0"
 
@@ -65,12 +74,14 @@ __version__ = "0.2.0"
 # them is first used.
 _NAMES = {
     "activations": """
-        affine_relu_backward affine_relu_forward gelu gelu_backward gelu_forward gelu_tanh_backward
-        gelu_tanh_forward leaky_relu leaky_relu_backward leaky_relu_forward logistic
-        logistic_backward logistic_forward mish mish_backward
-        mish_forward parametric parametric_backward parametric_forward prelu prelu_backward
-        prelu_forward relu relu_backward relu_forward selu selu_backward selu_forward tanh
-        tanh_backward tanh_forward
+        gelu gelu_backward gelu_forward gelu_tanh_backward gelu_tanh_forward logistic
+        logistic_backward logistic_forward mish mish_backward mish_forward parametric
+        parametric_backward parametric_forward selu selu_backward selu_forward tanh tanh_backward
+        tanh_forward
+    """,
+    "rectifiers": """
+        affine_relu_backward affine_relu_forward leaky_relu leaky_relu_backward leaky_relu_forward
+        prelu prelu_backward prelu_forward relu relu_backward relu_forward
     """,
     "augment": "cutout flips_and_shifts mixup random_flip random_resized_crop random_shift",
     "calibration": "calibrate",
@@ -86,9 +97,9 @@ _NAMES = {
     "defaults": "complete_config",
     "embeddings": """
         column_affine column_affine_backward column_affine_forward pbld pbld_backward pbld_forward
-        periodic periodic_backward periodic_forward piecewise_linear piecewise_linear_backward
-        piecewise_linear_forward
+        periodic periodic_backward periodic_forward
     """,
+    "piecewise": "piecewise_linear piecewise_linear_backward piecewise_linear_forward",
     "ensembles": "ensemble stacked tabm",
     "gradcheck": "GradientCheck check_gradients numerical_gradient relative_error scaled_error",
     "layer": "Layer make_layer make_stateful_layer",
@@ -98,7 +109,9 @@ _NAMES = {
         with_custom_vjp
     """,
     "evaluation": "Evaluation MultilabelEvaluation RegressionEvaluation evaluate",
+    "export.exported": "export_model",
     "history": "History",
+    "logs": "callbacks log_csv log_jsonl log_row log_tensorboard read_log",
     "losses": """
         l2_penalty sigmoid_loss smooth_binary_labels smooth_labels softmax_loss svm_loss
     """,
@@ -113,17 +126,15 @@ _NAMES = {
         r2 recall rmse
     """,
     "model": "BestModel Model predict predict_proba predict_scores",
-    "net": "affine batchnorm dropout flatten layernorm loss loss_and_grads mlp residual serial",
-    "optim": """
-        adagrad adam adamw averaged_params clip_by_global_norm global_norm lion muon nesterov
-        rmsprop sgd sgd_momentum with_average
-    """,
+    "net": "affine batchnorm dropout flatten layernorm mlp residual serial",
+    "objective": "loss loss_and_grads",
+    "optim": "adagrad adam adamw lion muon nesterov rmsprop sgd sgd_momentum",
+    "wrappers": "averaged_params clip_by_global_norm global_norm with_average",
     "optimizer": "Optimizer apply_updates",
     "parallel": "device_mesh",
-    "plots": """
-        plot_heat_map plot_histories plot_history plot_lines plot_parallel plot_reliability
-        plot_sweep
-    """,
+    "plots.curves": "plot_histories plot_history plot_learning_rates",
+    "plots.predictions": "plot_reliability",
+    "plots.sweeps": "plot_heat_map plot_lines plot_parallel plot_scatter plot_sweep",
     "preprocess": """
         Preprocess chain no_preprocess normalize_contrast quantile_edges quantile_transform
         shuffle_features standardize standardize_numbers subtract_mean whiten
@@ -140,6 +151,9 @@ _NAMES = {
     "shards": "BATCH_AXIS batch_mean batch_sum",
     "step": "TrainState init_train_state make_train_step",
     "sweeps.cross": "CrossValidation Fold cross_validate",
+    "sweeps.guided": "search",
+    "sweeps.importance": "importance",
+    "sweeps.objectives": "pareto_front",
     "sweeps.search": "grid integers log_uniform member_key random_search uniform",
     "sweeps.sweep": "SweepResult sweep",
     "sweeps.table": "Member mean_over_seeds sweep_table",

@@ -1,23 +1,22 @@
-"""Activations: forward and backward passes of arrays, and the layers that they make.
+"""Activations that bend: forward and backward passes of arrays, and the layers that they make.
 
-In a registry they have names, for `mlp` and the command line.
+With the rectifiers they have names in a registry, for `mlp` and the command line.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from funcnet import checks, layers
+from funcnet import layers
 from funcnet.bind import bind
 from funcnet.layer import (
     Cache,
     Initial,
     Layer,
     Result,
-    Shape,
     as_layer,
     as_shape,
     child_of,
@@ -27,19 +26,15 @@ from funcnet.layer import (
     with_rates,
     without_empty,
 )
+from funcnet.rectifiers import ACTIVATIONS
 from funcnet.tree import Array, FrozenDict, Tree, restructure, structure_of
 
 __all__ = [
-    "affine_relu_backward",
-    "affine_relu_forward",
     "gelu",
     "gelu_backward",
     "gelu_forward",
     "gelu_tanh_backward",
     "gelu_tanh_forward",
-    "leaky_relu",
-    "leaky_relu_backward",
-    "leaky_relu_forward",
     "logistic",
     "logistic_backward",
     "logistic_forward",
@@ -49,12 +44,6 @@ __all__ = [
     "parametric",
     "parametric_backward",
     "parametric_forward",
-    "prelu",
-    "prelu_backward",
-    "prelu_forward",
-    "relu",
-    "relu_backward",
-    "relu_forward",
     "selu",
     "selu_backward",
     "selu_forward",
@@ -63,81 +52,10 @@ __all__ = [
     "tanh_forward",
 ]
 
-# By name: a constructor is entered where it is defined, and called without arguments.
-ACTIVATIONS: dict[str, Callable[[], Layer]] = {}
 
 # The fixed point of SELU (Klambauer et al. 2017, arXiv 1706.02515, equation 14).
 SELU_SCALE = 1.0507009873554805  # lambda
 SELU_ALPHA = 1.6732632423543772
-
-
-def relu_forward(x: Array) -> tuple[jax.Array, Any]:
-    """Rectified linear unit, `out = max(x, 0)` element by element; a NaN stays a NaN.
-
-    Args:
-      x: any shape.
-    Returns:
-      out, of the shape and dtype of x, and the cache for `relu_backward`.
-    """
-    x = checks.array(x)
-    # jnp.maximum would give autodiff a gradient of 0.5 at 0, where(x > 0, x, 0) swallow a NaN.
-    return jnp.where(x <= 0, jnp.zeros_like(x), x), x
-
-
-def relu_backward(dout: Array, cache: Any) -> jax.Array:
-    """Gradient of `relu_forward`: dout where x > 0, and 0 where x <= 0.
-
-    Args:
-      dout: the shape of x, the gradient of the loss with respect to `out`.
-      cache: what `relu_forward` returned.
-    Returns:
-      dx, of the shape of x.
-    """
-    x = cache
-    dout = layers.like_output("relu", dout, x.shape, x.dtype)
-    return jnp.where(x <= 0, jnp.zeros_like(dout), dout)
-
-
-@enter(ACTIVATIONS)
-def relu() -> Layer:
-    """Rectified linear unit, `out = max(x, 0)`, without parameters."""
-    return make_layer("relu", relu_forward, relu_backward)
-
-
-def leaky_relu_forward(x: Array, negative_slope: Any = 0.01) -> tuple[jax.Array, Any]:
-    """Leaky rectified linear unit (Maas et al. 2013): x where x > 0, else `negative_slope * x`.
-
-    Args:
-      x: any shape, floating point.
-      negative_slope: a number, usually between 0 and 1; may be traced.
-    Returns:
-      out, of the shape and dtype of x, and the cache for `leaky_relu_backward`.
-    """
-    x = layers.floating("leaky_relu", x)
-    slope = jnp.asarray(negative_slope, x.dtype)
-    return jnp.where(x <= 0, slope * x, x), (x, slope)
-
-
-def leaky_relu_backward(dout: Array, cache: Any) -> jax.Array:
-    """Gradient of `leaky_relu_forward`: dout where x > 0, `negative_slope * dout` where x <= 0.
-
-    Args:
-      dout: the shape of x, the gradient of the loss with respect to `out`.
-      cache: what `leaky_relu_forward` returned.
-    Returns:
-      dx, of the shape of x.
-    """
-    x, slope = cache
-    dout = layers.like_output("leaky_relu", dout, x.shape, x.dtype)
-    return jnp.where(x <= 0, slope * dout, dout)
-
-
-@enter(ACTIVATIONS)
-def leaky_relu(negative_slope: Any = 0.01) -> Layer:
-    """Leaky rectified linear unit: `out = negative_slope * x` where x <= 0, else x."""
-    checks.FINITE.check("negative_slope", negative_slope)
-    forward = bind(leaky_relu_forward, negative_slope=negative_slope)
-    return make_layer("leaky_relu", forward, leaky_relu_backward)
 
 
 def gelu_forward(x: Array) -> tuple[jax.Array, Any]:
@@ -149,6 +67,14 @@ def gelu_forward(x: Array) -> tuple[jax.Array, Any]:
       x: any shape, floating point.
     Returns:
       out, of the shape and dtype of x, and the cache for `gelu_backward`.
+    Raises:
+      TypeError: x is not floating point.
+    Example:
+      >>> out, cache = fn.gelu_forward(jnp.array([-1.0, 0.0, 1.0]))
+      >>> print(np.array(out).round(3))
+      [-0.159  0.     0.841]
+      >>> print(np.array(fn.gelu_backward(jnp.ones(3), cache)).round(3))
+      [-0.083  0.5    1.083]
     """
     x = layers.floating("gelu", x)
     wide = layers.accumulator(x)
@@ -165,6 +91,13 @@ def gelu_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `gelu_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.gelu_forward(jnp.zeros(3))
+      >>> print(np.array(fn.gelu_backward(jnp.array([1.0, 2.0, -3.0]), cache)).round(3))
+      [ 0.5  1.  -1.5]
     """
     x = cache
     dout = layers.like_output("gelu", dout, x.shape, x.dtype)
@@ -188,6 +121,14 @@ def gelu_tanh_forward(x: Array) -> tuple[jax.Array, Any]:
       x: any shape, floating point.
     Returns:
       out, of the shape and dtype of x, and the cache for `gelu_tanh_backward`.
+    Raises:
+      TypeError: x is not floating point.
+    Example:
+      >>> out, cache = fn.gelu_tanh_forward(jnp.array([-1.0, 0.0, 1.0]))
+      >>> print(np.array(out).round(3))
+      [-0.159  0.     0.841]
+      >>> print(np.array(fn.gelu_tanh_backward(jnp.ones(3), cache)).round(3))
+      [-0.083  0.5    1.083]
     """
     x = layers.floating("gelu_tanh", x)
     wide = layers.accumulator(x)
@@ -206,6 +147,13 @@ def gelu_tanh_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `gelu_tanh_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.gelu_tanh_forward(jnp.zeros(3))
+      >>> print(np.array(fn.gelu_tanh_backward(jnp.array([1.0, 2.0, -3.0]), cache)).round(3))
+      [ 0.5  1.  -1.5]
     """
     x, t = cache
     dout = layers.like_output("gelu_tanh", dout, x.shape, x.dtype)
@@ -218,7 +166,20 @@ def gelu_tanh_backward(dout: Array, cache: Any) -> jax.Array:
 
 @enter(ACTIVATIONS)
 def gelu(*, approximate: bool = False) -> Layer:
-    """Gaussian error linear unit, `out = x Phi(x)`; approximate is the formula with tanh."""
+    """Gaussian error linear unit, `out = x Phi(x)`, without parameters; see `gelu_forward`.
+
+    Args:
+      approximate: whether it is the formula with tanh, `gelu_tanh_forward`, PyTorch's
+        approximate="tanh".
+    Returns:
+      The layer, of kind "gelu".
+    Example:
+      >>> x = jnp.array([[-1.0, 0.0, 3.0]])
+      >>> print(np.array(fn.gelu().forward({}, {}, x)[0]).round(4))
+      [[-0.1587  0.      2.996 ]]
+      >>> print(np.array(fn.gelu(approximate=True).forward({}, {}, x)[0]).round(4))
+      [[-0.1588  0.      2.9964]]
+    """
     if approximate:
         return make_layer("gelu", gelu_tanh_forward, gelu_tanh_backward)
     return make_layer("gelu", gelu_forward, gelu_backward)
@@ -237,6 +198,14 @@ def tanh_forward(x: Array) -> tuple[jax.Array, Any]:
       x: any shape, floating point.
     Returns:
       out, of the shape and dtype of x, and the cache for `tanh_backward`.
+    Raises:
+      TypeError: x is not floating point.
+    Example:
+      >>> out, cache = fn.tanh_forward(jnp.array([-1.0, 0.0, 1.0]))
+      >>> print(np.array(out).round(3))
+      [-0.762  0.     0.762]
+      >>> print(np.array(fn.tanh_backward(jnp.ones(3), cache)).round(3))
+      [0.42 1.   0.42]
     """
     out = jnp.tanh(layers.floating("tanh", x))
     return out, out
@@ -250,6 +219,13 @@ def tanh_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `tanh_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.tanh_forward(jnp.zeros(3))
+      >>> print(np.array(fn.tanh_backward(jnp.array([1.0, 2.0, -3.0]), cache)).round(3))
+      [ 1.  2. -3.]
     """
     out = cache
     dout = layers.like_output("tanh", dout, out.shape, out.dtype)
@@ -258,7 +234,15 @@ def tanh_backward(dout: Array, cache: Any) -> jax.Array:
 
 @enter(ACTIVATIONS)
 def tanh() -> Layer:
-    """Hyperbolic tangent, without parameters."""
+    """Hyperbolic tangent, without parameters.
+
+    Returns:
+      The layer, of kind "tanh".
+    Example:
+      >>> out, cache, state = fn.tanh().forward({}, {}, jnp.array([[-9.0, 0.0, 9.0]]))
+      >>> print(out.round())
+      [[-1.  0.  1.]]
+    """
     return make_layer("tanh", tanh_forward, tanh_backward)
 
 
@@ -269,6 +253,14 @@ def logistic_forward(x: Array) -> tuple[jax.Array, Any]:
       x: any shape, floating point.
     Returns:
       out, of the shape and dtype of x, and the cache for `logistic_backward`.
+    Raises:
+      TypeError: x is not floating point.
+    Example:
+      >>> out, cache = fn.logistic_forward(jnp.array([-1.0, 0.0, 1.0]))
+      >>> print(np.array(out).round(3))
+      [0.269 0.5   0.731]
+      >>> print(np.array(fn.logistic_backward(jnp.ones(3), cache)).round(3))
+      [0.197 0.25  0.197]
     """
     x = layers.floating("logistic", x)
     return jax.lax.logistic(layers.accumulator(x)).astype(x.dtype), x
@@ -286,6 +278,13 @@ def logistic_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `logistic_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.logistic_forward(jnp.zeros(3))
+      >>> print(np.array(fn.logistic_backward(jnp.array([1.0, 2.0, -3.0]), cache)).round(3))
+      [ 0.25  0.5  -0.75]
     """
     x = cache
     dout = layers.like_output("logistic", dout, x.shape, x.dtype)
@@ -295,7 +294,15 @@ def logistic_backward(dout: Array, cache: Any) -> jax.Array:
 
 @enter(ACTIVATIONS)
 def logistic() -> Layer:
-    """The logistic function, which others call sigmoid, without parameters."""
+    """The logistic function, which others call sigmoid, without parameters.
+
+    Returns:
+      The layer, of kind "logistic".
+    Example:
+      >>> out, cache, state = fn.logistic().forward({}, {}, jnp.array([[0.0]]))
+      >>> print(out)
+      [[0.5]]
+    """
     return make_layer("logistic", logistic_forward, logistic_backward)
 
 
@@ -311,6 +318,14 @@ def selu_forward(x: Array) -> tuple[jax.Array, Any]:
       x: any shape, floating point.
     Returns:
       out, of the shape and dtype of x, and the cache for `selu_backward`.
+    Raises:
+      TypeError: x is not floating point.
+    Example:
+      >>> out, cache = fn.selu_forward(jnp.array([-1.0, 0.0, 1.0]))
+      >>> print(np.array(out).round(3))
+      [-1.111  0.     1.051]
+      >>> print(np.array(fn.selu_backward(jnp.ones(3), cache)).round(3))
+      [0.647 1.758 1.051]
     """
     x = layers.floating("selu", x)
     wide = layers.accumulator(x)
@@ -326,6 +341,13 @@ def selu_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `selu_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.selu_forward(jnp.zeros(3))
+      >>> print(np.array(fn.selu_backward(jnp.array([1.0, 2.0, -3.0]), cache)).round(3))
+      [ 1.758  3.516 -5.274]
     """
     x = cache
     dout = layers.like_output("selu", dout, x.shape, x.dtype)
@@ -340,6 +362,19 @@ def selu() -> Layer:
 
     To keep mean and variance the weights before it want a variance of 1 / D, and dropout would
     have to be the paper's alpha dropout.
+
+    Returns:
+      The layer, of kind "selu".
+    Example:
+      >>> net = fn.mlp([8], 3, activation=fn.selu(), weight_scale=0.5)
+      >>> params, _, _ = net.init(jax.random.key(0), (4,))
+      >>> params
+      FrozenDict(67 parameters
+        affine1/b  float32[8]
+        affine1/w  float32[4, 8]
+        affine2/b  float32[3]
+        affine2/w  float32[8, 3]
+      )
     """
     return make_layer("selu", selu_forward, selu_backward)
 
@@ -354,6 +389,14 @@ def mish_forward(x: Array) -> tuple[jax.Array, Any]:
       x: any shape, floating point.
     Returns:
       out, of the shape and dtype of x, and the cache for `mish_backward`.
+    Raises:
+      TypeError: x is not floating point.
+    Example:
+      >>> out, cache = fn.mish_forward(jnp.array([-1.0, 0.0, 1.0]))
+      >>> print(np.array(out).round(3))
+      [-0.303  0.     0.865]
+      >>> print(np.array(fn.mish_backward(jnp.ones(3), cache)).round(3))
+      [0.059 0.6   1.049]
     """
     x = layers.floating("mish", x)
     wide = layers.accumulator(x)
@@ -375,6 +418,13 @@ def mish_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `mish_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.mish_forward(jnp.zeros(3))
+      >>> print(np.array(fn.mish_backward(jnp.array([1.0, 2.0, -3.0]), cache)).round(3))
+      [ 0.6  1.2 -1.8]
     """
     x = cache
     dout = layers.like_output("mish", dout, x.shape, x.dtype)
@@ -388,61 +438,16 @@ def mish_backward(dout: Array, cache: Any) -> jax.Array:
 
 @enter(ACTIVATIONS)
 def mish() -> Layer:
-    """Mish, `out = x tanh(log(1 + exp(x)))`, without parameters."""
+    """Mish, `out = x tanh(log(1 + exp(x)))`, without parameters.
+
+    Returns:
+      The layer, of kind "mish".
+    Example:
+      >>> out, cache, state = fn.mish().forward({}, {}, jnp.array([[0.0, 9.0]]))
+      >>> print(out.round())
+      [[0. 9.]]
+    """
     return make_layer("mish", mish_forward, mish_backward)
-
-
-def prelu_forward(x: Array, slope: Array) -> tuple[jax.Array, Any]:
-    """Parametric ReLU (He et al. 2015, arXiv 1502.01852, equation 1), a slope for each unit:
-
-        out = x where x > 0, else slope * x
-
-    Args:
-      x: [N, d1, ..., dk] floating point.
-      slope: [d1, ..., dk], the dtype of x.
-    Returns:
-      out, of the shape and dtype of x, and the cache for `prelu_backward`.
-    Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
-    """
-    x, slope = layers.check_features("prelu", x, slope=slope)
-    return jnp.where(x <= 0, slope[None] * x, x), (x, slope)
-
-
-def prelu_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array]:
-    """Gradients of `prelu_forward`.
-
-        dx = dout where x > 0, else slope * dout,   dslope = sum of dout x over x <= 0
-
-    Args:
-      dout: [N, d1, ..., dk], the gradient of the loss with respect to `out`.
-      cache: what `prelu_forward` returned.
-    Returns:
-      dx [N, d1, ..., dk], dslope [d1, ..., dk].
-    """
-    x, slope = cache
-    dout = layers.like_output("prelu", dout, x.shape, x.dtype)
-    wide = layers.accumulator(x)
-    products = layers.accumulator(dout) * jnp.where(x <= 0, wide, jnp.zeros_like(wide))
-    dx = jnp.where(x <= 0, slope[None] * dout, dout)
-    return dx, products.sum(axis=0).astype(slope.dtype)
-
-
-@enter(ACTIVATIONS)
-def prelu(initial: Any = 0.25) -> Layer:
-    """Parametric ReLU, with a parameter slope for each unit; see `prelu_forward`.
-
-    Args:
-      initial: the slopes at the start, 0.25 as in the paper; may be traced.
-    """
-    checks.FINITE.check("initial", initial)
-    init = bind(_init_prelu, initial=initial)
-    return make_layer("prelu", prelu_forward, prelu_backward, init, names=("slope",))
-
-
-def _init_prelu(key: Any, in_shape: Shape, *, initial: Any) -> Initial:
-    ones = jnp.ones(in_shape)
-    return {"slope": jnp.asarray(initial, ones.dtype) * ones}, {}, in_shape
 
 
 def parametric_forward(x: Array, y: Array, a: Array) -> tuple[jax.Array, Any]:
@@ -459,7 +464,16 @@ def parametric_forward(x: Array, y: Array, a: Array) -> tuple[jax.Array, Any]:
     Returns:
       out, of the shape and dtype of x, and the cache for `parametric_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, y, a = jnp.array([[-2.0, 2.0]]), jnp.array([[0.0, 2.0]]), jnp.array([0.5, 0.5])
+      >>> out, cache = fn.parametric_forward(x, y, a)
+      >>> print(out)
+      [[-1.  2.]]
+      >>> dx, dy, da = fn.parametric_backward(jnp.ones((1, 2)), cache)
+      >>> print(dx, dy, da)
+      [[0.5 0.5]] [[0.5 0.5]] [2. 0.]
     """
     x, a = layers.check_features("parametric", x, a=a)
     y = jnp.asarray(y)
@@ -480,6 +494,14 @@ def parametric_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, 
       cache: what `parametric_forward` returned.
     Returns:
       dx, dy [N, d1, ..., dk], da [d1, ..., dk].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x, y, a = jnp.ones((1, 2)), jnp.zeros((1, 2)), jnp.array([0.25, 1.0])
+      >>> _, cache = fn.parametric_forward(x, y, a)
+      >>> print(fn.parametric_backward(jnp.ones((1, 2)), cache)[0])
+      [[0.75 0.  ]]
     """
     x, y, a = cache
     dout = layers.like_output("parametric", dout, x.shape, x.dtype)
@@ -498,6 +520,19 @@ def parametric(activation: str | Layer, *, rate: Any = 1.0) -> Layer:
         its state, if it has any, are under its kind with a 1, as in `params["prelu1"]["slope"]`.
       rate: how many times as fast as other parameters the shares learn under Adam (RealMLP has
         0.1); a number, which may be traced. They are held as a / rate, see `with_rates`.
+    Returns:
+      The layer, of kind "parametric", with a parameter a of the shape of one example.
+    Raises:
+      ValueError: there is no activation of this name, or rate is not above 0; in `init`, the
+        activation does not keep the shape.
+      TypeError: activation is neither a layer nor a name, or rate is no number.
+    Example:
+      >>> params, _, _ = fn.parametric("prelu").init(jax.random.key(0), (3,))
+      >>> params
+      FrozenDict(6 parameters
+        a             float32[3]
+        prelu1/slope  float32[3]
+      )
     """
     f = as_layer("activation", activation, ACTIVATIONS)
     functions = (_parametric_init, _parametric_layer, _parametric_layer_backward)
@@ -537,20 +572,3 @@ def _parametric_layer_backward(dout: Any, cache: Cache, *, f: Layer) -> tuple[ja
         through_y, grads = f.backward(dy, inner_cache)
     grads = FrozenDict.shallow({f"{f.kind}1": grads, "a": da} if grads else {"a": da})
     return dx + through_y, restructure(cache.structure, grads)
-
-
-def affine_relu_forward(x: Array, w: Array, b: Array) -> tuple[jax.Array, Any]:
-    """`affine_forward`, then `relu_forward`: the same arguments and errors.
-
-    Returns:
-      out [N, M], and the cache for `affine_relu_backward`.
-    """
-    out, affine_cache = layers.affine_forward(x, w, b)
-    out, relu_cache = relu_forward(out)
-    return out, (affine_cache, relu_cache)
-
-
-def affine_relu_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gradients of `affine_relu_forward`: dx, dw, db as `affine_backward` gives them."""
-    affine_cache, relu_cache = cache
-    return layers.affine_backward(relu_backward(dout, relu_cache), affine_cache)

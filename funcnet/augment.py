@@ -43,12 +43,17 @@ def random_flip(key: Any, images: Array, *, layout: str | None = None) -> jax.Ar
 
     Args:
       key: a random key.
-      images: as above.
-      layout: of the images, see above.
+      images: [N, H, W], [N, C, H, W] or [N, H, W, C], of any dtype.
+      layout: "CHW" or "HWC"; None tells it from the shape, see `funcnet.augment`.
     Returns:
       Images of the same shape and dtype.
     Raises:
-      ValueError: the layout cannot be told from the shape.
+      ValueError: the layout cannot be told from the shape, is none, or images have fewer axes.
+    Example:
+      >>> images = jnp.arange(6).reshape(1, 2, 3)
+      >>> out = fn.random_flip(jax.random.key(0), images)
+      >>> bool((out == images).all() | (out == images[..., ::-1]).all())
+      True
     """
     images, back = _images("random_flip", images, layout)
     flipped = jax.random.bernoulli(key, shape=(len(images),))
@@ -65,11 +70,21 @@ def random_shift(
 
     Args:
       key: a random key.
-      images: as above, of more than max_shift pixels in both directions.
+      images: [N, H, W], [N, C, H, W] or [N, H, W, C], of any dtype, of more than max_shift pixels
+        in both directions.
       max_shift: the largest shift in pixels, 0 or more.
-      layout: of the images, see above.
+      layout: as for `random_flip`.
     Returns:
       Images of the same shape and dtype.
+    Raises:
+      ValueError: max_shift is below 0 or as large as the images; or the layout, as for
+        `random_flip`.
+      TypeError: max_shift is no integer.
+    Example:
+      >>> images = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+      >>> out = fn.random_shift(jax.random.key(0), images, max_shift=1)
+      >>> out.shape, out.dtype
+      ((2, 4, 4), dtype('uint8'))
     """
     images, back = _images("random_shift", images, layout)
     padded = _reflected("random_shift", images, max_shift)
@@ -98,15 +113,21 @@ def random_resized_crop(
 
     Args:
       key: a random key.
-      images: as above.
+      images: [N, H, W], [N, C, H, W] or [N, H, W, C], of any dtype.
       min_area: above 0, at most 1; may be traced.
       max_aspect: 1 or more; may be traced.
-      layout: of the images, see above.
+      layout: as for `random_flip`.
     Returns:
       Images of the same shape and dtype; integers are rounded, of bools the nearer one is taken.
     Raises:
+      ValueError: min_area or max_aspect is out of its range; or the layout, as for `random_flip`.
       TypeError: integers that float32, in which is computed, does not hold; where they are traced
         they are rounded to its 24 bits.
+    Example:
+      >>> images = np.full((2, 3, 8, 8), 7, np.uint8)
+      >>> out = fn.random_resized_crop(jax.random.key(0), images, min_area=0.25)
+      >>> out.shape, out.dtype, set(out.ravel().tolist())
+      ((2, 3, 8, 8), dtype('uint8'), {7})
     """
     images, back = _images("random_resized_crop", images, layout)
     _check_computable("random_resized_crop", images)
@@ -136,13 +157,19 @@ def cutout(key: Any, images: Array, *, size: int = 8, layout: str | None = None)
 
     Args:
       key: a random key.
-      images: as above.
+      images: [N, H, W], [N, C, H, W] or [N, H, W, C], of any dtype.
       size: the side of the square in pixels, 1 or more.
-      layout: of the images, see above.
+      layout: as for `random_flip`.
     Returns:
       Images of the same shape and dtype.
     Raises:
-      TypeError: as for `random_resized_crop`.
+      ValueError: size is below 1; or the layout, as for `random_flip`.
+      TypeError: size is no integer; or integers as for `random_resized_crop`.
+    Example:
+      >>> images = jnp.concatenate([jnp.zeros((1, 4, 4)), jnp.ones((1, 4, 4))])
+      >>> out = fn.cutout(jax.random.key(0), images, size=2)
+      >>> bool((out == images).all())  # painted over with the mean, which each pixel has here
+      True
     """
     images, back = _images("cutout", images, layout)
     _check_computable("cutout", images)
@@ -183,6 +210,14 @@ def mixup(key: Any, x: Array, targets: Array, alpha: Any) -> tuple[jax.Array, ja
       alpha: above 0, usually 0.1 to 1; may be traced, and then 0, which mixes nothing.
     Returns:
       x' and targets', of the same shapes and dtypes.
+    Raises:
+      ValueError: alpha is not above 0, or targets are not [N, C].
+      TypeError: alpha is no number, or x or targets are not floating point.
+    Example:
+      >>> x, targets = jnp.eye(3), jnp.eye(3)
+      >>> mixed, soft = fn.mixup(jax.random.key(0), x, targets, alpha=0.2)
+      >>> print(np.array(soft.sum(axis=1)).round(4), bool((mixed == soft).all()))
+      [1. 1. 1.] True
     """
     checks.POSITIVE.check("alpha", alpha)
     x, targets = jnp.asarray(x), jnp.asarray(targets)
@@ -214,10 +249,20 @@ def flips_and_shifts(
     them mirrored left to right, too. With max_shift=0, the two of the flip alone.
 
     Args:
-      max_shift: in pixels.
-      layout: of the images, see above.
+      max_shift: in pixels, 0 or more.
+      layout: as for `random_flip`.
     Returns:
-      Functions of images.
+      Functions of images, in a tuple.
+    Raises:
+      ValueError: max_shift is below 0, or layout is none; from a view, max_shift is as large as the
+        images, or the layout cannot be told.
+      TypeError: max_shift is no integer.
+    Example:
+      >>> views = fn.flips_and_shifts(max_shift=0)
+      >>> [view(np.array([[[1, 2, 3]]])).tolist() for view in views]
+      [[[[1, 2, 3]]], [[[3, 2, 1]]]]
+      >>> len(fn.flips_and_shifts())
+      10
     """
     _check_layout(layout)
     max_shift = checks.NATURAL.check("max_shift", max_shift)

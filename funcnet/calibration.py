@@ -30,6 +30,16 @@ def calibrate(model: Model, x: Any, y: Any, *, sample_weight: Any = None) -> Mod
       The Model with `targets.temperature`, in place of one that it had.
     Raises:
       ValueError: the model gives no probabilities, or the scores of an example are not finite.
+    Example:
+      >>> net, x = fn.mlp([], 2), np.array([[2.0, 0.0], [0.0, 1.0]], "f")
+      >>> params = fn.freeze({"affine1": {"w": np.eye(2, dtype="f"), "b": np.zeros(2, "f")}})
+      >>> model = fn.Model(net, params, fn.FrozenDict(), fn.no_preprocess(x))
+      >>> x, y = np.repeat(4 * x, 2, axis=0), np.array([0, 1, 1, 1])
+      >>> honest = fn.calibrate(model, x, y)
+      >>> honest.targets.temperature > 1
+      True
+      >>> bool((fn.predict(honest, x) == fn.predict(model, x)).all())
+      True
     """
     targets = model.targets
     if not targets.gives_probabilities:

@@ -37,6 +37,13 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
       OSError: the file cannot be written; an older one is left as it was.
       TypeError: a leaf cannot be saved; it is named by its path.
       ImportError: safetensors is not installed.
+    Example:
+      >>> net = fn.mlp([4], 2)
+      >>> params, state, _ = net.init(jax.random.key(0), (3,))
+      >>> model = fn.Model(net, params, state, fn.no_preprocess(None))
+      >>> fn.save_model("model.safetensors", model)
+      >>> fn.load_model("model.safetensors", net).params == params
+      True
     """
     trees = {"params": model.params, "state": model.state, "preprocess": model.preprocess.stats}
     encoding = "" if model.encoding is None else json.dumps(model.encoding.as_json())
@@ -63,6 +70,13 @@ def load_model(path: str | os.PathLike[str], net: Layer) -> Model:
       ValueError: the file is not of this kind, is damaged or truncated.
       OSError: it cannot be read.
       ImportError: safetensors is not installed.
+    Example:
+      >>> net = fn.mlp([4], 2)
+      >>> params, state, _ = net.init(jax.random.key(0), (3,))
+      >>> model = fn.Model(net, params, state, fn.no_preprocess(None))
+      >>> fn.save_model("model.safetensors", model)
+      >>> fn.load_model("model.safetensors", net).params == params
+      True
     """
     leaves, metadata = load_tensors(path, kind="model")
     with naming_file(f"{path}"):
@@ -111,8 +125,15 @@ def save_state(path: str | os.PathLike[str], train_state: TrainState) -> None:
       train_state: the TrainState.
     Raises:
       OSError: the file cannot be written; an older one is left as it was.
-      TypeError, ValueError: a leaf cannot be saved; it is named by its path.
+      ValueError, TypeError: a leaf cannot be saved; it is named by its path.
       ImportError: safetensors is not installed.
+    Example:
+      >>> net, optimizer = fn.mlp([4], 2), fn.adam(1e-3)
+      >>> train_state = fn.init_train_state(net, optimizer, (3,), key=jax.random.key(0))
+      >>> fn.save_state("state.safetensors", train_state)
+      >>> like = fn.init_train_state(net, optimizer, (3,), key=jax.random.key(1))
+      >>> fn.load_state("state.safetensors", like).params == train_state.params
+      True
     """
     save_tensors(path, path_leaves(train_state), kind="state")
 
@@ -129,7 +150,15 @@ def load_state(path: str | os.PathLike[str], like: TrainState) -> TrainState:
     Raises:
       ValueError: the file is not of this kind, is damaged or truncated, or has other leaves,
         shapes or dtypes than `like`: they are named.
-      OSError: it cannot be read. ImportError: safetensors is not installed.
+      OSError: it cannot be read.
+      ImportError: safetensors is not installed.
+    Example:
+      >>> net, optimizer = fn.mlp([4], 2), fn.adam(1e-3)
+      >>> train_state = fn.init_train_state(net, optimizer, (3,), key=jax.random.key(0))
+      >>> fn.save_state("state.safetensors", train_state)
+      >>> like = fn.init_train_state(net, optimizer, (3,), key=jax.random.key(1))
+      >>> fn.load_state("state.safetensors", like).params == train_state.params
+      True
     """
     leaves, _ = load_tensors(path, kind="state")
     return tree_like(leaves, like, path)

@@ -14,7 +14,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -307,9 +307,32 @@ def check_identity(there: Mapping[str, str], here: Mapping[str, str], path: Path
 
 
 def has_checkpoints(path: str | os.PathLike[str], *of: str) -> bool:
-    """Whether there are checkpoints in a directory, of these keys of FILES or of any."""
-    files = files_in(Path(path)) if Path(path).is_dir() else []
-    return any(re.fullmatch(FILES[each], file.name) for each in of or FILES for file in files)
+    """Whether there are checkpoints in a directory or its batches, of keys of FILES or of any."""
+    return any(_has(directory, of or tuple(FILES)) for directory in with_batches(Path(path)))
+
+
+def _has(directory: Path, of: Iterable[str]) -> bool:
+    files = files_in(directory) if directory.is_dir() else []
+    return any(re.fullmatch(FILES[each], file.name) for each in of for file in files)
+
+
+def batch_directory(path: str | os.PathLike[str], number: int) -> Path:
+    """Where in the directory of a search the members of a batch are; the first has number 1."""
+    return Path(path) / f"batch-{number:04}"
+
+
+def with_batches(path: Path) -> list[Path]:
+    """A directory, and those of batches in it, if it is that of a search."""
+    return [*sorted(path.glob("batch-*")), path]
+
+
+def check_batches(path: str | os.PathLike[str]) -> None:
+    """Raise a FileExistsError if a directory has checkpoints that are of no batch."""
+    if _has(Path(path), FILES):
+        raise FileExistsError(
+            f"{path} has checkpoints of a run or a sweep, and this is a search: choose another "
+            "directory"
+        )
 
 
 def earlier_state(path: str | os.PathLike[str], like: TrainState, before: int) -> TrainState:

@@ -32,9 +32,21 @@ def join_models(models: Sequence[Model]) -> Model:
     Args:
       models: Models that take the same inputs, with equal preprocessing, such as the best ones of a
         sweep's members.
+    Returns:
+      A Model.
     Raises:
       ValueError: there is none, or they do not go together: it says why.
       TypeError: one is no Model.
+    Example:
+      >>> net, x = fn.mlp([4], 2), np.ones((5, 3), "f")
+      >>> models = []
+      >>> for seed in range(3):
+      ...     params, state, _ = net.init(jax.random.key(seed), (3,))
+      ...     models.append(fn.Model(net, params, state, fn.no_preprocess(x)))
+      >>> committee = fn.join_models(models)
+      >>> mean = np.mean([fn.predict_proba(model, x) for model in models], axis=0)
+      >>> np.allclose(fn.predict_proba(committee, x), mean, atol=1e-6)
+      True
     """
     if isinstance(models, Model) or not isinstance(models, Sequence) or not models:
         raise ValueError("models must be a list of one Model or more")
@@ -86,6 +98,15 @@ def select_models(
       finite.
     Raises:
       ValueError: as for `join_models` and `evaluate`, or no model has finite scores.
+    Example:
+      >>> net, x, y = fn.mlp([], 2), np.array([[1.0, 0.0], [0.0, 1.0]], "f"), np.array([0, 1])
+      >>> models = []
+      >>> for factor in (-1, 0, 5):
+      ...     params = {"affine1": {"w": factor * np.eye(2, dtype="f"), "b": np.zeros(2, "f")}}
+      ...     models.append(fn.Model(net, params, fn.FrozenDict(), fn.no_preprocess(x)))
+      >>> chosen = fn.select_models(models, x, y)
+      >>> len(chosen), chosen[0] is models[2]
+      (1, True)
     """
     size = checks.COUNT.check("size", size)
     join_models(models)  # they go together

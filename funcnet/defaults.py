@@ -57,6 +57,12 @@ def complete_config(config: Config, dataset: Dataset) -> Config:
     Args:
       config: a Config; what is None in it is open.
       dataset: what is trained on.
+    Returns:
+      A Config in which nothing that `fit` needs is None.
+    Example:
+      >>> config = fn.complete_config(fn.Config(), fn.load_digits())
+      >>> config.preprocess, config.epochs, config.loss
+      (('mean',), 20, 'softmax')
     """
     x, task = dataset.x_train, dataset.task
     usual = next(name for name, loss_fn in LOSSES.items() if loss_fn is usual_loss(task))

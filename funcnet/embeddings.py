@@ -1,23 +1,20 @@
 """Embeddings of the numbers in a table: what a layer makes of each column by itself.
 
 They take [N, D], D columns, and give [N, D * dim], dim features of each. Each layer has its passes,
-as functions of arrays, beside it.
+as functions of arrays, beside it; those of bins are in `piecewise`.
 """
 
-import hashlib
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from funcnet import checks, layers
-from funcnet.activations import relu_backward, relu_forward
 from funcnet.bind import bind
 from funcnet.layer import Initial, Layer, Shape, make_layer, with_rates
 from funcnet.net import DIM
+from funcnet.rectifiers import relu_backward, relu_forward
 from funcnet.tree import Array
 
 __all__ = [
@@ -30,9 +27,6 @@ __all__ = [
     "periodic",
     "periodic_backward",
     "periodic_forward",
-    "piecewise_linear",
-    "piecewise_linear_backward",
-    "piecewise_linear_forward",
 ]
 
 
@@ -55,7 +49,16 @@ def column_affine_forward(x: Array, w: Array, b: Array) -> tuple[jax.Array, Any]
     Returns:
       out [N, D * M], and the cache for `column_affine_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, w = jnp.array([[1.0, 2.0]]), jnp.array([[[1.0, -1.0]], [[3.0, 5.0]]])
+      >>> out, cache = fn.column_affine_forward(x, w, jnp.zeros((2, 2)))
+      >>> print(out)
+      [[ 1. -1.  6. 10.]]
+      >>> dx, dw, db = fn.column_affine_backward(jnp.ones((1, 4)), cache)
+      >>> print(dx)
+      [[0. 8.]]
     """
     x, w, b = jnp.asarray(x), jnp.asarray(w), jnp.asarray(b)
     _check_columns("column_affine", w, b)
@@ -67,7 +70,7 @@ def column_affine_forward(x: Array, w: Array, b: Array) -> tuple[jax.Array, Any]
         )
     layers.same_dtype("column_affine", x=x, w=w, b=b)
     features = x.reshape(-1, columns, size)  # [N, D, B]
-    return _flat(_by_column(features, w) + b[None]), (features, w)
+    return flat_columns(_by_column(features, w) + b[None]), (features, w)
 
 
 def column_affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -80,11 +83,20 @@ def column_affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Arra
       cache: what `column_affine_forward` returned.
     Returns:
       dx [N, D * B], dw [D, B, M], db [D, M].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x, w = jnp.array([[1.0, 2.0]]), jnp.array([[[1.0, -1.0]], [[3.0, 5.0]]])
+      >>> _, cache = fn.column_affine_forward(x, w, jnp.zeros((2, 2)))
+      >>> dx, dw, db = fn.column_affine_backward(jnp.ones((1, 4)), cache)
+      >>> dx.shape, dw.shape, db.shape
+      ((1, 2), (2, 1, 2), (2, 2))
     """
     features, w = cache
     columns = _columns_of("column_affine", dout, features.shape[0], w, w.dtype)  # [N, D, M]
     dfeatures, dw, db = _by_column_backward(columns, features, w)
-    return _flat(dfeatures), dw, db
+    return flat_columns(dfeatures), dw, db
 
 
 def column_affine(dim: int, *, columns: int) -> Layer:
@@ -97,6 +109,16 @@ def column_affine(dim: int, *, columns: int) -> Layer:
     Args:
       dim: the number of outputs of each column.
       columns: D, the number of columns.
+    Returns:
+      The layer, of kind "column_affine".
+    Raises:
+      ValueError: a size is below 1; in `init`, the features do not divide into so many columns.
+      TypeError: a size is no integer.
+    Example:
+      >>> layer = fn.column_affine(4, columns=3)
+      >>> params, state, out_shape = layer.init(jax.random.key(0), (48,))
+      >>> params["w"].shape, out_shape
+      ((3, 16, 4), (12,))
     """
     dim, columns = DIM.check("dim", dim), checks.COUNT.check("columns", columns)
     return make_layer(
@@ -114,11 +136,11 @@ def _init_column_affine(key: Any, in_shape: Shape, *, dim: int, columns: int) ->
             f"column_affine: in_shape must be (D * B,) with D = {columns} columns, "
             f"got {list(in_shape)}"
         )
-    params = _uniform_columns(key, columns, in_shape[0] // columns, dim)
+    params = uniform_columns(key, columns, in_shape[0] // columns, dim)
     return params, {}, (columns * dim,)
 
 
-def _uniform_columns(key: Any, columns: int, size: int, dim: int) -> dict[str, jax.Array]:
+def uniform_columns(key: Any, columns: int, size: int, dim: int) -> dict[str, jax.Array]:
     """Initial w [D, B, M] and b [D, M], uniform between -1 / sqrt(B) and 1 / sqrt(B)."""
     w_key, b_key = jax.random.split(checks.key(key))
     bound = 1 / math.sqrt(size)
@@ -146,7 +168,7 @@ def _columns_of(layer: str, dout: Array, rows: int, w: jax.Array, dtype: Any) ->
     return dout.reshape(rows, columns, dim)
 
 
-def _flat(columns: jax.Array) -> jax.Array:
+def flat_columns(columns: jax.Array) -> jax.Array:
     """[N, D, M] as [N, D * M]."""
     return columns.reshape(columns.shape[0], -1)
 
@@ -171,13 +193,22 @@ def periodic_forward(x: Array, c: Array, w: Array, b: Array) -> tuple[jax.Array,
     Returns:
       out [N, D * M], and the cache for `periodic_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, c = jnp.array([[0.5]]), jnp.array([[1.0]])  # half a wave
+      >>> out, cache = fn.periodic_forward(x, c, jnp.array([[[1.0], [1.0]]]), jnp.zeros((1, 1)))
+      >>> print(out.round())
+      [[-1.]]
+      >>> dx, dc, dw, db = fn.periodic_backward(jnp.ones((1, 1)), cache)
+      >>> print(db)
+      [[1.]]
     """
     x, c, w, b = _check_waves("periodic", x, c, w, b, features=2)
     v = 2 * math.pi * _outer(x, c)  # [N, D, k], float32 at least
     waves = jnp.concatenate([jnp.cos(v), jnp.sin(v)], axis=-1)  # [N, D, 2 k]
     wide_w, wide_b = layers.accumulator(w), layers.accumulator(b)
-    out = _flat(_by_column(waves, wide_w) + wide_b[None])
+    out = flat_columns(_by_column(waves, wide_w) + wide_b[None])
     return out.astype(x.dtype), (x, c, w, waves)
 
 
@@ -192,6 +223,15 @@ def periodic_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
       cache: what `periodic_forward` returned.
     Returns:
       dx [N, D], dc [D, k], dw [D, 2 k, M], db [D, M].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x, c = jnp.array([[0.5]]), jnp.array([[1.0]])
+      >>> _, cache = fn.periodic_forward(x, c, jnp.array([[[1.0], [1.0]]]), jnp.zeros((1, 1)))
+      >>> dx, dc, dw, db = fn.periodic_backward(jnp.ones((1, 1)), cache)
+      >>> print(np.array(dx).round(3), np.array(dc).round(3))
+      [[-6.283]] [[-3.142]]
     """
     x, c, w, waves = cache
     columns = layers.accumulator(_columns_of("periodic", dout, x.shape[0], w, x.dtype))
@@ -218,6 +258,21 @@ def periodic(
       relu: whether a ReLU follows.
       rate: how many times as fast as other parameters all of these learn under Adam; a number,
         which may be traced. They are held divided by it, see `with_rates`.
+    Returns:
+      The layer, of kind "periodic".
+    Raises:
+      ValueError: a size is below 1, or a number out of its range; in `init`, the shape is another.
+      TypeError: a size is no integer, or a number none.
+    Example:
+      >>> params, state, out_shape = fn.periodic(4, k=8).init(jax.random.key(0), (3,))
+      >>> params
+      FrozenDict(228 parameters
+        b  float32[3, 4]
+        c  float32[3, 8]
+        w  float32[3, 16, 4]
+      )
+      >>> out_shape
+      (12,)
     """
     dim, k = DIM.check("dim", dim), checks.COUNT.check("k", k)
     checks.POSITIVE.check("sigma", sigma)
@@ -231,7 +286,7 @@ def _init_periodic(key: Any, in_shape: Shape, *, dim: int, k: int, sigma: Any) -
     columns = _count_columns("periodic", in_shape)
     c_key, key = jax.random.split(checks.key(key))
     c = jax.random.normal(c_key, (columns, k))
-    params = _uniform_columns(key, columns, 2 * k, dim)
+    params = uniform_columns(key, columns, 2 * k, dim)
     return {"c": jnp.asarray(sigma, c.dtype) * c, **params}, {}, (columns * dim,)
 
 
@@ -260,7 +315,16 @@ def pbld_forward(x: Array, c: Array, phase: Array, w: Array, b: Array) -> tuple[
     Returns:
       out [N, D * M], and the cache for `pbld_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, c, phase = jnp.array([[0.5]]), jnp.array([[1.0]]), jnp.zeros((1, 1))
+      >>> out, cache = fn.pbld_forward(x, c, phase, jnp.array([[[2.0]]]), jnp.zeros((1, 1)))
+      >>> print(out)
+      [[ 0.5 -2. ]]
+      >>> dx, dc, dphase, dw, db = fn.pbld_backward(jnp.ones((1, 2)), cache)
+      >>> print(dw.ravel(), db.ravel())
+      [-1.] [1.]
     """
     x, c, w, b = _check_waves("pbld", x, c, w, b, features=1)
     phase = jnp.asarray(phase)
@@ -270,7 +334,7 @@ def pbld_forward(x: Array, c: Array, phase: Array, w: Array, b: Array) -> tuple[
     cos = jnp.cos(v)
     mapped = _by_column(cos, layers.accumulator(w)) + layers.accumulator(b)[None]  # [N, D, M - 1]
     out = jnp.concatenate([x[..., None], mapped.astype(x.dtype)], axis=-1)
-    return _flat(out), (x, c, w, cos, jnp.sin(v))
+    return flat_columns(out), (x, c, w, cos, jnp.sin(v))
 
 
 def pbld_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
@@ -285,6 +349,15 @@ def pbld_backward(dout: Array, cache: Any) -> tuple[jax.Array, ...]:
       cache: what `pbld_forward` returned.
     Returns:
       dx [N, D], dc [D, k], dphase [D, k], dw [D, k, M - 1], db [D, M - 1].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x, c, phase = jnp.array([[0.5]]), jnp.array([[1.0]]), jnp.zeros((1, 1))
+      >>> _, cache = fn.pbld_forward(x, c, phase, jnp.array([[[2.0]]]), jnp.zeros((1, 1)))
+      >>> dx, dc, dphase, dw, db = fn.pbld_backward(jnp.ones((1, 2)), cache)
+      >>> print(np.array(dx).round(3), dw.ravel())
+      [[1.]] [-1.]
     """
     x, c, w, cos, sin = cache
     (rows, columns), dim = x.shape, w.shape[2] + 1
@@ -310,6 +383,23 @@ def pbld(dim: int = PBLD_DIM, *, k: int = 16, sigma: Any = 0.1, rate: Any = 1.0)
       sigma: of the initial frequencies; a number, which may be traced.
       rate: how many times as fast as other parameters all of these learn under Adam (RealMLP has
         0.1); a number, which may be traced. They are held divided by it, see `with_rates`.
+    Returns:
+      The layer, of kind "pbld".
+    Raises:
+      ValueError: dim is below 2, k below 1, or a number out of its range; in `init`, the shape is
+        another.
+      TypeError: a size is no integer, or a number none.
+    Example:
+      >>> params, state, out_shape = fn.pbld(5, k=16).init(jax.random.key(0), (3,))
+      >>> params
+      FrozenDict(300 parameters
+        b      float32[3, 4]
+        c      float32[3, 16]
+        phase  float32[3, 16]
+        w      float32[3, 16, 4]
+      )
+      >>> out_shape
+      (15,)
     """
     dim, k = checks.Count(at_least=2).check("dim", dim), checks.COUNT.check("k", k)
     checks.POSITIVE.check("sigma", sigma)
@@ -328,7 +418,7 @@ def _init_pbld(key: Any, in_shape: Shape, *, dim: int, k: int, sigma: Any) -> In
     c_key, phase_key, key = jax.random.split(checks.key(key), 3)
     c = jax.random.normal(c_key, (columns, k))
     phase = jax.random.uniform(phase_key, (columns, k), minval=-math.pi, maxval=math.pi)
-    params = _uniform_columns(key, columns, k, dim - 1)
+    params = uniform_columns(key, columns, k, dim - 1)
     waves = {"c": jnp.asarray(sigma, c.dtype) * c, "phase": phase}
     return {**waves, **params}, {}, (columns * dim,)
 
@@ -364,164 +454,3 @@ def _count_columns(layer: str, in_shape: Shape) -> int:
     if len(in_shape) != 1:
         raise ValueError(f"{layer}: in_shape must be (D,), D columns, got {list(in_shape)}")
     return in_shape[0]
-
-
-def piecewise_linear_forward(x: Array, edges: Array) -> tuple[jax.Array, Any]:
-    """Piecewise-linear encoding of numbers (Gorishniy et al. 2022, arXiv 2203.05556, equation 1).
-
-    For each bin of a column, from one edge to the next, how far x is through it:
-
-        out_t = (x - edges_t) / (edges_t+1 - edges_t), at least 0 and at most 1
-
-    but below 0 in the first bin, where x is below it, and above 1 in the last one, where it is
-    above. A bin without width, between equal edges, gives 0; first and last are those that have
-    one.
-
-    Args:
-      x: [N, D] floating point.
-      edges: [D, B + 1], not decreasing along a row; cast to the dtype of x, or float32 if it is
-        narrower. They may be traced.
-    Returns:
-      out [N, D * B], and the cache for `piecewise_linear_backward`.
-    Raises:
-      ValueError: shapes do not fit. TypeError: x is not floating point.
-    """
-    x, edges = layers.floating("piecewise_linear", x), jnp.asarray(edges)
-    if x.ndim != 2:
-        raise ValueError(f"piecewise_linear: x must be [N, D], got {list(x.shape)}")
-    if edges.ndim != 2 or edges.shape[0] != x.shape[1] or edges.shape[1] < 2:
-        raise ValueError(
-            f"piecewise_linear: edges must be [D, B + 1] with D = {x.shape[1]} and B >= 1, "
-            f"got {list(edges.shape)}"
-        )
-    share, _, below, above = _in_bins(x, edges)
-    share = jnp.where(below, 0, jnp.where(above, 1, share))
-    return _flat(share).astype(x.dtype), (x, edges)
-
-
-def piecewise_linear_backward(dout: Array, cache: Any) -> jax.Array:
-    """Gradient of `piecewise_linear_forward`: the edges are constants.
-
-        dx = sum of dout_t / (edges_t+1 - edges_t) over the bin that x is in
-
-    An x on an edge is in the bin to its right.
-
-    Args:
-      dout: [N, D * B], the gradient of the loss with respect to `out`.
-      cache: what `piecewise_linear_forward` returned.
-    Returns:
-      dx [N, D].
-    """
-    x, edges = cache
-    (rows, columns), bins = x.shape, edges.shape[1] - 1
-    dout = layers.like_output("piecewise_linear", dout, (rows, columns * bins), x.dtype)
-    _, slope, below, above = _in_bins(x, edges)
-    inside = jnp.where(below | above, 0, slope[None])  # [N, D, B]
-    dx = (layers.accumulator(dout).reshape(rows, columns, bins) * inside).sum(axis=-1)
-    return dx.astype(x.dtype)
-
-
-def _in_bins(x: jax.Array, edges: jax.Array) -> tuple[jax.Array, ...]:
-    """How far x is through each bin, [N, D, B], the slopes [D, B], and where it stops at 0 or 1."""
-    wide = layers.accumulator(x)[..., None]  # [N, D, 1]
-    edges = edges.astype(wide.dtype)
-    width = edges[:, 1:] - edges[:, :-1]  # [D, B]
-    real = width > 0
-    first = real & (jnp.cumsum(real, axis=1) == 1)
-    last = real & (jnp.cumsum(real[:, ::-1], axis=1)[:, ::-1] == 1)
-    slope = jnp.where(real, 1 / jnp.where(real, width, 1), 0)
-    share = jnp.where(real[None], (wide - edges[None, :, :-1]) * slope[None], 0)  # [N, D, B]
-    below = (wide < edges[None, :, :-1]) & ~first[None]
-    above = real[None] & (wide >= edges[None, :, 1:]) & ~last[None]
-    return share, slope, below, above
-
-
-def piecewise_linear(edges: Any, dim: int | None = None) -> Layer:
-    """Piecewise-linear encoding of the columns, [N, D] to [N, D * B]; with `dim` an affine map of
-    each column follows, to [N, D * dim]. See `piecewise_linear_forward` and `column_affine`.
-
-    Args:
-      edges: [D, B + 1], not decreasing along a row, such as `quantile_edges` of training data. They
-        are part of the layer, not parameters: layers of equal edges are equal. They may be traced.
-      dim: the number of outputs of each column, of parameters w [D, B, dim] and b [D, dim]; None
-        is the encoding alone, which has none.
-    Raises:
-      ValueError: edges that decrease, or are not finite.
-    """
-    edges = _Edges.of(edges) if checks.concrete(edges) else edges
-    if dim is None:
-        forward = bind(_encode, edges=edges)
-        init = bind(_init_encode, edges=edges)
-        return make_layer("piecewise_linear", forward, piecewise_linear_backward, init)
-    return make_layer(
-        "piecewise_linear",
-        bind(_embed, edges=edges),
-        _embed_backward,
-        bind(_init_embed, edges=edges, dim=DIM.check("dim", dim)),
-        names=("w", "b"),
-    )
-
-
-@dataclass(frozen=True, repr=False)
-class _Edges:
-    """An array of edges that is equal to others of the same values."""
-
-    shape: Shape
-    values: bytes
-
-    @classmethod
-    def of(cls, edges: Any) -> "_Edges":
-        edges = np.array(edges, np.float64, order="C") + 0.0  # of zeros there is one
-        if edges.ndim != 2 or edges.shape[1] < 2:
-            raise ValueError(f"edges must be [D, B + 1] with B >= 1, got {list(edges.shape)}")
-        bad = np.argwhere(~np.isfinite(edges))
-        if len(bad):
-            raise ValueError(f"edges must be finite, but those of column {bad[0][0]} are not")
-        bad = np.argwhere(np.diff(edges) < 0)
-        if len(bad):
-            raise ValueError(f"edges must not decrease, but those of column {bad[0][0]} do")
-        return cls(edges.shape, edges.tobytes())
-
-    def __repr__(self) -> str:  # checkpoints know a net by its text
-        return f"edges {list(self.shape)} {hashlib.sha256(self.values).hexdigest()}"
-
-    def array(self) -> np.ndarray:
-        return np.frombuffer(self.values).reshape(self.shape)
-
-
-def _array(edges: Any) -> Any:
-    return edges.array() if isinstance(edges, _Edges) else edges
-
-
-def _encode(x: Any, *, edges: Any) -> tuple[jax.Array, Any]:
-    dtype = layers.common_dtype(jnp.float32, checks.array(x).dtype)
-    return piecewise_linear_forward(x, jnp.asarray(_array(edges), dtype))
-
-
-def _init_encode(key: Any, in_shape: Shape, *, edges: Any) -> Initial:
-    columns, count = edges.shape
-    if in_shape != (columns,):
-        raise ValueError(
-            f"piecewise_linear: in_shape must be ({columns},), the number of rows of edges, "
-            f"got {list(in_shape)}"
-        )
-    return {}, {}, (columns * (count - 1),)
-
-
-def _embed(x: Any, w: Any, b: Any, *, edges: Any) -> tuple[jax.Array, Any]:
-    encoded, cache = _encode(x, edges=edges)
-    out, affine_cache = column_affine_forward(encoded, w, b)
-    return out, (cache, affine_cache)
-
-
-def _embed_backward(dout: Any, cache: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    cache, affine_cache = cache
-    dencoded, dw, db = column_affine_backward(dout, affine_cache)
-    return piecewise_linear_backward(dencoded, cache), dw, db
-
-
-def _init_embed(key: Any, in_shape: Shape, *, edges: Any, dim: int) -> Initial:
-    _, _, out_shape = _init_encode(key, in_shape, edges=edges)
-    columns = edges.shape[0]
-    params = _uniform_columns(key, columns, out_shape[0] // columns, dim)
-    return params, {}, (columns * dim,)

@@ -82,6 +82,27 @@ def tabm(
         `dropout`; None is no dropout.
       r_init: the first factors at the start, as for `member_scale`: "normal" behind embeddings.
       weight_scale: of the initial weights, as for `affine`.
+    Returns:
+      A layer, of kind "serial".
+    Raises:
+      ValueError: a size is below 1, a probability or weight_scale is out of its range, or there is
+        no activation or r_init of the name.
+      TypeError: hidden_dims is no sequence of integers, or another argument has none of the types
+        above.
+    Example:
+      >>> net = fn.tabm([8], num_outputs=2, members=4)
+      >>> params, state, out_shape = net.init(jax.random.key(0), (3,))
+      >>> params
+      FrozenDict(172 parameters
+        batch_ensemble_affine1/b  float32[4, 8]
+        batch_ensemble_affine1/r  float32[4, 3]
+        batch_ensemble_affine1/s  float32[4, 8]
+        batch_ensemble_affine1/w  float32[3, 8]
+        member_affine1/b          float32[4, 2]
+        member_affine1/w          float32[4, 8, 2]
+      )
+      >>> out_shape
+      (4, 2)
     """
     if not isinstance(hidden_dims, Iterable) or isinstance(hidden_dims, str):
         raise TypeError(f"hidden_dims must be a sequence of sizes, got {hidden_dims!r}")
@@ -108,6 +129,19 @@ def ensemble(*nets: Layer) -> Layer:
 
     `params` and `state` hold those of the nets under their kind and number from 1, as `serial`
     has them. The outputs must have one shape, and one dtype.
+
+    Args:
+      nets: one or more, layers of the same input and output shapes.
+    Returns:
+      A layer, of kind "ensemble".
+    Raises:
+      ValueError: there is no net; in `init` and `forward`, their outputs have several shapes.
+      TypeError: one is no layer.
+    Example:
+      >>> net = fn.ensemble(fn.mlp([8], 2), fn.mlp([4, 4], 2))
+      >>> params, state, out_shape = net.init(jax.random.key(0), (3,))
+      >>> list(params), out_shape
+      (['serial1', 'serial2'], (2, 2))
     """
     if not nets:
         raise ValueError("ensemble takes one net or more, got none")
@@ -179,6 +213,24 @@ def stacked(net: Layer, members: int) -> Layer:
     Args:
       net: the net; each member has initial values and random numbers of its own.
       members: K.
+    Returns:
+      A layer, of kind "stacked".
+    Raises:
+      ValueError: members is below 1; in `forward`, a leaf of params or state does not have the axis
+        of members.
+      TypeError: net is no layer, or members no integer.
+    Example:
+      >>> net = fn.stacked(fn.mlp([8], 2), members=4)
+      >>> params, state, out_shape = net.init(jax.random.key(0), (3,))
+      >>> params
+      FrozenDict(200 parameters
+        affine1/b  float32[4, 8]
+        affine1/w  float32[4, 3, 8]
+        affine2/b  float32[4, 2]
+        affine2/w  float32[4, 8, 2]
+      )
+      >>> out_shape
+      (4, 2)
     """
     if not isinstance(net, Layer):
         raise TypeError(f"stacked takes a net, such as mlp([100], 10), got {net!r}")

@@ -59,6 +59,13 @@ class Evaluation(NamedTuple):
         class that has no example.
       confusion: C rows of C numbers, how many examples of each class were taken for each. An
         example that has a NaN among its scores is taken for none.
+    Example:
+      >>> net, x = fn.mlp([], 2), np.array([[2.0, 0.0], [0.0, 1.0]], "f")
+      >>> params = fn.freeze({"affine1": {"w": np.eye(2, dtype="f"), "b": np.zeros(2, "f")}})
+      >>> model = fn.Model(net, params, fn.FrozenDict(), fn.no_preprocess(x))
+      >>> found = fn.evaluate(model, x, np.array([0, 1]))
+      >>> found.accuracy, found.balanced_accuracy, found.recall, found.views
+      (1.0, 1.0, (1.0, 1.0), 1)
     """
 
     loss: float
@@ -85,6 +92,13 @@ class RegressionEvaluation(NamedTuple):
       r2: 1 - the sum of squared errors / that of the targets less their mean, likewise; NaN where
         they never vary.
       views: as of an `Evaluation`.
+    Example:
+      >>> net, x = fn.mlp([], 1), np.array([[1.0], [2.0], [3.0]], "f")
+      >>> params = fn.freeze({"affine1": {"w": np.ones((1, 1), "f"), "b": np.zeros(1, "f")}})
+      >>> targets = fn.Targets("regression", "identity", mean=(10.0,), scale=(1.0,))
+      >>> model = fn.Model(net, params, fn.FrozenDict(), fn.no_preprocess(x), targets=targets)
+      >>> fn.evaluate(model, x, np.array([11.0, 12.0, 13.0]))
+      RegressionEvaluation(loss=0.0, rmse=0.0, mae=0.0, r2=1.0, views=1)
     """
 
     loss: float
@@ -104,6 +118,14 @@ class MultilabelEvaluation(NamedTuple):
       macro_f1: the mean of the F1 of each label.
       f1: that of each of the K labels.
       views: as of an `Evaluation`.
+    Example:
+      >>> net, x = fn.mlp([], 2), np.array([[3.0, -3.0], [3.0, 3.0]], "f")
+      >>> params = fn.freeze({"affine1": {"w": np.eye(2, dtype="f"), "b": np.zeros(2, "f")}})
+      >>> targets = fn.Targets("multilabel", "sigmoid")
+      >>> model = fn.Model(net, params, fn.FrozenDict(), fn.no_preprocess(x), targets=targets)
+      >>> found = fn.evaluate(model, x, np.array([[1, 0], [1, 0]]))
+      >>> found.accuracy, found.f1
+      (0.5, (1.0, 0.0))
     """
 
     loss: float
@@ -172,6 +194,15 @@ def evaluate(
     Raises:
       ValueError: x is empty or not finite, its examples have the wrong shape, a target is none of
         the model's, or no example counts.
+      TypeError: model is no Model, loss_fn no function, or views no sequence of functions.
+    Example:
+      >>> net, x = fn.mlp([], 2), np.array([[2.0, 0.0], [0.0, 1.0]], "f")
+      >>> params = fn.freeze({"affine1": {"w": np.eye(2, dtype="f"), "b": np.zeros(2, "f")}})
+      >>> model = fn.Model(net, params, fn.FrozenDict(), fn.no_preprocess(x))
+      >>> print(fn.evaluate(model, x, np.array([0, 1])).accuracy)
+      1.0
+      >>> fn.evaluate(model, x, np.array([0, 0])).confusion
+      ((1, 1), (0, 0))
     """
     check_model(model)
     targets = model.targets

@@ -15,7 +15,7 @@ from funcnet import checks
 from funcnet.layer import Layer
 from funcnet.layers import promote
 from funcnet.losses import softmax_loss
-from funcnet.net import as_input, loss, loss_and_grads, loss_of_scores
+from funcnet.objective import as_input, loss, loss_and_grads, loss_of_scores
 from funcnet.text import aligned
 from funcnet.tree import LossFn, Tree, named_leaves, structure_of
 
@@ -70,6 +70,11 @@ def relative_error(a: Tree, b: Tree) -> Discrepancy:
       leaf as attributes; NaN if there is one in a or b.
     Raises:
       ValueError: paths or shapes differ.
+      TypeError: arrays are complex.
+    Example:
+      >>> error = fn.relative_error({"w": np.array([1.0, 3.0])}, {"w": np.array([1.0, 1.0])})
+      >>> error, error.leaf, error.index
+      (0.5, 'w', (1,))
     """
     pairs = _pairs(a, b)
     return _worst(
@@ -86,7 +91,18 @@ def scaled_error(a: Tree, b: Tree) -> Discrepancy:
     Two gradients agree to `tol` when, leaf by leaf, |a - b| <= tol * scale, where scale
     is the largest element of the leaf, or 1e-3 of the largest of the tree if this is more.
 
-    Args and returns are those of `relative_error`.
+    Args:
+      a: an array or a tree of arrays.
+      b: the same, with the same key paths (dict or FrozenDict) and shapes.
+    Returns:
+      The error as a float, with the place of the worst element and the error of each leaf as
+      attributes, as of `relative_error`; NaN if there is one in a or b.
+    Raises:
+      ValueError: paths or shapes differ.
+      TypeError: arrays are complex.
+    Example:
+      >>> print(fn.scaled_error(np.array([8.0, 0.0]), np.array([8.0, 1.0])))
+      0.125
     """
     pairs = _pairs(a, b)
     scales = _scales(pairs)
@@ -113,6 +129,11 @@ def numerical_gradient(
       TypeError: a leaf is not floating point, or f is not a scalar and dout is None.
       ValueError: x is float32 or narrower and h too small for it (rounding would leave
         hardly a digit), or dout does not fit.
+    Example:
+      >>> with jax.enable_x64(True):
+      ...     gradient = fn.numerical_gradient(lambda x: (x**2).sum(), jnp.array([1.0, 3.0]))
+      >>> print(np.array(gradient).round(6))
+      [2. 6.]
     """
     checks.POSITIVE.check("h", h)
     x = jax.tree.map(jnp.asarray, x)
@@ -237,6 +258,14 @@ class GradientCheck(NamedTuple):
       rows: a GradientRow for each leaf.
       tol_autodiff: what `row.autodiff` may be at most.
       tol_numerical: what `row.beyond_rounding` may be at most.
+    Example:
+      >>> net, x, y = fn.mlp([], 2), np.ones((3, 4), "f"), np.array([0, 1, 1])
+      >>> params, state, _ = net.init(jax.random.key(0), (4,))
+      >>> check = fn.check_gradients(net, params, state, x, y, max_elements=6)
+      >>> [(row.name, row.shape, row.checked) for row in check.rows]
+      [('affine1/b', (2,), 2), ('affine1/w', (4, 2), 6), ('input x', (3, 4), 6)]
+      >>> check.passed, check.failures
+      (True, [])
     """
 
     loss: float
@@ -325,6 +354,17 @@ def check_gradients(
         None is all of them.
     Returns:
       A GradientCheck: `.passed` and, printed, a table.
+    Raises:
+      ValueError, TypeError: max_elements is out of its range or no integer, or what
+        `loss_and_grads` raises.
+    Example:
+      >>> net, x, y = fn.mlp([4], 2, activation="tanh"), np.ones((3, 2), "f"), np.array([0, 1, 1])
+      >>> params, state, _ = net.init(jax.random.key(0), (2,))
+      >>> check = fn.check_gradients(net, params, state, x, y, reg=1e-2)
+      >>> check.passed
+      True
+      >>> print(str(check).splitlines()[-1].split(" (")[0])
+      all gradients agree
     """
     if max_elements is not None:
         max_elements = checks.COUNT.check("max_elements", max_elements)

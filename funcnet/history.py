@@ -24,6 +24,13 @@ class History(NamedTuple):
         validation set, NaN if it is empty. Of regression NAME is rmse, mae and r2, of several
         labels micro_f1 and macro_f1; and those of one's own.
       task: that of the targets.
+    Example:
+      >>> ones = np.ones(2)
+      >>> history = fn.History(np.array([2.5, 2.0, 1.5]), np.array([0, 1]), ones, ones, ones, ones)
+      >>> list(history.rows())
+      ['epoch', 'train_loss', 'train_accuracy', 'val_loss', 'val_accuracy']
+      >>> float(history.loss[-1])
+      1.5
     """
 
     loss: np.ndarray

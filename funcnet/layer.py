@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import checks
-from funcnet.bind import bind
+from funcnet.bind import Bound, bind
 from funcnet.tree import Backward, Forward, FrozenDict, Tree, restructure, structure_of
 
 __all__ = ["Layer", "make_layer", "make_stateful_layer"]
@@ -37,6 +37,13 @@ class Layer(NamedTuple):
         are none; `train` is a Python bool. The cache is a pytree of arrays.
       backward: `backward(dout, cache) -> (dx, grads)`: dout has the shape of out, dx that
         of x; grads have the tree structure of the params that `forward` was given.
+    Example:
+      >>> net = fn.mlp([4], 2)
+      >>> params, state, out_shape = net.init(jax.random.key(0), (3,))
+      >>> out, cache, state = net.forward(params, state, jnp.ones((5, 3)), key=None, train=True)
+      >>> dx, grads = net.backward(jnp.ones_like(out), cache)
+      >>> net, out.shape, dx.shape, grads["affine1"]["w"].shape
+      (<layer serial>, (5, 2), (5, 3), (3, 4))
     """
 
     kind: str
@@ -72,18 +79,7 @@ def make_layer(
 ) -> Layer:
     """A layer made of a pair of functions of arrays, for layers of one's own.
 
-        def scale_forward(x, w):
-            return x * w, (x, w)
-
-        def scale_backward(dout, cache):
-            x, w = cache
-            return dout * w, (dout * x).sum(axis=0)
-
-        def init_scale(key, in_shape):
-            return {"w": jnp.ones(in_shape)}, {}, in_shape
-
-        scale = make_layer("scale", scale_forward, scale_backward, init_scale, names=["w"])
-        net = serial(affine(100), scale, relu(), affine(10))
+    It stands in `serial` like any other: `serial(affine(100), layer, relu(), affine(10))`.
 
     Args:
       kind: the name that `serial` numbers.
@@ -98,6 +94,25 @@ def make_layer(
     Returns:
       The layer. It is equal to others that are made of the same functions, and pickles, if the
       functions are not made anew each time, within another function.
+    Raises:
+      TypeError: forward, backward or init is no function.
+      ValueError: in `forward`, params have other names; in `backward`, there are not as many
+        gradients as inputs.
+    Example:
+      >>> def double_forward(x, w):
+      ...     return 2 * w * x, (x, w)
+      >>> def double_backward(dout, cache):
+      ...     x, w = cache
+      ...     return 2 * w * dout, (2 * x * dout).sum(axis=0)
+      >>> def init_double(key, in_shape):
+      ...     return {"w": jnp.ones(in_shape)}, {}, in_shape
+      >>> layer = fn.make_layer("double", double_forward, double_backward, init_double, names=["w"])
+      >>> params, state, _ = layer.init(jax.random.key(0), (3,))
+      >>> print(layer.forward(params, state, jnp.ones((1, 3)))[0])
+      [[2. 2. 2.]]
+      >>> x, y = np.ones((2, 3), "f"), np.array([0, 1])
+      >>> fn.check_gradients(layer, params, state, x, y).passed
+      True
     """
     checks.function("forward", forward)
     return make_stateful_layer(kind, bind(_stateless, forward=forward), backward, init, names=names)
@@ -118,6 +133,22 @@ def make_stateful_layer(
       forward: `forward(x, *params, state, key, train) -> (out, cache, state)`, the last three by
         name: state is a dict of arrays, key a random key or None, train a Python bool.
       init: as for `make_layer`, with the initial state.
+    Returns:
+      The layer, as `make_layer` gives it.
+    Raises:
+      TypeError: forward, backward or init is no function.
+    Example:
+      >>> def count_forward(x, *, state, key, train):
+      ...     return x, None, {"seen": state["seen"] + len(x)} if train else state
+      >>> def count_backward(dout, cache):
+      ...     return dout
+      >>> def init_count(key, in_shape):
+      ...     return {}, {"seen": jnp.zeros((), jnp.int32)}, in_shape
+      >>> layer = fn.make_stateful_layer("count", count_forward, count_backward, init_count)
+      >>> params, state, _ = layer.init(jax.random.key(0), (3,))
+      >>> out, cache, state = layer.forward(params, state, jnp.ones((5, 3)))
+      >>> print(state["seen"])
+      5
     """
     for name, function in (("forward", forward), ("backward", backward), ("init", init)):
         checks.function(name, function)
@@ -242,6 +273,18 @@ def named_children(whose: str, children: Sequence[Layer]) -> Children:
         counts[child.kind] += 1
         named.append((f"{child.kind}{counts[child.kind]}", child))
     return tuple(named)
+
+
+def forward_of(layer: Layer) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function of arrays that the forward pass of a layer is made of, and its options.
+
+    Of one of `make_layer` or `make_stateful_layer`; of other layers it is their forward pass.
+    """
+    function, options = layer.forward, {}
+    while isinstance(function, Bound):
+        options = dict(function.options)
+        function = options.pop("forward", function.function)
+    return function, options
 
 
 def split(key: Any, count: int) -> Any:

@@ -60,7 +60,17 @@ def affine_forward(
     Returns:
       out [N, M] in the dtype of w, and the cache for `affine_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, w, b = jnp.ones((2, 3)), jnp.ones((3, 4)), jnp.zeros(4)
+      >>> out, cache = fn.affine_forward(x, w, b)
+      >>> print(out)
+      [[3. 3. 3. 3.]
+       [3. 3. 3. 3.]]
+      >>> dx, dw, db = fn.affine_backward(jnp.ones((2, 4)), cache)
+      >>> dx.shape, dw.shape, db.shape
+      ((2, 3), (3, 4), (4,))
     """
     x, w, b = check_affine("affine", x, w, b)
     rows = x.reshape(x.shape[0], w.shape[0])  # [N, D]
@@ -77,6 +87,14 @@ def affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, jax.
       cache: what `affine_forward` returned.
     Returns:
       dx [N, d1, ..., dk], dw [D, M], db [M].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.affine_forward(jnp.ones((2, 3)), jnp.ones((3, 4)), jnp.zeros(4))
+      >>> dx, dw, db = fn.affine_backward(jnp.ones((2, 4)), cache)
+      >>> print(db)
+      [2. 2. 2. 2.]
     """
     x, w, matmul_dtype = cache
     dout = like_output("affine", dout, (x.shape[0], w.shape[1]), w.dtype)
@@ -117,6 +135,18 @@ def batchnorm_forward(
     Raises:
       ValueError: shapes do not fit, or a batch of one example in training, whose variance is 0.
       TypeError: dtypes do not fit.
+    Example:
+      >>> x, ones, zeros = jnp.array([[0.0, 0.0], [2.0, 8.0]]), jnp.ones(2), jnp.zeros(2)
+      >>> state = {"mean": zeros, "var": ones}
+      >>> out, cache, state = fn.batchnorm_forward(x, ones, zeros, state, train=True, momentum=0.5)
+      >>> print(np.array(out).round(2))
+      [[-1. -1.]
+       [ 1.  1.]]
+      >>> print(state["mean"], state["var"])
+      [0.5 2. ] [1.  8.5]
+      >>> dx, dgamma, dbeta = fn.batchnorm_backward(jnp.ones((2, 2)), cache)
+      >>> dx.shape, dgamma.shape, dbeta.shape
+      ((2, 2), (2,), (2,))
     """
     x, gamma, beta = check_features("batchnorm", x, gamma=gamma, beta=beta)
     _check_running(x, running, train)
@@ -145,6 +175,15 @@ def batchnorm_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, j
       cache: what `batchnorm_forward` returned.
     Returns:
       dx [N, d1, ..., dk], dgamma [d1, ..., dk], dbeta [d1, ..., dk].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x, ones, zeros = jnp.array([[0.0, 0.0], [2.0, 8.0]]), jnp.ones(2), jnp.zeros(2)
+      >>> state = {"mean": zeros, "var": ones}
+      >>> _, cache, _ = fn.batchnorm_forward(x, ones, zeros, state, train=True)
+      >>> print(fn.batchnorm_backward(jnp.ones((2, 2)), cache)[2])
+      [2. 2.]
     """
     xhat, std, gamma, train = cache
     dout = accumulator(like_output("batchnorm", dout, xhat.shape, gamma.dtype))
@@ -172,7 +211,17 @@ def layernorm_forward(
     Returns:
       out, of the shape and dtype of x, and the cache for `layernorm_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x = jnp.array([[0.0, 2.0, 4.0], [1.0, 1.0, 4.0]])
+      >>> out, cache = fn.layernorm_forward(x, jnp.ones(3), jnp.zeros(3))
+      >>> print(np.array(out).round(2))
+      [[-1.22  0.    1.22]
+       [-0.71 -0.71  1.41]]
+      >>> dx, dgamma, dbeta = fn.layernorm_backward(jnp.ones((2, 3)), cache)
+      >>> dx.shape, dgamma.shape, dbeta.shape
+      ((2, 3), (3,), (3,))
     """
     x, gamma, beta = check_features("layernorm", x, gamma=gamma, beta=beta)
     wide, features = accumulator(x), tuple(range(1, x.ndim))  # [N, D], float32 at least
@@ -195,6 +244,14 @@ def layernorm_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, j
       cache: what `layernorm_forward` returned.
     Returns:
       dx [N, d1, ..., dk], dgamma [d1, ..., dk], dbeta [d1, ..., dk].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x = jnp.array([[0.0, 2.0, 4.0], [1.0, 1.0, 4.0]])
+      >>> _, cache = fn.layernorm_forward(x, jnp.ones(3), jnp.zeros(3))
+      >>> print(fn.layernorm_backward(jnp.ones((2, 3)), cache)[2])
+      [2. 2. 2.]
     """
     xhat, std, gamma = cache
     dout = accumulator(like_output("layernorm", dout, xhat.shape, gamma.dtype))
@@ -222,6 +279,14 @@ def dropout_forward(x: Array, key: Any, keep_prob: Any, *, train: bool) -> tuple
       out, of the shape and dtype of x, and the cache for `dropout_backward`.
     Raises:
       ValueError: keep_prob is out of range, or there is no key in training.
+      TypeError: x is not floating point, or keep_prob is no number.
+    Example:
+      >>> out, cache = fn.dropout_forward(jnp.ones((100, 50)), jax.random.key(0), 0.5, train=True)
+      >>> sorted(set(out.ravel().tolist())), round(float(out.mean()), 1)
+      ([0.0, 2.0], 1.0)
+      >>> dx = fn.dropout_backward(jnp.ones_like(out), cache)
+      >>> bool((dx == out).all())
+      True
     """
     x = floating("dropout", x)
     KEEP_PROB.check("keep_prob", keep_prob)
@@ -246,6 +311,13 @@ def dropout_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `dropout_forward` returned.
     Returns:
       dx, of the shape of x.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.dropout_forward(jnp.ones(3), None, 0.5, train=False)
+      >>> print(fn.dropout_backward(jnp.arange(3.0), cache))
+      [0. 1. 2.]
     """
     mask, shape = cache
     dout = like_output("dropout", dout, shape.value, mask.dtype)
@@ -259,11 +331,19 @@ def flatten_forward(x: Array) -> tuple[jax.Array, Any]:
       x: [N, d1, ..., dk], of any dtype.
     Returns:
       out [N, d1 * ... * dk], and the cache for `flatten_backward`.
+    Raises:
+      ValueError: x has no axis beside that of the batch.
+    Example:
+      >>> out, cache = fn.flatten_forward(jnp.ones((5, 3, 2)))
+      >>> out.shape
+      (5, 6)
+      >>> fn.flatten_backward(out, cache).shape
+      (5, 3, 2)
     """
     x = checks.array(x)
     if x.ndim < 2:
         raise ValueError(f"flatten: x must be [N, ...], a batch of examples, got {list(x.shape)}")
-    return x.reshape(len(x), -1), (jnp.zeros((), x.dtype), Static(x.shape))
+    return x.reshape(x.shape[0], -1), (jnp.zeros((), x.dtype), Static(x.shape))
 
 
 def flatten_backward(dout: Array, cache: Any) -> jax.Array:
@@ -274,6 +354,14 @@ def flatten_backward(dout: Array, cache: Any) -> jax.Array:
       cache: what `flatten_forward` returned.
     Returns:
       dx [N, d1, ..., dk].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.flatten_forward(jnp.ones((1, 2, 2)))
+      >>> print(fn.flatten_backward(jnp.arange(4.0)[None], cache))
+      [[[0. 1.]
+        [2. 3.]]]
     """
     zero, shape = cache
     count, *rest = shape.value
@@ -293,6 +381,10 @@ def with_custom_vjp(forward: Forward, backward: Backward) -> Callable[..., Any]:
         tuple in the order of the inputs, or bare if there is just one.
     Returns:
       `f(*inputs) -> out`, for use inside code that `jax.grad` or `jax.vjp` handles.
+    Example:
+      >>> square = fn.with_custom_vjp(lambda x: (x * x, x), lambda dout, x: 2 * x * dout)
+      >>> print(jax.grad(square)(3.0))
+      6.0
     """
 
     @jax.custom_vjp

@@ -63,7 +63,19 @@ def softmax_loss(
       loss, a scalar of the dtype of scores, float32 at least; dscores [N, C] in the
       dtype of scores.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> scores, y = jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([0, 0])
+      >>> loss, dscores = fn.softmax_loss(scores, y)
+      >>> print(f"{loss:.4f}", np.array(dscores[0]))
+      0.4100 [-0.25  0.25]
+      >>> soft = fn.smooth_labels(y, 2, 0.1)
+      >>> print(f"{fn.softmax_loss(scores, soft)[0]:.4f}")
+      0.4600
+      >>> weighted, _ = fn.softmax_loss(scores, y, jnp.array([1.0, 0.0]))
+      >>> print(f"{weighted:.4f}")
+      0.6931
     """
     if np.ndim(y) == 2:
         return _soft_softmax_loss(scores, y, sample_weight)
@@ -94,6 +106,13 @@ def smooth_labels(y: Array, num_classes: int, smoothing: Any) -> jax.Array:
         0 gives the labels themselves, one-hot.
     Returns:
       [N, C] targets of JAX's default float type.
+    Raises:
+      ValueError: y is not [N], smoothing is out of its range or num_classes below 1.
+      TypeError: y does not hold integers, or one of the numbers is none.
+    Example:
+      >>> print(fn.smooth_labels(jnp.array([2, 0]), 4, 0.2))
+      [[0.05 0.05 0.85 0.05]
+       [0.85 0.05 0.05 0.05]]
     """
     LABEL_SMOOTHING.check("smoothing", smoothing)
     num_classes = checks.COUNT.check("num_classes", num_classes)
@@ -119,7 +138,12 @@ def svm_loss(
       loss, a scalar of the dtype of scores, float32 at least; dscores [N, C] in the
       dtype of scores.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> loss, dscores = fn.svm_loss(jnp.array([[1.0, 0.5, -3.0]]), jnp.array([0]))
+      >>> print(loss, dscores)
+      0.5 [[-1.  1.  0.]]
     """
     if np.ndim(y) == 2:
         raise ValueError(
@@ -164,7 +188,12 @@ def sigmoid_loss(
       loss, a scalar of the dtype of scores, float32 at least; dscores [N, K] in the
       dtype of scores.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> loss, dscores = fn.sigmoid_loss(jnp.zeros((1, 2)), jnp.array([[1, 0]]))
+      >>> print(f"{loss:.4f}", dscores)
+      0.6931 [[-0.25  0.25]]
     """
     outputs = as_outputs(scores, y, sample_weight)
     s, positive = outputs.scores, outputs.scores > 0  # [N, K]
@@ -187,6 +216,12 @@ def smooth_binary_labels(y: Array, smoothing: Any) -> jax.Array:
       smoothing: the probability that is spread over both, 0 to 1; may be traced.
     Returns:
       Targets for `sigmoid_loss`, of the shape of y, of JAX's default float type.
+    Raises:
+      ValueError: smoothing is out of its range.
+      TypeError: it is no number.
+    Example:
+      >>> print(fn.smooth_binary_labels(jnp.array([[0, 1]]), 0.25))
+      [[0.125 0.875]]
     """
     LABEL_SMOOTHING.check("smoothing", smoothing)
     spread = jnp.asarray(smoothing, float)
@@ -246,6 +281,14 @@ def l2_penalty(params: Tree, reg: Any) -> tuple[jax.Array, Tree]:
     Returns:
       the penalty, a scalar of the widest dtype of the weights, float32 at least;
       its gradient, `reg * w` or zeros, in the tree structure and dtypes of params.
+    Raises:
+      ValueError: reg is below 0 or not finite.
+      TypeError: it is no number.
+    Example:
+      >>> params = fn.freeze({"affine1": {"w": jnp.array([[1.0, 2.0]]), "b": jnp.ones(2)}})
+      >>> penalty, grads = fn.l2_penalty(params, 0.5)
+      >>> print(penalty, grads["affine1"]["w"], grads["affine1"]["b"])
+      1.25 [[0.5 1. ]] [0. 0.]
     """
     REG.check("reg", reg)
     weights = [jnp.asarray(w) for path, w in _leaves_with_path(params) if _is_weight(path)]

@@ -47,7 +47,17 @@ def member_scale_forward(x: Array, r: Array) -> tuple[jax.Array, Any]:
     Returns:
       out [N, K, D], and the cache for `member_scale_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, r = jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 1.0], [-1.0, 3.0]])
+      >>> out, cache = fn.member_scale_forward(x, r)
+      >>> print(out)
+      [[[ 1.  2.]
+        [-1.  6.]]]
+      >>> dx, dr = fn.member_scale_backward(jnp.ones((1, 2, 2)), cache)
+      >>> print(dx)
+      [[0. 4.]]
     """
     x, r = jnp.asarray(x), jnp.asarray(r)
     if r.ndim != 2:
@@ -69,6 +79,15 @@ def member_scale_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array
       cache: what `member_scale_forward` returned.
     Returns:
       dx [N, D] or [N, K, D], dr [K, D].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.member_scale_forward(jnp.array([[1.0, 2.0]]), jnp.ones((2, 2)))
+      >>> dx, dr = fn.member_scale_backward(jnp.ones((1, 2, 2)), cache)
+      >>> print(dr)
+      [[1. 2.]
+       [1. 2.]]
     """
     x, r = cache
     dout = layers.like_output("member_scale", dout, (x.shape[0], *r.shape), r.dtype)
@@ -87,6 +106,15 @@ def member_scale(members: int, *, r_init: str = "signs") -> Layer:
       members: K.
       r_init: the factors at the start: "signs", 1 or -1 at random; "normal", which TabM has where
         it follows embeddings; or "ones".
+    Returns:
+      The layer, of kind "member_scale".
+    Raises:
+      ValueError: members is below 1, or there are no such factors; in `init`, the shape is another.
+      TypeError: members is no integer.
+    Example:
+      >>> params, state, out_shape = fn.member_scale(8).init(jax.random.key(0), (3,))
+      >>> sorted(set(params["r"].ravel().tolist())), out_shape
+      ([-1.0, 1.0], (8, 3))
     """
     members = checks.COUNT.check("members", members)
     checks.choose("r_init", r_init, FACTORS)
@@ -112,11 +140,23 @@ def batch_ensemble_affine_forward(
     Args:
       x: [N, D] floating point, the same for all members, or [N, K, D].
       w: [D, M], the dtype of x.
-      r: [K, D], s: [K, M], b: [K, M], the dtype of x.
+      r: [K, D], the dtype of x.
+      s, b: [K, M], the dtype of x.
     Returns:
       out [N, K, M], and the cache for `batch_ensemble_affine_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, w, s, b = jnp.ones((1, 2)), jnp.ones((2, 1)), jnp.ones((2, 1)), jnp.zeros((2, 1))
+      >>> r = jnp.array([[1.0, 1.0], [1.0, -1.0]])
+      >>> out, cache = fn.batch_ensemble_affine_forward(x, w, r, s, b)
+      >>> print(out)
+      [[[2.]
+        [0.]]]
+      >>> dx, dw, dr, ds, db = fn.batch_ensemble_affine_backward(jnp.ones((1, 2, 1)), cache)
+      >>> print(dw.T)
+      [[2. 0.]]
     """
     x, w, r, s, b = (jnp.asarray(array) for array in (x, w, r, s, b))
     if w.ndim != 2 or r.ndim != 2:
@@ -154,6 +194,14 @@ def batch_ensemble_affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, 
       cache: what `batch_ensemble_affine_forward` returned.
     Returns:
       dx [N, D] or [N, K, D], dw [D, M], dr [K, D], ds [K, M], db [K, M].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x, w, r, s = jnp.ones((1, 2)), jnp.ones((2, 1)), jnp.ones((2, 2)), jnp.ones((2, 1))
+      >>> _, cache = fn.batch_ensemble_affine_forward(x, w, r, s, s)
+      >>> [g.shape for g in fn.batch_ensemble_affine_backward(jnp.ones((1, 2, 1)), cache)]
+      [(1, 2), (2, 1), (2, 2), (2, 1), (2, 1)]
     """
     x, w, r, s, product = cache
     dout = layers.like_output("batch_ensemble_affine", dout, product.shape, product.dtype)
@@ -184,6 +232,24 @@ def batch_ensemble_affine(
       r_init, s_init: the factors at the start: "signs", 1 or -1 at random, as in the paper; "ones",
         as in TabM behind its first layer; or "normal".
       weight_scale: of the initial w, as for `affine`. Biases start at 0.
+    Returns:
+      The layer, of kind "batch_ensemble_affine".
+    Raises:
+      ValueError: a size is below 1, there are no such factors, or weight_scale is below 0, not
+        finite or the name of none; in `init`, the shape is another.
+      TypeError: a size is no integer, or weight_scale no number.
+    Example:
+      >>> layer = fn.batch_ensemble_affine(4, members=2)
+      >>> params, state, out_shape = layer.init(jax.random.key(0), (3,))
+      >>> params
+      FrozenDict(34 parameters
+        b  float32[2, 4]
+        r  float32[2, 3]
+        s  float32[2, 4]
+        w  float32[3, 4]
+      )
+      >>> out_shape
+      (2, 4)
     """
     dim, members = DIM.check("dim", dim), checks.COUNT.check("members", members)
     checks.choose("r_init", r_init, FACTORS)
@@ -228,11 +294,19 @@ def shared_affine_forward(x: Array, w: Array, b: Array) -> tuple[jax.Array, Any]
 
     Args:
       x: [N, d1, ..., dk, D] floating point.
-      w: [D, M], b: [M], the dtype of x.
+      w: [D, M], the dtype of x.
+      b: [M], the dtype of x.
     Returns:
       out [N, d1, ..., dk, M], and the cache for `shared_affine_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, w, b = jnp.ones((5, 2, 3)), jnp.ones((3, 4)), jnp.zeros(4)
+      >>> out, cache = fn.shared_affine_forward(x, w, b)
+      >>> dx, dw, db = fn.shared_affine_backward(out, cache)
+      >>> out.shape, dx.shape, dw.shape, db.shape
+      ((5, 2, 4), (5, 2, 3), (3, 4), (4,))
     """
     x, w = jnp.asarray(x), jnp.asarray(w)
     if x.ndim < 2:
@@ -251,6 +325,13 @@ def shared_affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Arra
       cache: what `shared_affine_forward` returned.
     Returns:
       dx [N, d1, ..., dk, D], dw [D, M], db [M].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.shared_affine_forward(jnp.ones((5, 2, 3)), jnp.ones((3, 4)), jnp.zeros(4))
+      >>> print(fn.shared_affine_backward(jnp.ones((5, 2, 4)), cache)[2])
+      [10. 10. 10. 10.]
     """
     x, w = cache
     dout = layers.like_output("shared_affine", dout, (*x.shape[:-1], w.shape[1]), w.dtype)
@@ -265,6 +346,16 @@ def shared_affine(dim: int, *, weight_scale: Any = None) -> Layer:
     Args:
       dim: the number of outputs.
       weight_scale: of the initial weights, as for `affine`. Biases start at 0.
+    Returns:
+      The layer, of kind "shared_affine".
+    Raises:
+      ValueError: dim is below 1, or weight_scale is below 0, not finite or the name of none; in
+        `init`, examples have no axis.
+      TypeError: dim is no integer, or weight_scale no number.
+    Example:
+      >>> params, state, out_shape = fn.shared_affine(4).init(jax.random.key(0), (2, 3))
+      >>> params["w"].shape, out_shape
+      ((3, 4), (2, 4))
     """
     dim = DIM.check("dim", dim)
     check_scale(weight_scale)
@@ -286,11 +377,19 @@ def member_affine_forward(x: Array, w: Array, b: Array) -> tuple[jax.Array, Any]
 
     Args:
       x: [N, D] floating point, the same for all members, or [N, K, D].
-      w: [K, D, M], b: [K, M], the dtype of x.
+      w: [K, D, M], the dtype of x.
+      b: [K, M], the dtype of x.
     Returns:
       out [N, K, M], and the cache for `member_affine_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, w, b = jnp.ones((5, 3)), jnp.ones((2, 3, 4)), jnp.zeros((2, 4))
+      >>> out, cache = fn.member_affine_forward(x, w, b)
+      >>> dx, dw, db = fn.member_affine_backward(out, cache)
+      >>> out.shape, dx.shape, dw.shape, db.shape
+      ((5, 2, 4), (5, 3), (2, 3, 4), (2, 4))
     """
     x, w, b = jnp.asarray(x), jnp.asarray(w), jnp.asarray(b)
     if w.ndim != 3:
@@ -313,6 +412,15 @@ def member_affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Arra
       cache: what `member_affine_forward` returned.
     Returns:
       dx [N, D] or [N, K, D], dw [K, D, M], db [K, M].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x, w, b = jnp.ones((5, 3)), jnp.ones((2, 3, 4)), jnp.zeros((2, 4))
+      >>> _, cache = fn.member_affine_forward(x, w, b)
+      >>> print(fn.member_affine_backward(jnp.ones((5, 2, 4)), cache)[2])
+      [[5. 5. 5. 5.]
+       [5. 5. 5. 5.]]
     """
     x, w = cache
     shape = (x.shape[0], w.shape[0], w.shape[2])
@@ -329,6 +437,16 @@ def member_affine(dim: int, members: int, *, weight_scale: Any = None) -> Layer:
       dim: the number of outputs of each member.
       members: K.
       weight_scale: of the initial weights, as for `affine`. Biases start at 0.
+    Returns:
+      The layer, of kind "member_affine".
+    Raises:
+      ValueError: a size is below 1, or weight_scale is below 0, not finite or the name of none; in
+        `init`, the shape is another.
+      TypeError: a size is no integer, or weight_scale no number.
+    Example:
+      >>> params, state, out_shape = fn.member_affine(4, members=2).init(jax.random.key(0), (3,))
+      >>> params["w"].shape, out_shape
+      ((2, 3, 4), (2, 4))
     """
     dim, members = DIM.check("dim", dim), checks.COUNT.check("members", members)
     check_scale(weight_scale)

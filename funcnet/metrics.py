@@ -37,8 +37,15 @@ def accuracy(y: Any, predicted: Any, sample_weight: Any = None) -> float:
       y: [N] labels, N >= 1; or [N, K], whether each of K labels holds: all of them must be right.
       predicted: predicted labels, likewise; -1 is no answer.
       sample_weight: [N], see above.
+    Returns:
+      A float, 0 to 1.
     Raises:
       ValueError: there are no examples, a label is none, or shapes do not fit.
+    Example:
+      >>> fn.accuracy([0, 1, 1, 2], [0, 1, 2, 2])
+      0.75
+      >>> fn.accuracy([[1, 0], [1, 1]], [[1, 0], [0, 1]])
+      0.5
     """
     if np.ndim(y) == 2:
         y, predicted = _check_columns(y, predicted)
@@ -61,6 +68,10 @@ def confusion_matrix(y: Any, predicted: Any, num_classes: int) -> np.ndarray:
       predicted one.
     Raises:
       ValueError: as for `accuracy`, or a label is none of the C classes.
+    Example:
+      >>> fn.confusion_matrix([0, 0, 1, 1], [0, 1, 1, 1], num_classes=2)
+      array([[1, 1],
+             [0, 2]])
     """
     y, predicted = _check(y, predicted, num_classes)
     pairs = (y.astype(np.int64) * num_classes + predicted)[predicted != NO_ANSWER]
@@ -79,6 +90,9 @@ def recall(y: Any, predicted: Any, num_classes: int, sample_weight: Any = None) 
       [C] float64; NaN for a class that has no example, or none that counts.
     Raises:
       ValueError: as for `confusion_matrix`.
+    Example:
+      >>> fn.recall([0, 0, 1, 1], [0, 1, 1, 1], num_classes=3)
+      array([0.5, 1. , nan])
     """
     y, predicted = _check(y, predicted, num_classes)
     w = _weights(sample_weight, len(y))
@@ -97,8 +111,13 @@ def balanced_accuracy(y: Any, predicted: Any, sample_weight: Any = None) -> floa
       y: [N] labels, N >= 1.
       predicted: [N] predicted labels; -1 is no answer.
       sample_weight: [N], see above.
+    Returns:
+      A float, 0 to 1.
     Raises:
       ValueError: as for `accuracy`.
+    Example:
+      >>> fn.balanced_accuracy([0, 0, 0, 1], [0, 0, 0, 0])
+      0.5
     """
     y, predicted = _check(y, predicted)
     occurring, y = np.unique(y, return_inverse=True)  # however large the labels are
@@ -118,8 +137,13 @@ def log_loss(y: Any, scores: Any, sample_weight: Any = None) -> float:
       y: [N] labels, N >= 1.
       scores: [N, C] real numbers; log-probabilities are such.
       sample_weight: [N], see above.
+    Returns:
+      A float, 0 or more, or NaN.
     Raises:
       ValueError: there are no examples, a label is none of the C classes, or shapes do not fit.
+    Example:
+      >>> round(fn.log_loss([0, 1], np.log([[0.5, 0.5], [0.5, 0.5]])), 4)
+      0.6931
     """
     scores = np.asarray(scores)
     if scores.ndim != 2 or not len(scores):
@@ -145,9 +169,14 @@ def calibration_error(
       probabilities: [N, C], as `predict_proba` gives.
       bins: how many there are from 0 to 1.
       sample_weight: [N], see above.
+    Returns:
+      A float, 0 to 1.
     Raises:
       ValueError: there are no examples, a label is none, probabilities are none, or shapes do not
         fit.
+    Example:
+      >>> fn.calibration_error([0, 1], [[1.0, 0.0], [1.0, 0.0]])
+      0.5
     """
     shares, confidence, right = reliability(
         y, probabilities, bins=bins, sample_weight=sample_weight
@@ -190,15 +219,35 @@ def rmse(y: Any, predicted: Any, sample_weight: Any = None) -> float:
       y: [N] or [N, K] numbers, N >= 1.
       predicted: predictions, likewise.
       sample_weight: [N], see above.
+    Returns:
+      A float, in the units of y.
     Raises:
       ValueError: there are no examples, or shapes do not fit.
+    Example:
+      >>> fn.rmse([1.0, 2.0], [1.0, 2.0]), fn.rmse([0.0, 0.0], [3.0, -3.0])
+      (0.0, 3.0)
     """
     y, predicted = _check_columns(y, predicted)
     return float(np.mean(np.sqrt(_means(np.square(predicted - y), sample_weight))))
 
 
 def mae(y: Any, predicted: Any, sample_weight: Any = None) -> float:
-    """The mean absolute error, mean(|predicted - y|); see `rmse`."""
+    """The mean absolute error, mean(|predicted - y|), in the units of y.
+
+    Of several targets it is the mean of theirs.
+
+    Args:
+      y: [N] or [N, K] numbers, N >= 1.
+      predicted: predictions, likewise.
+      sample_weight: [N], 0 or more: how much each example counts; None is 1 each.
+    Returns:
+      A float, in the units of y.
+    Raises:
+      ValueError: there are no examples, or shapes do not fit.
+    Example:
+      >>> fn.mae([0.0, 0.0], [1.0, -3.0]), fn.mae([0.0, 0.0], [1.0, -3.0], sample_weight=[1, 0])
+      (2.0, 1.0)
+    """
     y, predicted = _check_columns(y, predicted)
     return float(np.mean(_means(np.abs(predicted - y), sample_weight)))
 
@@ -206,8 +255,20 @@ def mae(y: Any, predicted: Any, sample_weight: Any = None) -> float:
 def r2(y: Any, predicted: Any, sample_weight: Any = None) -> float:
     """The coefficient of determination, 1 - sum((predicted - y)^2) / sum((y - mean(y))^2).
 
-    1 is perfect, 0 what the mean of y would reach; NaN where y never varies. Of several targets it
-    is the mean of theirs; arguments are those of `rmse`.
+    1 is perfect, 0 what the mean of y would reach. Of several targets it is the mean of theirs.
+
+    Args:
+      y: [N] or [N, K] numbers, N >= 1.
+      predicted: predictions, likewise.
+      sample_weight: [N], 0 or more: how much each example counts; None is 1 each.
+    Returns:
+      A float, at most 1; NaN where y never varies.
+    Raises:
+      ValueError: there are no examples, or shapes do not fit.
+    Example:
+      >>> y = [1.0, 2.0, 3.0]
+      >>> fn.r2(y, y), fn.r2(y, [2.0, 2.0, 2.0])
+      (1.0, 0.0)
     """
     y, predicted = _check_columns(y, predicted)
     variance = _means(np.square(y - _means(y, sample_weight)), sample_weight)
@@ -223,14 +284,32 @@ def micro_f1(y: Any, predicted: Any, sample_weight: Any = None) -> float:
       y: [N, K], 0 or 1, N >= 1.
       predicted: predictions, likewise; others are no answer.
       sample_weight: [N], see above.
+    Returns:
+      A float, 0 to 1.
     Raises:
       ValueError: there are no examples, or shapes do not fit.
+    Example:
+      >>> fn.micro_f1([[1, 0], [1, 1]], [[1, 0], [1, 1]]), fn.micro_f1([[1, 1]], [[0, 0]])
+      (1.0, 0.0)
     """
     return float(f1_of_counts(*(each.sum() for each in _counts(y, predicted, sample_weight))))
 
 
 def macro_f1(y: Any, predicted: Any, sample_weight: Any = None) -> float:
-    """The mean of the F1 of each label; see `micro_f1`."""
+    """The mean of the F1 of each label, 2 TP / (2 TP + FP + FN), 0 for one where these are none.
+
+    Args:
+      y: [N, K], 0 or 1, N >= 1.
+      predicted: predictions, likewise; others are no answer.
+      sample_weight: [N], 0 or more: how much each example counts; None is 1 each.
+    Returns:
+      A float, 0 to 1.
+    Raises:
+      ValueError: there are no examples, or shapes do not fit.
+    Example:
+      >>> fn.macro_f1([[1, 1], [0, 1]], [[1, 0], [0, 0]])
+      0.5
+    """
     return float(np.mean(label_f1(y, predicted, sample_weight)))
 
 

@@ -16,7 +16,7 @@ from funcnet.datasets.tables import inputs_of, is_table
 from funcnet.inputs import stats_on_device
 from funcnet.layer import Layer
 from funcnet.loop import slices
-from funcnet.net import as_input
+from funcnet.objective import as_input
 from funcnet.preprocess import Preprocess, no_preprocess
 from funcnet.targets import Targets, combined
 from funcnet.tree import Tree
@@ -42,6 +42,12 @@ class Model:
       preprocess: the fitted preprocessing.
       encoding: if it was trained on a table, what is made of the columns of one.
       targets: what is predicted, and in which units.
+    Example:
+      >>> net, x = fn.mlp([], 2), np.array([[2.0, 0.0], [0.0, 1.0]], "f")
+      >>> params = fn.freeze({"affine1": {"w": np.eye(2, dtype="f"), "b": np.zeros(2, "f")}})
+      >>> model = fn.Model(net, params, fn.FrozenDict(), fn.no_preprocess(x))
+      >>> fn.predict(model, x)
+      array([0, 1], dtype=int32)
     """
 
     net: Layer
@@ -70,12 +76,20 @@ class Model:
 )
 @dataclass(frozen=True)
 class BestModel(Model):
-    """The Model of the best epoch, by the `monitor` of `fit`.
+    """The Model of the best epoch, by the `monitor` of `fit`: `fit(...).best`.
 
     Attributes:
+      net, params, state, preprocess, encoding, targets: as of a `Model`.
       epoch: the number of epochs after which it was.
       accuracy: its validation accuracy; NaN in regression, which has none.
       loss: its validation loss.
+    Example:
+      >>> net = fn.mlp([], 2)
+      >>> params, state, _ = net.init(jax.random.key(0), (3,))
+      >>> parts = net, params, state, fn.no_preprocess(None)
+      >>> best = fn.BestModel(*parts, epoch=7, accuracy=0.9, loss=0.3)
+      >>> best.epoch, fn.predict(best, np.ones((5, 3))).shape
+      (7, (5,))
     """
 
     epoch: int
@@ -111,6 +125,14 @@ def predict(
     Raises:
       ValueError: x is empty, not finite, or its examples have the wrong shape; or scores are NaN,
         which make no class: the error says of which example.
+    Example:
+      >>> net, x = fn.mlp([], 2), np.array([[2.0, 0.0], [0.0, 1.0]], "f")
+      >>> params = fn.freeze({"affine1": {"w": np.eye(2, dtype="f"), "b": np.zeros(2, "f")}})
+      >>> model = fn.Model(net, params, fn.FrozenDict(), fn.no_preprocess(x))
+      >>> fn.predict(model, x)
+      array([0, 1], dtype=int32)
+      >>> fn.predict(model, x, views=[lambda x: x, lambda x: x[:, ::-1]])  # of the mean, a tie
+      array([0, 0], dtype=int32)
     """
     found = predict_scores(model, x, batch_size=batch_size, views=views)
     return answers(found, model.targets)
@@ -134,9 +156,24 @@ def answers(scores: np.ndarray, targets: Targets) -> np.ndarray:
 def predict_scores(
     model: Model, x: Any, *, batch_size: int = 1000, views: Sequence[View] | None = None
 ) -> np.ndarray:
-    """The scores of each example, [N, C]; arguments and errors are those of `predict`.
+    """The scores that a model gives to each example.
 
-    Those of regression are in units of training, see `Model.targets`.
+    Those of regression are in units of training, see `Targets`.
+
+    Args:
+      model, x, batch_size, views: as for `predict`.
+    Returns:
+      [N, C] in the dtype of the parameters, NaN where they are.
+    Raises:
+      ValueError: as for `predict`, but that scores may be NaN.
+      TypeError: model is no Model, or x a table that it was not trained on.
+    Example:
+      >>> net, x = fn.mlp([], 2), np.array([[2.0, 0.0], [0.0, 1.0]], "f")
+      >>> params = fn.freeze({"affine1": {"w": np.eye(2, dtype="f"), "b": np.zeros(2, "f")}})
+      >>> model = fn.Model(net, params, fn.FrozenDict(), fn.no_preprocess(x))
+      >>> fn.predict_scores(model, x)
+      array([[2., 0.],
+             [0., 1.]], dtype=float32)
     """
     check_model(model)
     x, views = inputs_for(model, x), check_views(views)
@@ -164,6 +201,13 @@ def predict_proba(
       rows of NaN where one of classes is infinite.
     Raises:
       ValueError: as for `predict`, but that scores may be NaN; or the model is of regression.
+    Example:
+      >>> net, x = fn.mlp([], 2), np.array([[2.0, 0.0], [0.0, 1.0]], "f")
+      >>> params = fn.freeze({"affine1": {"w": np.eye(2, dtype="f"), "b": np.zeros(2, "f")}})
+      >>> model = fn.Model(net, params, fn.FrozenDict(), fn.no_preprocess(x))
+      >>> fn.predict_proba(model, x).round(3)
+      array([[0.881, 0.119],
+             [0.269, 0.731]])
     """
     check_model(model)
     if model.targets.task == "regression":

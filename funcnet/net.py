@@ -1,4 +1,4 @@
-"""Networks: layers with parameters, their composition, and the loss of a whole net.
+"""Networks: layers with parameters, and their composition.
 
 A layer is a triple of pure functions, and a network is a layer. The backward
 pass of a network is a loop over its layers in reverse.
@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from funcnet import checks, layers, transposed
 from funcnet.activations import ACTIVATIONS
-from funcnet.batch import share_of_shard
 from funcnet.bind import bind
 from funcnet.layer import (
     Cache,
@@ -34,11 +33,9 @@ from funcnet.layer import (
     split,
     without_empty,
 )
-from funcnet.layers import accumulator, add, common_dtype
-from funcnet.losses import is_zero, l2_penalty, softmax_loss, takes_weights
-from funcnet.shards import is_sharded, over_shards
+from funcnet.layers import add
 from funcnet.transposed import Path, Transposed
-from funcnet.tree import LossFn, Tree, restructure, structure_of
+from funcnet.tree import Tree, restructure, structure_of
 
 __all__ = [
     "affine",
@@ -46,8 +43,6 @@ __all__ = [
     "dropout",
     "flatten",
     "layernorm",
-    "loss",
-    "loss_and_grads",
     "mlp",
     "residual",
     "serial",
@@ -76,6 +71,21 @@ def affine(dim: int, *, weight_scale: Any = None, matmul_dtype: Any = None) -> L
         sqrt(2 / (D + dim)) (Glorot and Bengio 2010, equation 12). Biases start at 0.
       matmul_dtype: the dtype of the factors of the matrix products, such as jnp.bfloat16,
         as for `affine_forward`; None is that of the parameters.
+    Returns:
+      The layer, of kind "affine"; examples [d1, ..., dk] are flattened to D features.
+    Raises:
+      ValueError: dim is below 1, or weight_scale is below 0, not finite or the name of none.
+      TypeError: dim is no integer, weight_scale no number, or matmul_dtype not floating point.
+    Example:
+      >>> params, state, out_shape = fn.affine(4).init(jax.random.key(0), (2, 3))
+      >>> params
+      FrozenDict(28 parameters
+        b  float32[4]
+        w  float32[6, 4]
+      )
+      >>> out, cache, state = fn.affine(4).forward(params, state, np.ones((5, 2, 3), "f"))
+      >>> out.shape
+      (5, 4)
     """
     dim = DIM.check("dim", dim)
     check_scale(weight_scale)
@@ -139,6 +149,17 @@ def batchnorm(*, momentum: Any = 0.9, eps: Any = 1e-5) -> Layer:
     Args:
       momentum: the share of the running statistics that a step keeps; may be traced.
       eps: added to the variance; may be traced.
+    Returns:
+      The layer, of kind "batchnorm", whose params and state have the shape of one example.
+    Raises:
+      ValueError: a number is below 0 or not finite.
+      TypeError: it is no number.
+    Example:
+      >>> layer = fn.batchnorm(momentum=0.5)
+      >>> params, state, _ = layer.init(jax.random.key(0), (1,))
+      >>> out, cache, state = layer.forward(params, state, jnp.array([[0.0], [8.0]]), train=True)
+      >>> print(state["mean"], state["var"])
+      [2.] [8.5]
     """
     checks.NON_NEGATIVE.check("momentum", momentum)
     checks.NON_NEGATIVE.check("eps", eps)
@@ -168,6 +189,18 @@ def layernorm(*, eps: Any = 1e-5) -> Layer:
 
     Args:
       eps: added to the variance; may be traced.
+    Returns:
+      The layer, of kind "layernorm", whose params have the shape of one example.
+    Raises:
+      ValueError: a number is below 0 or not finite.
+      TypeError: it is no number.
+    Example:
+      >>> layer = fn.layernorm()
+      >>> params, state, _ = layer.init(jax.random.key(0), (2,))
+      >>> out, cache, state = layer.forward(params, state, jnp.array([[0.0, 8.0], [3.0, 5.0]]))
+      >>> print(out.round())
+      [[-1.  1.]
+       [-1.  1.]]
     """
     checks.NON_NEGATIVE.check("eps", eps)
     return make_layer(
@@ -191,6 +224,19 @@ def dropout(keep_prob: Any) -> Layer:
         CS231n; other libraries give the share that is dropped. Or a schedule of it, a function of
         the count of passes in training: then the layer has a state, `step`, the int32 count of
         them. Of a schedule of what is dropped, `complement` makes one of what is kept.
+    Returns:
+      The layer, of kind "dropout".
+    Raises:
+      ValueError: keep_prob is out of its range; in `forward`, there is no key in training.
+      TypeError: keep_prob is neither a number nor a function.
+    Example:
+      >>> layer, x = fn.dropout(0.5), jnp.ones((1, 1000))
+      >>> out, cache, state = layer.forward({}, {}, x, key=jax.random.key(0), train=True)
+      >>> sorted(set(out[0].tolist()))
+      [0.0, 2.0]
+      >>> out, cache, state = layer.forward({}, {}, x, train=False)
+      >>> bool((out == x).all())
+      True
     """
     if callable(keep_prob):
         forward = bind(_scheduled_dropout, schedule=keep_prob)
@@ -221,7 +267,15 @@ def _scheduled_dropout(x: Any, *, state: Tree, key: Any, train: bool, schedule: 
 
 
 def flatten() -> Layer:
-    """Each example as a vector, [N, d1, ..., dk] to [N, d1 * ... * dk]; `affine` does it itself."""
+    """Each example as a vector, [N, d1, ..., dk] to [N, d1 * ... * dk]; `affine` does it itself.
+
+    Returns:
+      The layer, of kind "flatten".
+    Example:
+      >>> params, state, out_shape = fn.flatten().init(jax.random.key(0), (3, 4, 2))
+      >>> out_shape
+      (24,)
+    """
     return make_layer("flatten", layers.flatten_forward, layers.flatten_backward, _init_flatten)
 
 
@@ -234,6 +288,25 @@ def serial(*children: Layer) -> Layer:
 
     `params` and `state` hold those of the children under their kind and number
     from 1, as in `params["affine2"]["w"]`; children without any are left out.
+
+    Args:
+      children: layers, networks among them; none is the identity.
+    Returns:
+      A layer, of kind "serial".
+    Raises:
+      TypeError: one of them is no layer.
+      ValueError: in `forward`, params or state have an entry of no layer here; what a layer raises
+        says in which one.
+    Example:
+      >>> net = fn.serial(fn.affine(4), fn.relu(), fn.affine(2))
+      >>> params, state, out_shape = net.init(jax.random.key(0), (3,))
+      >>> params
+      FrozenDict(26 parameters
+        affine1/b  float32[4]
+        affine1/w  float32[3, 4]
+        affine2/b  float32[2]
+        affine2/w  float32[4, 2]
+      )
     """
     pairs = named_children("serial", children)
     functions = (_serial_init, _serial_forward, _serial_backward)
@@ -278,6 +351,19 @@ def residual(*children: Layer) -> Layer:
 
     f must keep the shape of its input. `params` and `state` are named as by `serial`. For a
     block that starts as the identity, give its last affine layer `weight_scale=0`.
+
+    Args:
+      children: layers, which together keep the shape.
+    Returns:
+      A layer, of kind "residual".
+    Raises:
+      TypeError: one of them is no layer.
+      ValueError: in `init` and `forward`, they do not keep the shape.
+    Example:
+      >>> net = fn.residual(fn.affine(3), fn.relu(), fn.affine(3, weight_scale=0))
+      >>> params, state, out_shape = net.init(jax.random.key(0), (3,))
+      >>> print(net.forward(params, state, jnp.array([[1.0, 2.0, 3.0]]))[0])
+      [[1. 2. 3.]]
     """
     branch = serial(*children)
     functions = (_residual_init, _residual_forward, _residual_backward)
@@ -341,6 +427,25 @@ def mlp(
       matmul_dtype: dtype of the factors of the matrix products, as for `affine`.
     Returns:
       A layer with parameters affine1, affine2, ..., and batchnorm1, ... or layernorm1, ...
+    Raises:
+      ValueError: a size is below 1, a probability or weight_scale is out of its range, or there is
+        no normalization or activation of the name.
+      TypeError: hidden_dims is no sequence of integers, or another argument has none of the types
+        above.
+    Example:
+      >>> net = fn.mlp([8], num_classes=2, normalization="batchnorm", keep_prob=0.9)
+      >>> params, state, out_shape = net.init(jax.random.key(0), (4,))
+      >>> params
+      FrozenDict(74 parameters
+        affine1/b         float32[8]
+        affine1/w         float32[4, 8]
+        affine2/b         float32[2]
+        affine2/w         float32[8, 2]
+        batchnorm1/beta   float32[8]
+        batchnorm1/gamma  float32[8]
+      )
+      >>> out_shape
+      (2,)
     """
     if not isinstance(hidden_dims, Iterable) or isinstance(hidden_dims, str):
         raise TypeError(f"hidden_dims must be a sequence of sizes, got {hidden_dims!r}")
@@ -370,133 +475,14 @@ def matrices(net: Layer) -> frozenset[Path]:
     """
     if net.backward == affine(1).backward:
         return frozenset({("w",)})
+    found = composition(net) or ("", ())
+    return frozenset((name, *path) for name, child in found[1] for path in matrices(child))
+
+
+def composition(net: Layer) -> tuple[str, Children] | None:
+    """Of a net of `serial` or `residual` which of them, and its layers; None of others."""
     function, options = getattr(net.forward, "function", None), getattr(net.forward, "options", {})
     if function is _residual_forward:
-        return matrices(options["branch"])
-    if function is _serial_forward:
-        children = options["children"]
-        return frozenset((name, *path) for name, child in children for path in matrices(child))
-    return frozenset()
-
-
-def loss_and_grads(
-    net: Layer,
-    params: Tree,
-    state: Tree,
-    x: Any,
-    y: Any,
-    *,
-    reg: Any = 0.0,
-    key: Any = None,
-    train: bool = True,
-    loss_fn: LossFn = softmax_loss,
-    sample_weight: Any = None,
-) -> tuple[jax.Array, Tree, Tree]:
-    """The loss of a network on a batch, and its gradient by the hand-written backward pass.
-
-    Args:
-      net: the network.
-      params, state: its parameters and state; plain dicts, FrozenDicts or a mix.
-      x: [N, ...] inputs, cast to the dtype of the parameters.
-      y: [N] integer labels, or what else loss_fn takes, such as [N, K] numbers.
-      reg: L2 strength, `0.5 * reg * sum(w**2)` over the leaves named w is added; may be traced.
-      key: for random layers in training; each call wants a new one.
-      train: whether layers that behave differently in training do.
-      loss_fn: `loss_fn(scores, y) -> (loss, dscores)`, with a keyword sample_weight, too, if it is
-        to have weights. Where scores are [N, K, C], of K networks that share weights, the loss is
-        the mean over k of that of scores[:, k].
-      sample_weight: [N] real numbers >= 0, what each example counts in the mean over the batch; or
-        None. Batch normalization does not know them: an example of weight 0 is in the mean and the
-        variance of the batch like any other, and in the running ones.
-    Returns:
-      loss, a scalar; grads, in the tree structure of params; the new state. In a mapped axis named
-      `BATCH_AXIS`, as `jax.vmap` and `jax.shard_map` have one, x is a shard of the batch, each of
-      as many examples, and these are of the whole batch.
-    Raises:
-      TypeError: there are weights, and loss_fn takes none.
-    """
-    scores, cache, state = net.forward(params, state, as_input(x, params), key=key, train=train)
-    total, dscores = loss_of_scores(loss_fn, scores, y, sample_weight)
-    _, grads = net.backward(dscores, cache)
-    if is_sharded():
-        grads = jax.tree.map(over_shards, grads)
-    if not is_zero(reg):
-        penalty, penalty_grads = l2_penalty(params, reg)
-        total, grads = jax.tree.map(add, (total, grads), (penalty, penalty_grads))
-    return total, grads, state
-
-
-def loss(
-    net: Layer,
-    params: Tree,
-    state: Tree,
-    x: Any,
-    y: Any,
-    *,
-    reg: Any = 0.0,
-    key: Any = None,
-    train: bool = True,
-    loss_fn: LossFn = softmax_loss,
-    sample_weight: Any = None,
-) -> jax.Array:
-    """The loss alone, forward only, with the arguments of `loss_and_grads`.
-
-    `jax.grad(loss, argnums=1)` of it is the judge of the hand-written gradients.
-    """
-    scores, _, _ = net.forward(params, state, as_input(x, params), key=key, train=train)
-    total, _ = loss_of_scores(loss_fn, scores, y, sample_weight)
-    return total if is_zero(reg) else add(total, l2_penalty(params, reg)[0])
-
-
-def loss_of_scores(
-    loss_fn: LossFn, scores: jax.Array, y: Any, sample_weight: Any = None
-) -> tuple[jax.Array, jax.Array]:
-    """The loss of what a network gives, and its gradient with respect to that.
-
-    Of a shard, in a mapped axis `BATCH_AXIS`, loss is that of the whole batch, and dscores that of
-    the shard's scores.
-
-    That of [N, K, C], the scores of K members, is the mean of their losses, and so that of members
-    of members:
-
-        loss = mean over k of loss_fn(scores[:, k], y),  dscores[:, k] = that of member k / K
-
-    Args:
-      loss_fn, y, sample_weight: as for `loss_and_grads`.
-      scores: [N, C], [N, K, C], or with more axes of members.
-    Returns:
-      loss, a scalar; dscores, of the shape of scores.
-    Raises:
-      TypeError: there are weights, and loss_fn takes none.
-    """
-    weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-    if weights and not takes_weights(loss_fn):
-        raise TypeError(
-            f"loss_fn takes no weights: give it a parameter sample_weight=None, got {loss_fn!r}"
-        )
-    total, dscores = _mean_of_members(loss_fn, scores, y, weights)
-    if not is_sharded():
-        return total, dscores
-    share = share_of_shard(sample_weight)
-    own, wide = share.astype(total.dtype), accumulator(dscores)
-    scaled = (share.astype(wide.dtype) * wide).astype(dscores.dtype)
-    return over_shards(own * total), scaled
-
-
-def _mean_of_members(
-    loss_fn: LossFn, scores: jax.Array, y: Any, weights: dict[str, Any]
-) -> tuple[jax.Array, jax.Array]:
-    if jnp.ndim(scores) < 3:
-        return loss_fn(scores, y, **weights)
-    shape = scores.shape
-    scores = scores.reshape(shape[0], -1, shape[-1])
-    each = jax.vmap(lambda member: loss_fn(member, y, **weights), in_axes=1, out_axes=(0, 1))
-    losses, dscores = each(scores)  # [K], [N, K, C]
-    return losses.mean(), (dscores / scores.shape[1]).reshape(shape)
-
-
-def as_input(x: Any, params: Tree) -> jax.Array:
-    """x in the dtype in which the network computes, that of its parameters."""
-    dtypes = {jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
-    floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
-    return jnp.asarray(x, common_dtype(*floating)) if floating else checks.array(x)
+        inner = composition(options["branch"])
+        return ("residual", inner[1]) if inner else None
+    return ("serial", options["children"]) if function is _serial_forward else None

@@ -34,6 +34,10 @@ class Trouble(NamedTuple):
       where: what is not finite: "loss", "gradient of affine1/w", "update of affine1/w", ..., or of
         the state after it "params/affine1/w", ...
       last_loss: the loss of the step before it, NaN if there is none.
+    Example:
+      >>> trouble = fn.Trouble(step=7, epoch=1, where=("gradient of affine1/w",), last_loss=2.5)
+      >>> print(trouble)
+      step 7, in epoch 1, is not finite: gradient of affine1/w; the loss before it was 2.5
     """
 
     step: int
@@ -56,6 +60,13 @@ class NonFiniteError(FloatingPointError):
     Attributes:
       trouble: the Trouble.
       result: the FitResult after the last epoch before it.
+    Example:
+      >>> net, digits = fn.mlp([16], 10), fn.load_digits()
+      >>> try:
+      ...     fn.fit(net, fn.sgd(1e30), digits, key=jax.random.key(0), epochs=2, batch_size=624)
+      ... except fn.NonFiniteError as error:
+      ...     print(error.trouble.epoch, len(error.result.history.loss))
+      1 0
     """
 
     def __init__(self, trouble: Trouble, result: Any) -> None:

@@ -18,7 +18,7 @@ may be traced, too; 1 - 0.999 of a traced float32 is off by 1e-5 of its size, of
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,32 +29,21 @@ from funcnet.bind import Bound, bind
 from funcnet.optimizer import (
     Moved,
     Optimizer,
-    apply_updates,
-    as_optimizer,
-    check_entries,
-    check_floating,
-    is_leafwise,
     make_optimizer,
     one_minus_power,
-    promoted,
 )
 from funcnet.schedules import LEARNING_RATE, at_step
-from funcnet.tree import FrozenDict, Tree, check_same_structure
 
 __all__ = [
     "adagrad",
     "adam",
     "adamw",
-    "averaged_params",
-    "clip_by_global_norm",
-    "global_norm",
     "lion",
     "muon",
     "nesterov",
     "rmsprop",
     "sgd",
     "sgd_momentum",
-    "with_average",
 ]
 
 
@@ -75,6 +64,21 @@ def sgd(learning_rate: Any) -> Optimizer:
     """Stochastic gradient descent: `w += -learning_rate * dw`.
 
     State: `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number; in `init` and `update`, parameters are not floating point.
+    Example:
+      >>> optimizer = fn.sgd(0.5)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(fn.apply_updates(params, updates)["w"])
+      [0.5 2.5]
     """
     _check_numbers(learning_rate)
     return make_optimizer("sgd", bind(_sgd, rate=learning_rate))
@@ -94,6 +98,24 @@ def sgd_momentum(learning_rate: Any, momentum: Any = 0.9) -> Optimizer:
     as long as the rate is constant.
 
     State: `velocity`, `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+      momentum: the share of the velocity that is kept, at least 0 and below 1.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number; in `init` and `update`, parameters are not floating point.
+    Example:
+      >>> optimizer = fn.sgd_momentum(0.5, momentum=0.5)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> opt_state = optimizer.init(params)
+      >>> for _ in range(2):
+      ...     updates, opt_state = optimizer.update(grads, opt_state, params)
+      >>> print(updates["w"])
+      [-0.75  0.75]
     """
     _check_numbers(learning_rate, momentum=momentum)
     rule = bind(_sgd_momentum, rate=learning_rate, momentum=momentum)
@@ -114,6 +136,24 @@ def nesterov(learning_rate: Any, momentum: Any = 0.9) -> Optimizer:
     w is the point at which the gradient is taken, the one looked ahead to.
 
     State: `velocity`, `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+      momentum: the share of the velocity that is kept, at least 0 and below 1.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number; in `init` and `update`, parameters are not floating point.
+    Example:
+      >>> optimizer = fn.nesterov(0.5, momentum=0.5)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> opt_state = optimizer.init(params)
+      >>> for _ in range(2):
+      ...     updates, opt_state = optimizer.update(grads, opt_state, params)
+      >>> print(updates["w"])
+      [-0.875  0.875]
     """
     _check_numbers(learning_rate, momentum=momentum)
     rule = bind(_nesterov, rate=learning_rate, momentum=momentum)
@@ -135,6 +175,22 @@ def adagrad(learning_rate: Any, epsilon: Any = 1e-8) -> Optimizer:
     Epsilon is outside the root, and the cache starts at 0.
 
     State: `cache`, `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+      epsilon: above 0.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number; in `init` and `update`, parameters are not floating point.
+    Example:
+      >>> optimizer = fn.adagrad(0.5)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(np.array(updates["w"]).round(3))
+      [-0.5  0.5]
     """
     _check_numbers(learning_rate, epsilon=epsilon)
     rule = bind(_adagrad, rate=learning_rate, epsilon=epsilon)
@@ -155,6 +211,23 @@ def rmsprop(learning_rate: Any, decay_rate: Any = 0.99, epsilon: Any = 1e-8) -> 
     Epsilon is outside the root and the decay 0.99; other libraries have it inside, or 0.9.
 
     State: `cache`, `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+      decay_rate: the share of the cache that is kept, at least 0 and below 1.
+      epsilon: above 0.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number; in `init` and `update`, parameters are not floating point.
+    Example:
+      >>> optimizer = fn.rmsprop(0.5, decay_rate=0.75)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(np.array(updates["w"]).round(3))
+      [-1.  1.]
     """
     _check_numbers(learning_rate, decay_rate=decay_rate, epsilon=epsilon)
     rule = bind(_rmsprop, rate=learning_rate, decay_rate=decay_rate, epsilon=epsilon)
@@ -178,6 +251,29 @@ def adam(
     with t = step + 1, the number of this update counted from 1.
 
     State: `m`, `v`, `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+      beta1, beta2: the shares of m and v that are kept, at least 0 and below 1.
+      epsilon: above 0, outside the root.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number; in `init` and `update`, parameters are not floating point.
+    Example:
+      >>> optimizer = fn.adam(0.5)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(np.array(updates["w"]).round(3))
+      [-0.5  0.5]
+      >>> opt_state
+      FrozenDict(5 parameters
+        m/w   float32[2]
+        step  int32[]
+        v/w   float32[2]
+      )
     """
     rule = _adam_rule(learning_rate, beta1, beta2, epsilon)
     return make_optimizer("adam", rule, moments=("m", "v"))
@@ -216,6 +312,9 @@ def adamw(
     The update is that of `adam`, less `learning_rate * weight_decay * w`; the decay is not
     part of the gradient, and the moments do not see it.
 
+
+    State: `m`, `v`, `step`.
+
     Args:
       learning_rate: a number, a traced value, or a schedule.
       beta1, beta2, epsilon: as for `adam`.
@@ -224,8 +323,19 @@ def adamw(
       decay_names: the names of the leaves that decay, such as ("w",), which leaves biases and
         normalization alone; None is every leaf. The name is the last part of the path: `w` of
         affine1/w, `0` in a tuple; a bare array has none.
-
-    State: `m`, `v`, `step`.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number, or decay_names a string; in `init` and `update`, parameters are
+        not floating point.
+    Example:
+      >>> optimizer = fn.adamw(0.5, weight_decay=0.25, decay_names=("w",))
+      >>> params = {"w": jnp.ones(2), "b": jnp.ones(2)}
+      >>> grads = jax.tree.map(jnp.zeros_like, params)
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(updates["w"], bool((updates["b"] == 0).all()))
+      [-0.125 -0.125] True
     """
     rule = _adam_rule(learning_rate, beta1, beta2, epsilon)
     decay = _decay(learning_rate, weight_decay, decay_names)
@@ -245,9 +355,28 @@ def lion(
         m = beta2 * m + (1 - beta2) * dw
 
     Every element moves by the learning rate, which wants to be three to ten times smaller
-    than for Adam. `weight_decay` and `decay_names` are as for `adamw`.
+    than for Adam.
 
     State: `m`, `step`.
+
+    Args:
+      learning_rate: a number above 0, a traced value, or a schedule, a function of the count of
+        updates before this one.
+      beta1, beta2: the shares of m in the update and in m itself, at least 0 and below 1.
+      weight_decay: the strength of the decay, >= 0, as for `adamw`.
+      decay_names: which leaves decay, as for `adamw`.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number, or decay_names a string; in `init` and `update`, parameters are
+        not floating point.
+    Example:
+      >>> optimizer = fn.lion(0.5)
+      >>> params, grads = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([1.0, -1.0])}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(np.array(updates["w"]).round(3))
+      [-0.5  0.5]
     """
     _check_numbers(learning_rate, beta1=beta1, beta2=beta2)
     rule = bind(_lion, rate=learning_rate, beta1=beta1, beta2=beta2)
@@ -283,6 +412,9 @@ def muon(
     about 30 D M min(D, M) operations: for large matrices and small batches more than the
     gradient itself.
 
+
+    State: `m`, `v` (which stays 0 for the matrices), `step`.
+
     Args:
       learning_rate: a number, a traced value, or a schedule.
       momentum: of the matrices.
@@ -290,8 +422,19 @@ def muon(
       weight_decay, decay_names: decoupled decay, as for `adamw`.
       adam_names: matrices that are left to Adam: names of layers or leaves, such as
         "affine3", usually the last layer.
-
-    State: `m`, `v` (which stays 0 for the matrices), `step`.
+    Returns:
+      An Optimizer.
+    Raises:
+      ValueError: a number is out of its range; in `update`, grads or opt_state do not fit params.
+      TypeError: it is no number, or names are a string; in `init` and `update`, parameters are not
+        floating point.
+    Example:
+      >>> optimizer = fn.muon(0.1)
+      >>> params, grads = {"w": jnp.zeros((2, 2))}, {"w": jnp.diag(jnp.array([100.0, 1.0]))}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> moved = -jnp.diag(updates["w"])
+      >>> bool(moved[0] < 2 * moved[1])
+      True
     """
     adam_rule = _adam_rule(learning_rate, beta1, beta2, epsilon)
     _check_numbers(learning_rate, momentum=momentum)
@@ -339,138 +482,6 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "lion": lion,
     "muon": muon,
 }
-
-
-def clip_by_global_norm(optimizer: Optimizer, max_norm: Any) -> Optimizer:
-    """An optimizer that sees gradients of a norm of at most `max_norm` (Pascanu et al. 2013).
-
-    All gradients are scaled by `max_norm / global_norm(grads)` where that is below 1; a NaN
-    among them makes all of them NaN.
-
-    Args:
-      optimizer: the optimizer that is given them, or any pair of this shape.
-      max_norm: above 0; may be traced.
-    Returns:
-      An Optimizer with the state of the one given.
-    """
-    optimizer = as_optimizer(optimizer)
-    MAX_NORM.check("max_norm", max_norm)
-    return Optimizer(optimizer.init, bind(_clipped, optimizer=optimizer, max_norm=max_norm))
-
-
-def _clipped(
-    grads: Tree, opt_state: Tree, params: Tree, *, optimizer: Optimizer, max_norm: Any
-) -> tuple[Tree, Tree]:
-    norm = global_norm(grads)
-    dtype = promoted(norm, max_norm)
-    norm, max_norm = norm.astype(dtype), jnp.asarray(max_norm, dtype)
-    scale = jnp.where(norm > max_norm, max_norm / norm, jnp.where(jnp.isnan(norm), norm, 1))
-
-    def scaled(dw: Any) -> jax.Array:
-        dw = jnp.asarray(dw)
-        return (dw.astype(dtype) * scale).astype(dw.dtype)
-
-    return optimizer.update(jax.tree.map(scaled, grads), opt_state, params)
-
-
-def global_norm(tree: Tree) -> jax.Array:
-    """The root of the sum of the squares of all elements of a tree, float32 at least."""
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    dtype = promoted(*leaves)
-    wide = [leaf.astype(dtype) for leaf in leaves]
-    # In units of the largest element, so that no square overflows.
-    largest = (jnp.max(jnp.abs(w), initial=0) for w in wide)
-    top = jnp.max(jnp.stack([jnp.zeros((), dtype), *largest]))
-    unit = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
-    squares = sum((jnp.sum(jnp.square(w / unit)) for w in wide), start=jnp.zeros((), dtype))
-    some = squares > 0  # or NaN, or 0, at which the root has no derivative
-    return unit * jnp.where(some, jnp.sqrt(jnp.where(some, squares, 1)), squares)
-
-
-def with_average(optimizer: Optimizer, decay: Any) -> Optimizer:
-    """An optimizer that keeps an exponential average of the parameters (Polyak 1992) as well.
-
-    After update t, counted from 1, which leads to w:
-
-        average += (1 - decay) / (1 - decay**t) * (w - average)
-
-    It is the mean of the parameters visited, with weights `decay**age`: the start has none.
-    The updates are those of the optimizer given; `averaged_params` reads the average.
-
-    Args:
-      optimizer: the optimizer, or any pair of this shape.
-      decay: at least 0 and below 1, 0.999 say; may be traced.
-    Returns:
-      An Optimizer. State: `optimizer`, the state of the one given; `average`, in float32 at
-      least; `step`.
-    """
-    optimizer = as_optimizer(optimizer)
-    AVERAGE_DECAY.check("decay", decay)
-    init = bind(_init_average, optimizer=optimizer)
-    return Optimizer(init, bind(_update_average, optimizer=optimizer, decay=decay))
-
-
-def _init_average(params: Tree, *, optimizer: Optimizer) -> FrozenDict:
-    check_floating("with_average", params)
-    average = jax.tree.map(lambda p: jnp.zeros_like(p, promoted(jnp.asarray(p))), params)
-    entry = {"optimizer": optimizer.init(params), "average": average}
-    return FrozenDict.shallow({**entry, "step": jnp.zeros((), jnp.int32)})
-
-
-def _update_average(
-    grads: Tree, opt_state: Tree, params: Tree, *, optimizer: Optimizer, decay: Any
-) -> tuple[Tree, Tree]:
-    check_entries("with_average", opt_state, {"optimizer", "average", "step"})
-    check_same_structure(opt_state["average"], params, "opt_state['average']")
-    updates, inner = optimizer.update(grads, opt_state["optimizer"], params)
-    step = jnp.asarray(opt_state["step"], jnp.int32) + 1
-    share = jnp.asarray(1 - decay, float) / one_minus_power(decay, step)
-
-    def follow(average: Any, param: Any) -> jax.Array:
-        average = jnp.asarray(average)
-        average = average.astype(promoted(average))
-        param = jnp.asarray(param).astype(average.dtype)
-        return average + share.astype(average.dtype) * (param - average)
-
-    average = jax.tree.map(follow, opt_state["average"], apply_updates(params, updates))
-    entry = {"optimizer": inner, "average": average, "step": step}
-    return updates, FrozenDict.shallow(entry) if isinstance(opt_state, FrozenDict) else entry
-
-
-def averaged_params(opt_state: Tree, params: Tree) -> Tree:
-    """The average of the parameters that `with_average` keeps.
-
-    Args:
-      opt_state: the state of an optimizer from `with_average`.
-      params: the parameters; they are the average before the first update.
-    Returns:
-      The average, in the tree structure and dtypes of params.
-    """
-    if not isinstance(opt_state, Mapping) or not {"average", "step"} <= set(opt_state):
-        raise ValueError(
-            "averaged_params: opt_state must be that of with_average(optimizer, decay)"
-        )
-    check_same_structure(opt_state["average"], params, "opt_state['average']")
-    started = jnp.asarray(opt_state["step"]) > 0
-
-    def read(param: Any, average: Any) -> jax.Array:
-        param = jnp.asarray(param)
-        return jnp.where(started, jnp.asarray(average).astype(param.dtype), param)
-
-    return jax.tree.map(read, params, opt_state["average"])
-
-
-def moves_transposes(optimizer: Optimizer) -> bool:
-    """Whether an optimizer moves the transpose of a matrix to the transpose of where it goes.
-
-    All optimizers of this file do; of others it is not known.
-    """
-    update = optimizer.update
-    if not isinstance(update, Bound):
-        return False
-    if update.function in (_clipped, _update_average):
-        return moves_transposes(update.options["optimizer"])
-    return is_leafwise(optimizer)
 
 
 def _decay(learning_rate: Any, weight_decay: Any, names: Sequence[str] | None) -> Bound:

@@ -24,6 +24,16 @@ class Optimizer(NamedTuple):
     Attributes:
       init: `init(params) -> opt_state`, a FrozenDict.
       update: `update(grads, opt_state, params) -> (updates, opt_state)`.
+    Example:
+      >>> def init(params):
+      ...     return {}
+      >>> def update(grads, opt_state, params):
+      ...     return jax.tree.map(lambda dw: -0.5 * dw, grads), opt_state
+      >>> optimizer = fn.Optimizer(init, update)
+      >>> params, grads = {"w": jnp.zeros(2)}, {"w": jnp.ones(2)}
+      >>> updates, opt_state = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(updates["w"])
+      [-0.5 -0.5]
     """
 
     init: Callable[[Tree], Tree]
@@ -41,7 +51,20 @@ def as_optimizer(optimizer: Any) -> Optimizer:
 
 
 def apply_updates(params: Tree, updates: Tree) -> Tree:
-    """`params + updates`, in the tree structure and dtypes of params."""
+    """`params + updates`, leaf by leaf.
+
+    Args:
+      params: a tree of arrays.
+      updates: the same tree structure and shapes, as the `update` of an optimizer gives.
+    Returns:
+      The sum, in the tree structure and dtypes of params.
+    Raises:
+      ValueError: updates have another tree structure or other shapes.
+    Example:
+      >>> params = fn.apply_updates({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([0.5, -0.5])})
+      >>> print(params["w"])
+      [1.5 1.5]
+    """
     check_same_structure(updates, params, "updates")
 
     def add(param: Any, update: Any) -> jax.Array:

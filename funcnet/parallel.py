@@ -34,6 +34,11 @@ def device_mesh(devices: int | None = None, *, model_parallel: int = 1) -> Mesh:
       A `jax.sharding.Mesh` [devices / model_parallel, model_parallel] with axes "data" and "model".
     Raises:
       ValueError: there are not so many devices, or they cannot be divided so.
+      TypeError: a count is no integer.
+    Example:
+      >>> mesh = fn.device_mesh(1)
+      >>> dict(mesh.shape)
+      {'data': 1, 'model': 1}
     """
     there = jax.devices()
     count = len(there) if devices is None else DEVICES.check("devices", devices)

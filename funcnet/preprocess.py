@@ -38,6 +38,13 @@ class Preprocess:
     Attributes:
       kind: what it does, a name in `KINDS`, or several joined by "+".
       stats: the arrays that were fitted, NumPy arrays; means and scales are float64.
+    Example:
+      >>> x = np.array([[0.0, 4.0], [2.0, 8.0]])
+      >>> preprocess = fn.standardize(x)
+      >>> preprocess.kind, preprocess.stats["mean"]
+      ('standardize', array([1., 6.]))
+      >>> print(preprocess(np.array([[3.0, 6.0]])))
+      [[2. 0.]]
     """
 
     kind: str
@@ -52,17 +59,15 @@ class Preprocess:
 
         Args:
           x: [N, ...] raw inputs, of the shape that it was fitted on.
-
         Returns:
           [N, ...], what the network takes; of `Stored` what it is when it is read.
-
         Raises:
           ValueError: the examples have another shape.
         """
         if isinstance(x, Stored):
             return _made(x, self)
         checks.unmasked(x, "x")
-        parts = _parts_of(self)
+        parts = parts_of(self)
         if checks.is_wide(x) and any(KINDS[part.kind].computes for part in parts):
             rows = [self.on_host(some) for some in _parts(np.asarray(x))]
             return jnp.asarray(np.concatenate(rows))
@@ -74,7 +79,7 @@ class Preprocess:
     def on_host(self, x: Any) -> np.ndarray:
         """The same in NumPy and in float64."""
         out = np.asarray(x).astype(np.float64)
-        for part in _parts_of(self):
+        for part in parts_of(self):
             out = np.asarray(KINDS[part.kind].apply(jax.tree.map(np.asarray, part.stats), out))
         return out
 
@@ -84,9 +89,14 @@ def subtract_mean(x: Any) -> Preprocess:
 
     Args:
       x: [N, ...] training inputs.
-
     Returns:
       A Preprocess with `stats["mean"]`, [...] float64.
+    Raises:
+      ValueError: x is empty, not finite or not [N, ...].
+    Example:
+      >>> preprocess = fn.subtract_mean(np.array([[0, 4], [2, 8]], np.uint8))
+      >>> print(preprocess(np.array([[1, 0]], np.uint8)))
+      [[ 0. -6.]]
     """
     x = _examples(x)
     if isinstance(x, Stored):
@@ -99,7 +109,16 @@ def _apply_subtract_mean(stats: Any, x: Any) -> Any:
 
 
 def no_preprocess(x: Any) -> Preprocess:
-    """Leave the inputs as they are."""
+    """Leave the inputs as they are.
+
+    Args:
+      x: [N, ...] training inputs, which are not looked at: None will do.
+    Returns:
+      A Preprocess without stats.
+    Example:
+      >>> print(fn.no_preprocess(None)(np.array([[1.5, 2.5]], "f")))
+      [[1.5 2.5]]
+    """
     return Preprocess("no_preprocess", FrozenDict())
 
 
@@ -116,9 +135,16 @@ def standardize(x: Any, *, epsilon: float = 0.0) -> Preprocess:
       x: [N, ...] training inputs.
       epsilon: 0 or more, a fraction of the largest standard deviation; for features of one unit,
         such as pixels, a little of it keeps those small that hardly ever vary.
-
     Returns:
       A Preprocess with `stats["mean"]` and `stats["scale"]`, the factors, [...] float64 each.
+    Raises:
+      ValueError: x is empty, not finite or not [N, ...], or a number is out of its range.
+      TypeError: epsilon is no number.
+    Example:
+      >>> preprocess = fn.standardize(np.array([[0.0, 7.0], [4.0, 7.0]]))
+      >>> print(preprocess(np.array([[2.0, 7.0], [6.0, 9.0]])))
+      [[0. 0.]
+       [2. 0.]]
     """
     checks.NON_NEGATIVE.check("epsilon", epsilon)
     x = _examples(x)
@@ -145,9 +171,14 @@ def standardize_numbers(x: Any) -> Preprocess:
 
     Args:
       x: [N, ...] training inputs.
-
     Returns:
       A Preprocess with the stats of `standardize`, mean 0 and scale 1 for what is left.
+    Raises:
+      ValueError: x is empty, not finite or not [N, ...].
+    Example:
+      >>> preprocess = fn.standardize_numbers(np.array([[10.0, 1.0], [30.0, 0.0]]))
+      >>> print(preprocess(np.array([[30.0, 1.0]])))
+      [[1. 1.]]
     """
     stats, x = standardize(x).stats, _examples(x)
     first, binary, varies = x[:1], np.ones(x.shape[1:], bool), np.zeros(x.shape[1:], bool)
@@ -168,6 +199,12 @@ def quantile_edges(x: Any, bins: int) -> np.ndarray:
       bins: the number of bins; where many examples have one value, edges are repeated.
     Returns:
       edges [D, bins + 1], a NumPy array of float64.
+    Raises:
+      ValueError: x is empty, not finite or not [N, D], or bins is below 1.
+      TypeError: bins is no integer.
+    Example:
+      >>> fn.quantile_edges(np.array([[1.0], [2.0], [3.0], [4.0], [9.0]]), bins=2)
+      array([[1., 3., 9.]])
     """
     x = np.asarray(checks.inputs(x), np.float64)
     if x.ndim != 2:
@@ -190,9 +227,16 @@ def quantile_transform(x: Any, *, bins: int = 48) -> Preprocess:
     Args:
       x: [N, ...] training inputs.
       bins: how many bins between quantiles, from the least value to the largest.
-
     Returns:
       A Preprocess with `stats["edges"]` [..., bins + 1], and `stats["places"]`, what they become.
+    Raises:
+      ValueError: x is empty, not finite or not [N, ...], or bins is below 1.
+      TypeError: bins is no integer.
+    Example:
+      >>> x = np.array([[1.0], [2.0], [3.0], [4.0], [900.0]])
+      >>> preprocess = fn.quantile_transform(x, bins=4)
+      >>> print(preprocess(np.array([[1.0], [2.5], [900.0], [1e6]])).ravel())
+      [-1.   -0.25  1.    1.  ]
     """
     x = np.asarray(checks.inputs(x))
     flat = x.reshape(len(x), -1)
@@ -246,9 +290,16 @@ def normalize_contrast(x: Any, *, epsilon: float = 10.0) -> Preprocess:
     Args:
       x: [N, ...] training inputs.
       epsilon: 0 or more, in squared units of the inputs; 10 is for pixels of 0 to 255.
-
     Returns:
       A Preprocess with `stats["epsilon"]`.
+    Raises:
+      ValueError: x is empty, not finite or not [N, ...], or a number is out of its range.
+      TypeError: epsilon is no number.
+    Example:
+      >>> preprocess = fn.normalize_contrast(np.ones((1, 2)), epsilon=0)
+      >>> print(preprocess(np.array([[0.0, 4.0], [10.0, 2.0]])))
+      [[-1.  1.]
+       [ 1. -1.]]
     """
     checks.NON_NEGATIVE.check("epsilon", epsilon)
     _examples(x)
@@ -279,9 +330,17 @@ def whiten(x: Any, *, dim: int | None = None, epsilon: float = 1e-3) -> Preproce
       dim: how many components to keep, at most D; None is all.
       epsilon: added to the variances, in squared units of the inputs, 0 or more; it keeps noise
         small where there is next to no variance. Directions without any give 0.
-
     Returns:
       A Preprocess with `stats["mean"]` [...] and `stats["matrix"]` [D, dim].
+    Raises:
+      ValueError: x is empty, not finite or not [N, ...], or a number is out of its range.
+      TypeError: dim is no integer, or epsilon no number.
+    Example:
+      >>> x = np.random.default_rng(0).normal(size=(500, 3)) * np.array([9.0, 3.0, 1.0])
+      >>> white = fn.whiten(x, dim=2, epsilon=0)(x)
+      >>> np.abs(np.cov(white.T, bias=True)).round(3)
+      array([[1., 0.],
+             [0., 1.]])
     """
     checks.NON_NEGATIVE.check("epsilon", epsilon)
     x = _examples(x)
@@ -303,7 +362,7 @@ def whiten(x: Any, *, dim: int | None = None, epsilon: float = 1e-3) -> Preproce
 
 def _apply_whiten(stats: Any, x: Any) -> Any:
     centred = _centred(stats["mean"], x)
-    return centred.reshape(len(centred), -1) @ stats["matrix"]
+    return centred.reshape(centred.shape[0], -1) @ stats["matrix"]
 
 
 def shuffle_features(x: Any, *, seed: int = 0) -> Preprocess:
@@ -315,9 +374,16 @@ def shuffle_features(x: Any, *, seed: int = 0) -> Preprocess:
     Args:
       x: [N, ...] training inputs; an example is flattened to D features and keeps its shape.
       seed: which order.
-
     Returns:
       A Preprocess with `stats["order"]`, [D] int32.
+    Raises:
+      ValueError: x is empty, not finite or not [N, ...], or seed is below 0.
+      TypeError: seed is no integer.
+    Example:
+      >>> preprocess = fn.shuffle_features(np.ones((1, 4)), seed=1)
+      >>> out = preprocess(np.array([[1.0, 2.0, 3.0, 4.0]], "f"))
+      >>> np.sort(out)
+      array([[1., 2., 3., 4.]], dtype=float32)
     """
     x = _examples(x)
     seed = checks.NATURAL.check("seed", seed)
@@ -331,7 +397,7 @@ def _apply_shuffle_features(stats: Any, x: Any) -> Any:
         raise ValueError(
             f"x has examples of shape {list(x.shape[1:])}, but {len(order)} features are shuffled"
         )
-    return x.reshape(len(x), -1)[:, order].reshape(x.shape)
+    return x.reshape(x.shape[0], -1)[:, order].reshape(x.shape)
 
 
 class Kind(NamedTuple):
@@ -408,14 +474,21 @@ PREPROCESSINGS = {kind.name: kind.step for kind in KINDS.values()}  # for option
 def chain(*fitters: Callable[[Any], Preprocess]) -> Callable[[Any], Preprocess]:
     """Several preprocessings, each fitted to what the one before it gives.
 
-        fit(..., preprocess=chain(normalize_contrast, partial(whiten, dim=800)))
+    A fitter with options is a partial one, as in
+    `chain(normalize_contrast, partial(whiten, dim=800))`.
 
     Args:
       fitters: functions such as `subtract_mean`.
-
     Returns:
       `fitter(x) -> Preprocess`, of a kind such as "normalize_contrast+whiten", whose stats
       are those of the parts by their number: "1", "2", ...
+    Raises:
+      TypeError: a fitter is no function.
+    Example:
+      >>> fitter = fn.chain(fn.subtract_mean, fn.standardize)
+      >>> preprocess = fitter(np.array([[0.0, 4.0], [2.0, 8.0]]))
+      >>> preprocess.kind, sorted(preprocess.stats)
+      ('subtract_mean+standardize', ['1', '2'])
     """
     for fitter in fitters:
         checks.function("every preprocessing", fitter)
@@ -427,7 +500,7 @@ def chain(*fitters: Callable[[Any], Preprocess]) -> Callable[[Any], Preprocess]:
             if len(parts) < len(fitters):
                 given = parts[-1].on_host if checks.is_wide(x) else parts[-1]
                 x = _made(x, given)
-        parts = [part for several in parts for part in _parts_of(several)]  # chains may be nested
+        parts = [part for several in parts for part in parts_of(several)]  # chains may be nested
         kind = "+".join(part.kind for part in parts) or "no_preprocess"
         if len(parts) == 1:
             return parts[0]
@@ -442,7 +515,7 @@ def check_preprocess(preprocess: Preprocess) -> None:
     """Raise a ValueError unless its kinds are in `KINDS`, and its stats are those of such."""
     for kind in preprocess.kind.split("+"):
         checks.choose("preprocessing", kind, KINDS)
-    for part in _parts_of(preprocess):
+    for part in parts_of(preprocess):
         for name in KINDS[part.kind].stats:
             known = part.stats.get(name) if isinstance(part.stats, Mapping) else None
             if getattr(getattr(known, "dtype", None), "kind", None) not in ("b", "i", "u", "f"):
@@ -467,7 +540,23 @@ def _centred(mean: Any, x: Any) -> Any:
     return x.astype(dtype) - mean.astype(dtype)[None]
 
 
-def _parts_of(preprocess: Preprocess) -> list[Preprocess]:
+def fitted_shape(preprocess: Preprocess) -> tuple[int, ...] | None:
+    """The shape of an example that it was fitted to; None if what was fitted does not say.
+
+    A new order of features alone says how many they are: (D,).
+    """
+    shape = None
+    for part in parts_of(preprocess):
+        if "mean" in part.stats:
+            return tuple(np.shape(part.stats["mean"]))
+        if "edges" in part.stats:
+            return tuple(np.shape(part.stats["edges"])[:-1])
+        if "order" in part.stats:
+            shape = tuple(np.shape(part.stats["order"]))
+    return shape
+
+
+def parts_of(preprocess: Preprocess) -> list[Preprocess]:
     """Those that it is made of, in turn: itself alone, if it is not of `chain`."""
     kinds = preprocess.kind.split("+")
     if len(kinds) == 1:

@@ -34,14 +34,18 @@ def join_processes(
     Args:
       coordinator: HOST:PORT at which process 0 is found by all; it listens there alone, so
         127.0.0.1 is for processes of one machine.
-      processes: how many there are. process_id: which one this is, from 0.
-        Without any of the three they are found where Slurm's srun or Open MPI's mpirun has begun
-        several; else this one is alone.
+      processes: how many there are.
+      process_id: which one this is, from 0. Without any of the three they are found where Slurm's
+        srun or Open MPI's mpirun has begun several; else this one is alone.
     Returns:
       The number of processes.
     Raises:
-      ValueError: arguments are wrong. RuntimeError: the others are not found within a minute, or
-        something was computed already.
+      ValueError: arguments are wrong.
+      TypeError: a count is no integer.
+      RuntimeError: the others are not found within a minute, or something was computed already.
+    Example:
+      >>> fn.join_processes()  # alone: nothing to join
+      1
     """
     given = coordinator, processes, process_id
     options: dict[str, Any] = {

@@ -14,13 +14,14 @@ from funcnet.datasets.dataset import TASKS
 from funcnet.datasets.disk import counts_of
 from funcnet.layer import Layer
 from funcnet.losses import LABEL_SMOOTHING, REG, as_loss, is_zero
-from funcnet.net import as_input
-from funcnet.optim import Optimizer, as_optimizer, with_average
+from funcnet.objective import as_input
+from funcnet.optimizer import Optimizer, as_optimizer
 from funcnet.parallel import Spread
 from funcnet.preprocess import Preprocess
 from funcnet.targets import check_loss, usual_loss
 from funcnet.tree import LossFn, Tree
 from funcnet.weights import balanced, class_weights
+from funcnet.wrappers import with_average
 
 MIXUP_ALPHA = checks.NON_NEGATIVE  # 0 is no mixup
 BATCH_SIZE = checks.COUNT

@@ -23,13 +23,14 @@ from funcnet.datasets import Dataset
 from funcnet.datasets.dataset import first
 from funcnet.datasets.registry import holds_table, is_table_file
 from funcnet.defaults import complete_config, usual_batch_size
-from funcnet.embeddings import BINS, pbld, periodic, piecewise_linear
+from funcnet.embeddings import BINS, pbld, periodic
 from funcnet.ensembles import stacked, tabm
 from funcnet.inputs import fit_preprocess
 from funcnet.layer import Layer
 from funcnet.named import parse_step
 from funcnet.net import flatten, mlp, serial
-from funcnet.optim import Optimizer, clip_by_global_norm
+from funcnet.optimizer import Optimizer
+from funcnet.piecewise import piecewise_linear
 from funcnet.preprocess import PREPROCESSINGS, Preprocess, chain
 from funcnet.rules import class_weight, hyper_parameters, schedule_name
 from funcnet.schedules import named_schedule
@@ -39,6 +40,7 @@ from funcnet.tabular import on_columns
 from funcnet.targets import outputs_of
 from funcnet.train import FitOptions
 from funcnet.tree import LossFn
+from funcnet.wrappers import clip_by_global_norm
 
 __all__ = ["Experiment", "Recipe", "experiment", "list_recipes", "load_recipe"]
 
@@ -52,6 +54,10 @@ class Recipe(NamedTuple):
       cost: what it costs, in time and on what.
       reaches: what it reaches.
       options: the options that differ from those of `Config()`.
+    Example:
+      >>> recipe = fn.list_recipes()["digits"]
+      >>> recipe.name, recipe.options["dataset"]
+      ('digits', 'digits')
     """
 
     name: str
@@ -69,6 +75,10 @@ class Experiment(NamedTuple):
       optimizer: the optimizer.
       dataset: the Dataset, with as many training examples as the configuration wants.
       options: the keyword arguments of `fit`.
+    Example:
+      >>> made = fn.experiment({"hidden_dims": [8], "epochs": 1}, fn.load_digits())
+      >>> made.net, made.options["epochs"], made.dataset.x_train.shape
+      (<layer serial>, 1, (1248, 8, 8))
     """
 
     net: Layer
@@ -78,7 +88,15 @@ class Experiment(NamedTuple):
 
 
 def list_recipes() -> dict[str, Recipe]:
-    """The recipes, by name."""
+    """The recipes, by name.
+
+    Returns:
+      A dict of each name to its Recipe.
+    Example:
+      >>> recipes = fn.list_recipes()
+      >>> "digits" in recipes, recipes["digits"].name
+      (True, 'digits')
+    """
     return {
         name: Recipe(
             name, table["about"], table["cost"], table["reaches"], _copied(table["options"])
@@ -88,11 +106,7 @@ def list_recipes() -> dict[str, Recipe]:
 
 
 def load_recipe(name: str, **changes: Any) -> Config:
-    """The whole configuration of a recipe.
-
-        config = load_recipe("cifar10-cpu", epochs=20)
-        net, optimizer, dataset, options = experiment(config, load_cifar10())
-        result = fit(net, optimizer, dataset, **options)
+    """The whole configuration of a recipe, for `experiment`.
 
     Args:
       name: the recipe.
@@ -102,6 +116,10 @@ def load_recipe(name: str, **changes: Any) -> Config:
     Raises:
       ValueError: there is no such recipe or option; it names the nearest one.
       ValueError, TypeError: an option is wrong, as for `Config`.
+    Example:
+      >>> config = fn.load_recipe("digits", epochs=3)
+      >>> config.epochs, config.dataset
+      (3, 'digits')
     """
     options = checks.choose("recipe", name, list_recipes()).options
     given = {canonical(option): value for option, value in changes.items()}
@@ -126,6 +144,11 @@ def experiment(config: Mapping[str, Any], dataset: Dataset) -> Experiment:
       An Experiment.
     Raises:
       ValueError, TypeError: an option is wrong; it is named as on the command line.
+    Example:
+      >>> config = {"hidden_dims": [8], "epochs": 1}
+      >>> net, optimizer, dataset, options = fn.experiment(config, fn.load_digits())
+      >>> options["epochs"], options["batch_size"], options["preprocess"].kind
+      (1, 50, 'subtract_mean')
     """
     config, inputs = as_config(config), dataset.x_train
     dataset = first(dataset, config.num_train, "--num-train")

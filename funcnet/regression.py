@@ -42,7 +42,16 @@ def squared_loss(
       loss, a scalar of the dtype of scores, float32 at least; dscores [N, K] in the
       dtype of scores.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> scores, y = jnp.array([[1.0], [4.0]]), jnp.array([1.0, 2.0])
+      >>> loss, dscores = fn.squared_loss(scores, y)
+      >>> print(loss, dscores.T)
+      1.0 [[0. 1.]]
+      >>> loss, dscores = fn.squared_loss(scores, y, sample_weight=jnp.array([3.0, 1.0]))
+      >>> print(loss, dscores.T)
+      0.5 [[0.  0.5]]
     """
     outputs = as_outputs(scores, y, sample_weight)
     d = outputs.scores - outputs.targets  # [N, K]
@@ -54,7 +63,20 @@ def absolute_loss(
 ) -> tuple[jax.Array, jax.Array]:
     """The absolute error, |s - y|; gradient sign(s - y), 0 at 0. Its minimum is the median.
 
-    Arguments, results and errors are those of `squared_loss`.
+    Args:
+      scores: [N, K] floating point.
+      y: [N, K] targets, floating point or integers; or [N] if K is 1.
+      sample_weight: [N] real numbers >= 0, the weight of each example, or None; see `squared_loss`.
+    Returns:
+      loss, a scalar of the dtype of scores, float32 at least; dscores [N, K] in the dtype of
+      scores.
+    Raises:
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> loss, dscores = fn.absolute_loss(jnp.array([[1.0], [4.0]]), jnp.array([1.0, 2.0]))
+      >>> print(loss, dscores.T)
+      1.0 [[0.  0.5]]
     """
     outputs = as_outputs(scores, y, sample_weight)
     d = outputs.scores - outputs.targets  # [N, K]
@@ -75,10 +97,20 @@ def huber_loss(
     PyTorch's HuberLoss is the same, its SmoothL1Loss this divided by delta.
 
     Args:
-      scores, y, sample_weight: as for `squared_loss`.
+      scores: [N, K] floating point.
+      y: [N, K] targets, floating point or integers; or [N] if K is 1.
+      sample_weight: [N] real numbers >= 0, the weight of each example, or None; see `squared_loss`.
       delta: where the one becomes the other, in the units of y, > 0; may be traced.
-    Returns, raises:
-      What `squared_loss` does; and ValueError if delta is out of its range.
+    Returns:
+      loss, a scalar of the dtype of scores, float32 at least; dscores [N, K] in the dtype of
+      scores.
+    Raises:
+      ValueError: shapes do not fit, or delta is out of its range.
+      TypeError: dtypes do not fit, or delta is no number.
+    Example:
+      >>> loss, dscores = fn.huber_loss(jnp.array([[0.5], [4.0]]), jnp.zeros(2), delta=1.0)
+      >>> print(loss, dscores.T)
+      1.8125 [[0.25 0.5 ]]
     """
     DELTA.check("delta", delta)
     outputs = as_outputs(scores, y, sample_weight)
@@ -106,10 +138,16 @@ def pinball_loss(
       y, sample_weight: as for `squared_loss`; y is [N] or [N, K].
       quantiles: Q numbers, each > 0 and < 1; a tuple, so that equal ones are.
     Returns:
-      loss, as of `squared_loss`, dscores [N, K Q].
+      loss, a scalar of the dtype of scores, float32 at least; dscores [N, K Q] in the dtype of
+      scores.
     Raises:
       ValueError: shapes do not fit, a quantile is out of its range, or there is none.
       TypeError: dtypes do not fit, or quantiles are no numbers in a sequence.
+    Example:
+      >>> scores, y = jnp.array([[1.0, 3.0]]), jnp.array([2.0])
+      >>> loss, dscores = fn.pinball_loss(scores, y, quantiles=(0.25, 0.75))
+      >>> print(loss, dscores)
+      0.25 [[-0.125  0.125]]
     """
     if isinstance(quantiles, str) or not isinstance(quantiles, Sequence):
         raise TypeError(f"quantiles must be a tuple, such as (0.1, 0.5, 0.9), got {quantiles!r}")
@@ -139,9 +177,17 @@ def poisson_loss(
     Args:
       scores: [N, K] floating point, the logarithms of the rates.
       y: [N, K] or [N] targets >= 0. They are not checked here, but where data comes in.
-      sample_weight: as for `squared_loss`.
-    Returns, raises:
-      What `squared_loss` does.
+      sample_weight: [N] real numbers >= 0, the weight of each example, or None; see `squared_loss`.
+    Returns:
+      loss, a scalar of the dtype of scores, float32 at least; dscores [N, K] in the dtype of
+      scores.
+    Raises:
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> loss, dscores = fn.poisson_loss(jnp.zeros((2, 1)), jnp.array([1, 3]))
+      >>> print(loss, dscores.T)
+      1.0 [[ 0. -1.]]
     """
     outputs = as_outputs(scores, y, sample_weight)
     rate = jnp.exp(outputs.scores)  # [N, K]

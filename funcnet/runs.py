@@ -1,15 +1,18 @@
 """A run directory: the configuration, history, parameters and curves of one training run.
 
     config.json        what was run, and what came of it
-    history.csv        losses and accuracies per epoch
+    log.jsonl          a row for each epoch that was measured, see `funcnet.logs`
+    history.csv        losses and accuracies of these epochs
     losses.csv         the loss of every step
     best.safetensors   the best model, by validation accuracy or what --monitor says
     last.safetensors   the model after the last epoch
     curves.png         a picture of the history
     report.html        what `funcnet report` made of it, if it was asked to
     checkpoints/       what the run goes on from, see `funcnet.checkpoints`
+    events.out...      with --tensorboard, what TensorBoard reads
 
-Every file is written whole or not at all.
+Every file is written whole or not at all, but log.jsonl, history.csv and events, to which rows are
+added while the run goes on.
 """
 
 import contextlib
@@ -27,13 +30,14 @@ import jax
 
 from funcnet import checks
 from funcnet.checkpoint import load_model, save_model
-from funcnet.checkpoints import has_checkpoints
+from funcnet.checkpoints import has_checkpoints, with_batches
 from funcnet.config import MODELS, Config
 from funcnet.files import LOCK, locked, naming, read_json, write_atomically
 from funcnet.history import History
 from funcnet.layer import Layer
+from funcnet.logs import EVENTS, Callback, callbacks, log_history, log_jsonl, log_tensorboard
 from funcnet.model import Model
-from funcnet.plots import plot_history
+from funcnet.plots.curves import plot_history
 from funcnet.recipes import build_net
 from funcnet.stored import lifted, stored_config
 from funcnet.text import finite
@@ -42,8 +46,10 @@ from funcnet.versions import FACTS, stamp, version_of
 
 __all__ = ["load_run"]
 
+LOG = "log.jsonl"
 FILES = (
     "config.json",
+    LOG,
     "history.csv",
     "losses.csv",
     "best.safetensors",
@@ -63,8 +69,8 @@ class Record(NamedTuple):
     Attributes:
       config: the Config.
       facts: what else there is to know of the run: title, recipe, versions, machine, class_names
-        or target_names, outputs, numbers, data_sha256, status, results; of a sweep also settings,
-        halve_at, chunk_size.
+        or target_names, outputs, numbers, input_shape and input_dtype of examples, data_sha256,
+        status, results; of a sweep also settings, halve_at, chunk_size, folds, objectives, search.
     """
 
     config: Config
@@ -90,6 +96,8 @@ def create_run(path: str | os.PathLike[str], record: Record, *, overwrite: bool 
     check_free(path, overwrite=overwrite)
     for name in FILES:
         (path / name).unlink(missing_ok=True)
+    for events in path.glob(EVENTS):
+        events.unlink(missing_ok=True)
     shutil.rmtree(_aside(path), ignore_errors=True)
     with naming(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -136,9 +144,10 @@ def begun(
             put_back()
         with contextlib.suppress(OSError):  # it is in use, by another, or something is in it
             if checkpoints.is_dir() and not has_checkpoints(checkpoints):
-                with locked(checkpoints):
-                    (checkpoints / LOCK).unlink()
-                checkpoints.rmdir()
+                for each in with_batches(checkpoints):
+                    with locked(each):
+                        (each / LOCK).unlink()
+                    each.rmdir()
             for each in made:
                 each.rmdir()
 
@@ -187,19 +196,52 @@ def check_space(path: Path, model: Model) -> None:
     file.unlink()
 
 
+def run_log(path: Path, *, tensorboard: bool = False) -> Callback:
+    """What writes the log of a run, and its history, while it goes on: a callback of `fit`.
+
+    Args:
+      path: the directory, made by `create_run`, or that of a run that goes on.
+      tensorboard: whether to write events for TensorBoard, too; so it is where there are some.
+    Raises:
+      ImportError: events are to be written, and tensorboardX is not installed.
+    """
+    rows = _row_logs(path)
+    if tensorboard or any(path.glob(EVENTS)):
+        return callbacks(rows, log_tensorboard(path))
+    return rows
+
+
+def _row_logs(path: Path) -> Callback:
+    return callbacks(log_jsonl(path / LOG, resume=True), log_history(path / "history.csv"))
+
+
+def complete_log(path: Path, result: FitResult) -> None:
+    """Log the last epoch of a run, where an interrupt came between it and its row."""
+    epoch, history = int(result.state.epoch), result.history
+    if len(history.epoch) and history.epoch[-1] == epoch:
+        losses = history.loss[len(history.loss) - len(history.loss) // max(epoch, 1) :]
+        row = {name: column[-1] for name, column in history.rows().items() if name != "epoch"}
+        _row_logs(path)(epoch, result.state, {"losses": losses if epoch else losses[:0], **row})
+
+
 def save_run(path: Path, record: Record, result: FitResult, *, results: dict[str, Any]) -> None:
     """Write what a run has come to; config.json last, with `results` in it."""
-    save_models(path, record, result.model, result.best or result.model, result.history)
+    best, status = result.best or result.model, result.status
+    save_models(path, record, result.model, best, result.history, status)
     write_record(path, "run", record.having(status=result.status, results=results))
 
 
-def save_models(path: Path, record: Record, last: Model, best: Model, history: History) -> None:
-    """Write the models of a run, its history and its curves."""
+def save_models(
+    path: Path, record: Record, last: Model, best: Model, history: History, status: str
+) -> None:
+    """Write the models of a run, its history and its curves; status is how it ended."""
     save_model(path / "last.safetensors", last)
     save_model(path / "best.safetensors", best)
     write_history(path, history)
     picture = io.BytesIO()
-    plot_history(history, title=record.facts.get("title")).savefig(picture, format="png", dpi=120)
+    look: dict[str, Any] = {"best": getattr(best, "epoch", None), "status": status}
+    figure = plot_history(history, title=record.facts.get("title"), **look)
+    figure.savefig(picture, format="png", dpi=120)
     write_atomically(path / "curves.png", picture.getvalue())
 
 

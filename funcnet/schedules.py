@@ -49,6 +49,13 @@ def constant(rate: Any) -> Schedule:
       rate: the learning rate; may be traced.
     Returns:
       `schedule(step) -> learning rate`.
+    Raises:
+      ValueError: rate is not above 0.
+      TypeError: it is no number.
+    Example:
+      >>> schedule = fn.constant(0.5)
+      >>> [round(float(schedule(step)), 2) for step in (0, 100)]
+      [0.5, 0.5]
     """
     LEARNING_RATE.check("rate", rate)
     return bind(_constant, rate=rate)
@@ -69,6 +76,13 @@ def exponential_decay(rate: Any, decay: Any, steps_per_epoch: int) -> Schedule:
       steps_per_epoch: the number of updates in an epoch.
     Returns:
       `schedule(step) -> learning rate`.
+    Raises:
+      ValueError: a number is out of its range.
+      TypeError: it is no number, or a count no integer.
+    Example:
+      >>> schedule = fn.exponential_decay(1.0, decay=0.5, steps_per_epoch=2)
+      >>> [round(float(schedule(step)), 2) for step in range(5)]
+      [1.0, 1.0, 0.5, 0.5, 0.25]
     """
     LEARNING_RATE.check("rate", rate)
     LEARNING_RATE_DECAY.check("decay", decay)
@@ -92,6 +106,13 @@ def step_decay(rate: Any, decay: Any, every: int) -> Schedule:
       every: the number of updates between two falls.
     Returns:
       `schedule(step) -> learning rate`.
+    Raises:
+      ValueError: a number is out of its range.
+      TypeError: it is no number, or a count no integer.
+    Example:
+      >>> schedule = fn.step_decay(1.0, decay=0.5, every=2)
+      >>> [round(float(schedule(step)), 2) for step in range(5)]
+      [1.0, 1.0, 0.5, 0.5, 0.25]
     """
     every = checks.COUNT.check("every", every)
     return exponential_decay(rate, decay, every)
@@ -110,6 +131,13 @@ def cosine_decay(rate: Any, total_steps: int, *, final_fraction: Any = 0.0) -> S
       final_fraction: the last rate as a fraction of the first, 0 to 1; may be traced.
     Returns:
       `schedule(step) -> learning rate`.
+    Raises:
+      ValueError: a number is out of its range.
+      TypeError: it is no number, or a count no integer.
+    Example:
+      >>> schedule = fn.cosine_decay(1.0, total_steps=4)
+      >>> [round(float(schedule(step)), 2) for step in range(5)]
+      [1.0, 0.85, 0.5, 0.15, 0.0]
     """
     LEARNING_RATE.check("rate", rate)
     checks.FRACTION.check("final_fraction", final_fraction)
@@ -142,6 +170,13 @@ def flat_cosine(rate: Any, total_steps: int, *, flat: Any = 0.5) -> Schedule:
       flat: the share of the updates before the fall, 0 to 1; may be traced.
     Returns:
       `schedule(step) -> rate`.
+    Raises:
+      ValueError: a number is out of its range.
+      TypeError: it is no number, or a count no integer.
+    Example:
+      >>> schedule = fn.flat_cosine(1.0, total_steps=8)
+      >>> [round(float(schedule(step)), 2) for step in range(0, 9, 2)]
+      [1.0, 1.0, 1.0, 0.5, 0.0]
     """
     LEARNING_RATE.check("rate", rate)
     checks.FRACTION.check("flat", flat)
@@ -170,6 +205,13 @@ def coslog4(rate: Any, total_steps: int) -> Schedule:
       total_steps: the number of updates in all.
     Returns:
       `schedule(step) -> learning rate`.
+    Raises:
+      ValueError: a number is out of its range.
+      TypeError: it is no number, or a count no integer.
+    Example:
+      >>> schedule = fn.coslog4(1.0, total_steps=1500)
+      >>> [round(float(schedule(step)), 1) for step in (0, 41, 100, 183, 300)]
+      [0.0, 1.0, 0.0, 1.0, 0.0]
     """
     LEARNING_RATE.check("rate", rate)
     return bind(_coslog4, rate=rate, total_steps=checks.COUNT.check("total_steps", total_steps))
@@ -190,6 +232,13 @@ def complement(schedule: Any) -> Schedule:
       schedule: a schedule, or a number, which may be traced.
     Returns:
       `schedule(step) -> share`.
+    Raises:
+      ValueError: a number is not above 0.
+      TypeError: schedule is neither a number nor a function.
+    Example:
+      >>> schedule = fn.complement(fn.flat_cosine(0.5, total_steps=4))
+      >>> [round(float(schedule(step)), 2) for step in range(5)]
+      [0.5, 0.5, 0.5, 0.75, 1.0]
     """
     if not callable(schedule):
         schedule = constant(schedule)
@@ -210,6 +259,13 @@ def warmup(schedule: Any, warmup_steps: int) -> Schedule:
       warmup_steps: the number of updates until the full rate.
     Returns:
       `schedule(step) -> learning rate`.
+    Raises:
+      ValueError: a number is not above 0, or warmup_steps below 1.
+      TypeError: schedule is neither a number nor a function, or warmup_steps no integer.
+    Example:
+      >>> schedule = fn.warmup(1.0, warmup_steps=4)
+      >>> [round(float(schedule(step)), 2) for step in range(5)]
+      [0.25, 0.5, 0.75, 1.0, 1.0]
     """
     if not callable(schedule):
         schedule = constant(schedule)
@@ -249,6 +305,13 @@ def one_cycle(
         fractions of the largest, 0 to 1; may be traced.
     Returns:
       `schedule(step) -> learning rate`.
+    Raises:
+      ValueError: a number is out of its range.
+      TypeError: it is no number, or a count no integer.
+    Example:
+      >>> schedule = fn.one_cycle(1.0, total_steps=8, warmup_fraction=0.5)
+      >>> [round(float(schedule(step)), 2) for step in range(8)]
+      [0.2, 0.4, 0.6, 0.8, 1.0, 0.85, 0.5, 0.15]
     """
     LEARNING_RATE.check("rate", rate)
     WARMUP.check("warmup_fraction", warmup_fraction)

@@ -21,6 +21,13 @@ from funcnet.tree import Array
 __all__ = ["BATCH_AXIS", "batch_mean", "batch_sum"]
 
 BATCH_AXIS = "batch_shards"
+"""The name of the mapped axis over which the shards of a batch lie, for layers of one's own.
+
+Example:
+  >>> shards = jnp.ones((3, 2))  # three shards of two examples
+  >>> print(jax.vmap(fn.batch_sum, axis_name=fn.BATCH_AXIS)(shards))
+  [6. 6. 6.]
+"""
 
 _REDUCES = {primitives.psum_p: jnp.add, primitives.pmax_p: jnp.maximum}
 
@@ -47,13 +54,40 @@ def batch_sum(x: Array) -> jax.Array:
     """The sum of x [N, ...] over all examples of the batch, [...].
 
     Inside a mapped axis named `BATCH_AXIS`, x is that of one shard, and the sum that of all.
+
+    Args:
+      x: [N, ...], the examples of the batch, or of a shard of it.
+    Returns:
+      The sum, [...], in the dtype of x.
+    Example:
+      >>> x = jnp.ones((6, 2))
+      >>> print(fn.batch_sum(x))
+      [6. 6.]
+      >>> shards = x.reshape(3, 2, 2)
+      >>> print(jax.vmap(fn.batch_sum, axis_name=fn.BATCH_AXIS)(shards))
+      [[6. 6.]
+       [6. 6.]
+       [6. 6.]]
     """
     total = jnp.asarray(x).sum(axis=0)
     return over_shards(total) if is_sharded() else total
 
 
 def batch_mean(x: Array) -> jax.Array:
-    """The mean of x [N, ...] over all examples of the batch, [...]; as `batch_sum`."""
+    """The mean of x [N, ...] over all examples of the batch, [...].
+
+    Inside a mapped axis named `BATCH_AXIS`, x is that of one shard, each of as many examples, and
+    the mean that of all.
+
+    Args:
+      x: [N, ...], the examples of the batch, or of a shard of it.
+    Returns:
+      The mean, [...], in the dtype of x, or JAX's default float type of integers.
+    Example:
+      >>> shards = jnp.arange(6.0).reshape(3, 2, 1)
+      >>> print(jax.vmap(fn.batch_mean, axis_name=fn.BATCH_AXIS)(shards).ravel())
+      [2.5 2.5 2.5]
+    """
     shards = num_shards()
     if shards is None:
         return jnp.asarray(x).mean(axis=0)

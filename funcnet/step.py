@@ -21,13 +21,9 @@ from funcnet.losses import (
     smooth_labels,
     softmax_loss,
 )
-from funcnet.net import as_input, loss_and_grads, matrices
-from funcnet.optim import (
-    Optimizer,
-    apply_updates,
-    averaged_params,
-    moves_transposes,
-)
+from funcnet.net import matrices
+from funcnet.objective import as_input, loss_and_grads
+from funcnet.optimizer import Optimizer, apply_updates
 from funcnet.preprocess import Preprocess, no_preprocess
 from funcnet.program import (
     Numbers,
@@ -41,6 +37,7 @@ from funcnet.shards import BATCH_AXIS, is_sharded
 from funcnet.signature import complete, takes
 from funcnet.targets import Targets, is_known, outputs_of, task_of_loss
 from funcnet.tree import LossFn, Tree, structure_of
+from funcnet.wrappers import averaged_params, moves_transposes
 
 __all__ = ["TrainState", "init_train_state", "make_train_step"]
 
@@ -55,6 +52,13 @@ class TrainState(NamedTuple):
       key: the random key of the run; it never changes, the counts are folded into it.
       step: int32, the number of updates done.
       epoch: int32, the number of epochs done.
+    Example:
+      >>> net, optimizer = fn.mlp([4], 2), fn.sgd(0.1)
+      >>> train_state = fn.init_train_state(net, optimizer, (3,), key=jax.random.key(0))
+      >>> train_state._fields
+      ('params', 'state', 'opt_state', 'key', 'step', 'epoch')
+      >>> int(train_state.step), int(train_state.epoch)
+      (0, 0)
     """
 
     params: Tree
@@ -87,6 +91,24 @@ def init_train_state(
       optimizer: the optimizer.
       in_shape: the shape of one example, `x.shape[1:]`, as preprocessed.
       key: a random key, `jax.random.key(seed)`, for the parameters and for the run.
+    Returns:
+      A TrainState, its counts 0.
+    Raises:
+      TypeError: key is no random key.
+      ValueError, TypeError: what a layer or the optimizer raises at a shape or at parameters that
+        it does not take.
+    Example:
+      >>> net, optimizer = fn.mlp([4], 2), fn.adam(1e-3)
+      >>> train_state = fn.init_train_state(net, optimizer, (3,), key=jax.random.key(0))
+      >>> train_state.params
+      FrozenDict(26 parameters
+        affine1/b  float32[4]
+        affine1/w  float32[3, 4]
+        affine2/b  float32[2]
+        affine2/w  float32[4, 2]
+      )
+      >>> list(train_state.opt_state)
+      ['m', 'step', 'v']
     """
     init_key, run_key = jax.random.split(checks.key(key))
     params, state, _ = net.init(init_key, in_shape)
@@ -108,12 +130,25 @@ def make_train_step(
       net: the network.
       optimizer: the optimizer.
       preprocess: applied to x inside the step; None leaves x as it is.
-      options: reg, loss_fn (None is `softmax_loss`), augment, label_smoothing and mixup_alpha, as
-        for `fit`; class_weight is [C] weights, for "balanced" see `class_weights`.
+      reg, augment, label_smoothing, mixup_alpha: as for `fit`.
+      loss_fn: as for `fit`; None is `softmax_loss`.
+      class_weight: [C] weights; for "balanced" see `class_weights`.
     Returns:
       `train_step(train_state, x, y, sample_weight=None) -> (train_state, metrics)` for a batch x
       [N, ...] and y as the loss takes it; metrics has "loss", the loss of this batch before the
       update.
+    Raises:
+      ValueError: an option is out of its range, or unknown.
+      TypeError: class_weight is a string or a dict, or another argument is of no type above.
+    Example:
+      >>> net, optimizer = fn.mlp([8], 2), fn.sgd(0.5)
+      >>> train_step = fn.make_train_step(net, optimizer)
+      >>> train_state = fn.init_train_state(net, optimizer, (2,), key=jax.random.key(0))
+      >>> x, y = np.array([[1.0, 0.0], [0.0, 1.0]], "f"), np.array([0, 1])
+      >>> for _ in range(50):
+      ...     train_state, metrics = train_step(train_state, x, y)
+      >>> int(train_state.step), bool(metrics["loss"] < 0.1)
+      (50, True)
     """
     given = complete(StepOptions, options, "make_train_step")
     if isinstance(given["class_weight"], str | Mapping):

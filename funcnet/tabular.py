@@ -53,7 +53,17 @@ def column_scale_forward(x: Array, s: Array) -> tuple[jax.Array, Any]:
     Returns:
       out, of the shape and dtype of x, and the cache for `column_scale_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, s = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([10.0, 0.5])
+      >>> out, cache = fn.column_scale_forward(x, s)
+      >>> print(out)
+      [[10.  1.]
+       [30.  2.]]
+      >>> dx, ds = fn.column_scale_backward(jnp.ones((2, 2)), cache)
+      >>> print(ds)
+      [4. 6.]
     """
     x, s = layers.check_features("column_scale", x, s=s)
     return x * s[None], (x, s)
@@ -63,10 +73,18 @@ def column_scale_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array
     """Gradients of `column_scale_forward`: dx = dout s, ds = sum of dout x over the batch.
 
     Args:
-      dout: [N, D], the gradient of the loss with respect to `out`.
+      dout: the shape of x, the gradient of the loss with respect to `out`.
       cache: what `column_scale_forward` returned.
     Returns:
-      dx [N, D], ds [D].
+      dx, of the shape of x, and ds, of that of s.
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.column_scale_forward(jnp.ones((1, 2)), jnp.array([10.0, 0.5]))
+      >>> dx, ds = fn.column_scale_backward(jnp.ones((1, 2)), cache)
+      >>> print(dx, ds)
+      [[10.   0.5]] [1. 1.]
     """
     x, s = cache
     dout = layers.like_output("column_scale", dout, x.shape, x.dtype)
@@ -81,6 +99,15 @@ def column_scale(*, rate: Any = 1.0) -> Layer:
     Args:
       rate: how many times as fast as other parameters the factors learn under Adam (RealMLP has
         6); a number, which may be traced. They are held as s / rate, see `with_rates`.
+    Returns:
+      The layer, of kind "column_scale", with a parameter s of the shape of one example.
+    Raises:
+      ValueError: rate is not above 0.
+      TypeError: it is no number.
+    Example:
+      >>> params, _, _ = fn.column_scale(rate=4.0).init(jax.random.key(0), (3,))
+      >>> print(params["s"])
+      [0.25 0.25 0.25]
     """
     layer = make_layer(
         "column_scale", column_scale_forward, column_scale_backward, _init_scale, names=("s",)
@@ -105,7 +132,16 @@ def ntk_affine_forward(x: Array, w: Array, b: Array) -> tuple[jax.Array, Any]:
     Returns:
       out [N, M], and the cache for `ntk_affine_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x, w, b = jnp.ones((1, 4)), jnp.ones((4, 2)), jnp.zeros(2)
+      >>> out, cache = fn.ntk_affine_forward(x, w, b)
+      >>> print(out)
+      [[2. 2.]]
+      >>> dx, dw, db = fn.ntk_affine_backward(jnp.ones((1, 2)), cache)
+      >>> print(dx, db)
+      [[1. 1. 1. 1.]] [1. 1.]
     """
     x, w, b = layers.check_affine("ntk_affine", x, w, b)
     return layers.affine_forward(x, w / math.sqrt(w.shape[0]), b)
@@ -120,6 +156,15 @@ def ntk_affine_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.Array, 
       cache: what `ntk_affine_forward` returned.
     Returns:
       dx [N, d1, ..., dk], dw [D, M], db [M].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> _, cache = fn.ntk_affine_forward(jnp.ones((1, 4)), jnp.ones((4, 2)), jnp.zeros(2))
+      >>> dx, dw, db = fn.ntk_affine_backward(jnp.ones((1, 2)), cache)
+      >>> print(dw.T)
+      [[0.5 0.5 0.5 0.5]
+       [0.5 0.5 0.5 0.5]]
     """
     x, w, _ = cache
     dout = layers.like_output("ntk_affine", dout, (x.shape[0], w.shape[1]), w.dtype)
@@ -142,6 +187,15 @@ def ntk_affine(
       bias_scale: standard deviation of the initial biases; a number, which may be traced.
       bias_rate: how many times as fast as the weights the biases learn under Adam (RealMLP has
         0.1); a number, which may be traced. They are held as b / bias_rate, see `with_rates`.
+    Returns:
+      The layer, of kind "ntk_affine".
+    Raises:
+      ValueError: dim is below 1, or a number is out of its range.
+      TypeError: dim is no integer, or a number is none.
+    Example:
+      >>> params, _, out_shape = fn.ntk_affine(4).init(jax.random.key(0), (3,))
+      >>> params["w"].shape, out_shape
+      ((3, 4), (4,))
     """
     dim = DIM.check("dim", dim)
     check_scale(weight_scale)
@@ -178,7 +232,18 @@ def embed_categories_forward(x: Array, w: Array, *, sizes: Sequence[int]) -> tup
     Returns:
       out [N, G * M], and the cache for `embed_categories_backward`.
     Raises:
-      ValueError: shapes do not fit. TypeError: dtypes do not.
+      ValueError: shapes do not fit.
+      TypeError: dtypes do not.
+    Example:
+      >>> x = jnp.array([[1, 0, 0, 0, 1]])  # the first of 3, the second of 2
+      >>> w = jnp.arange(10.0).reshape(5, 2)
+      >>> out, cache = fn.embed_categories_forward(x, w, sizes=(3, 2))
+      >>> print(out)
+      [[0. 1. 8. 9.]]
+      >>> dx, dw = fn.embed_categories_backward(jnp.ones((1, 4)), cache)
+      >>> print(dw.T)
+      [[1. 0. 0. 0. 1.]
+       [1. 0. 0. 0. 1.]]
     """
     x, w, sizes = checks.array(x), jnp.asarray(w), tuple(sizes)
     if x.ndim != 2 or x.shape[1] != sum(sizes):
@@ -204,6 +269,15 @@ def embed_categories_backward(dout: Array, cache: Any) -> tuple[jax.Array, jax.A
       cache: what `embed_categories_forward` returned.
     Returns:
       dx [N, S], dw [S, M].
+    Raises:
+      ValueError: dout does not have the shape of out.
+      TypeError: dout does not have the dtype of out.
+    Example:
+      >>> x, w = jnp.array([[1, 0, 0, 0, 1]]), jnp.ones((5, 2))
+      >>> _, cache = fn.embed_categories_forward(x, w, sizes=(3, 2))
+      >>> dx, dw = fn.embed_categories_backward(jnp.ones((1, 4)), cache)
+      >>> print(dx)
+      [[2. 2. 2. 2. 2.]]
     """
     x, w, sizes = cache
     spans, shape = _spans(sizes.value), (x.shape[0], len(sizes.value) * w.shape[1])
@@ -229,6 +303,16 @@ def embed_categories(sizes: Sequence[int], dim: int, *, weight_scale: Any = 1.0)
       dim: the number of outputs of each group.
       weight_scale: standard deviation of the initial embeddings, normal around 0: 1, as in RealMLP
         (Holzmueller et al. 2024, arXiv 2407.04491); a number, which may be traced.
+    Returns:
+      The layer, of kind "embed_categories".
+    Raises:
+      ValueError: there are no sizes, one of them or dim is below 1, or weight_scale is below 0; in
+        `init`, the shape is another.
+      TypeError: sizes is no sequence of integers, dim none, or weight_scale no number.
+    Example:
+      >>> params, state, out_shape = fn.embed_categories((3, 2), 4).init(jax.random.key(0), (5,))
+      >>> params["w"].shape, out_shape
+      ((5, 4), (8,))
     """
     if not isinstance(sizes, Iterable) or isinstance(sizes, str):
         raise TypeError(f"sizes must be a sequence of sizes, got {sizes!r}")
@@ -263,6 +347,20 @@ def on_columns(columns: Sequence[int] | slice, layer: Layer) -> Layer:
     Args:
       columns: the columns in the order in which the layer is given them, from 0; or a slice.
       layer: the layer.
+    Returns:
+      A layer, of kind "on_columns".
+    Raises:
+      ValueError: columns are none, or one is there twice or is below 0; in `init` and `forward`, x
+        does not have them.
+      TypeError: layer is no layer, or columns are no integers.
+    Example:
+      >>> layer = fn.on_columns([2, 0], fn.affine(1))
+      >>> params, state, out_shape = layer.init(jax.random.key(0), (3,))
+      >>> params["w"].shape, out_shape
+      ((2, 1), (2,))
+      >>> params = params | {"w": jnp.ones((2, 1))}
+      >>> print(layer.forward(params, state, jnp.array([[1.0, 5.0, 2.0]]))[0])
+      [[3. 5.]]
     """
     if not isinstance(layer, Layer):
         raise TypeError(f"on_columns takes a layer, such as affine(100), got {layer!r}")

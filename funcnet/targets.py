@@ -62,6 +62,13 @@ class Targets:
       quantiles: those that are predicted of each target, of `pinball_loss`; () is one number.
       flat: whether targets of regression are [N], rather than [N, 1].
       temperature: what scores are divided by before they are probabilities, see `calibrate`.
+    Example:
+      >>> targets = fn.Targets("regression", "identity", mean=(10.0,), scale=(2.0,))
+      >>> targets.encode(np.array([12.0, 6.0]))
+      array([[ 1.],
+             [-2.]], dtype=float32)
+      >>> targets.decode(np.array([[1.0], [-2.0]]))
+      array([12.,  6.])
     """
 
     task: str = "classification"
@@ -104,14 +111,21 @@ class Targets:
           scores: [N, K * max(Q, 1)].
           points: of quantiles the middle one alone, [N] or [N, K].
         """
-        values = np.asarray(scores, np.float64)
-        if self.link == "log":
-            with np.errstate(over="ignore"):
-                values = np.exp(values)
-        values = values.reshape(len(values), len(self.scale), -1)  # [N, K, Q]
-        values = np.array(self.mean)[:, None] + np.array(self.scale)[:, None] * values
-        if points or not self.quantiles:
-            values = values[:, :, self._middle]
+        with np.errstate(over="ignore"):
+            values = self.in_units(np.asarray(scores, np.float64))
+        if points and self.quantiles:
+            values = values[..., self._middle]
+        return values
+
+    def in_units(self, scores: Any) -> Any:
+        """`decode` of scores [N, K * max(Q, 1)] of NumPy or JAX, in their dtype."""
+        xp = scores.__array_namespace__()
+        values = xp.exp(scores) if self.link == "log" else scores
+        mean, scale = (xp.asarray(each, dtype=scores.dtype) for each in (self.mean, self.scale))
+        values = values.reshape(scores.shape[0], len(self.scale), -1)  # [N, K, Q]
+        values = mean[None, :, None] + scale[None, :, None] * values
+        if not self.quantiles:
+            values = values[:, :, 0]
         return values[:, 0] if self.flat else values
 
     def points(self, scores: Any) -> Any:

@@ -22,11 +22,14 @@ VERSIONS = {
 
 # What a config.json holds besides options and its stamp, and what that is.
 FACTS: dict[str, Any] = {
-    **dict.fromkeys(("title", "recipe", "data_sha256", "status"), str | None),
+    **dict.fromkeys(("title", "recipe", "data_sha256", "status", "input_dtype"), str | None),
     **dict.fromkeys(("versions", "machine", "results"), dict),
     **dict.fromkeys(
-        ("class_names", "target_names", "numbers", "settings", "halve_at", "mesh"), list
+        ("class_names", "target_names", "numbers", "settings", "halve_at", "mesh", "input_shape"),
+        list,
     ),
+    "search": dict | None,
+    "objectives": list | None,
     "outputs": int,
     **dict.fromkeys(("chunk_size", "folds"), int | None),
 }

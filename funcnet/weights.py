@@ -36,13 +36,20 @@ def class_weights(
       class_weight: None, a weight of 1 for each; "balanced"; weights by name or by number of their
         class, in which those that are not named have 1; or [C] weights. Weights are >= 0, and some
         may be traced.
-      class_names: C names. num_classes: C. Without both it is the largest label, and 1.
+      class_names: C names, or None.
+      num_classes: C, or None. Without both it is the largest label, and 1.
       sample_weight: [N] weights with which "balanced" counts the examples, or None.
     Returns:
       [C] float64 NumPy; a JAX array if any weight is traced.
     Raises:
       ValueError: there is no such class, or a weight, a label or a shape is wrong.
       TypeError: a weight is no number, or what should name a class cannot.
+    Example:
+      >>> y = np.array([0, 0, 0, 1])
+      >>> fn.class_weights(y, "balanced").round(3)
+      array([0.667, 2.   ])
+      >>> fn.class_weights(y, {"dog": 5.0}, class_names=["cat", "dog"])[y]
+      array([1., 1., 1., 5.])
     """
     y = checks.labels(y, num_examples=np.size(y))
     num_classes = _num_classes(y, class_names, num_classes)

@@ -35,7 +35,9 @@ ROOT = Path(__file__).parent.parent
 TESTS = {
     "layers": "layers strict net mutations inputs layer gradcheck house",
     "activations": "layers strict net mutations layer gradcheck house",
+    "rectifiers": "layers strict net mutations layer gradcheck house",
     "embeddings": "layers tabular strict mutations layer house",
+    "piecewise": "layers tabular strict mutations layer house",
     "tabular": "layers tabular strict mutations layer house",
     "members": "layers ensembles strict mutations layer house",
     "ensembles": "ensembles strict mutations layer house",
@@ -44,6 +46,7 @@ TESTS = {
     "regression": "regression weights mutations house",
     "weights": "weights mutations house",
     "optim": "optim optim_surface strict recipes train loop house",
+    "wrappers": "optim optim_surface strict recipes train loop house",
     "step": "train loop strict_training nonfinite net inputs preprocess checkpoints house",
     "checkpoint": "checkpoint checkpoints versions table_models house",
     "checkpoints": "checkpoints resume nonfinite versions house",

@@ -73,6 +73,7 @@ def test_train_without_arguments():
         "curves.png",
         "history.csv",
         "last.safetensors",
+        "log.jsonl",
         "losses.csv",
     ]
     code, again, _ = run("evaluate", "runs/digits")

@@ -14,7 +14,19 @@ from loss_cases import CASES, agrees
 from marks import slow_but
 
 import funcnet as fn
-from funcnet import activations, batch, embeddings, ensembles, layers, members, tabular, weights
+from funcnet import (
+    activations,
+    batch,
+    embeddings,
+    ensembles,
+    layers,
+    members,
+    objective,
+    piecewise,
+    rectifiers,
+    tabular,
+    weights,
+)
 from funcnet import layer as layer_module
 from funcnet import net as nets
 from funcnet.losses import LOSSES
@@ -27,7 +39,8 @@ REG = 0.3
 KEEP_PROB = 0.6
 SLOPE = 0.3
 EDGES = np.array([[-1, 0.1, 1], [-2, 0.5, 1], [0, 0, 1], [-0.3, -0.2, 1]])
-MODULES = [activations, embeddings, layers, members, tabular]  # in which the passes of layers are
+# In which the passes of layers are.
+MODULES = [rectifiers, activations, piecewise, embeddings, layers, members, tabular]
 
 # What stands between two affine layers.
 NETS = {
@@ -166,7 +179,7 @@ def mish(derivative):
 
 def prelu(change, leaves="prelu1/slope"):
     """`change(dout, (x, slope), dx, dslope)`."""
-    return changed(activations, "prelu", change, leaves)
+    return changed(rectifiers, "prelu", change, leaves)
 
 
 def parametric(change, leaves="parametric1/a"):
@@ -318,7 +331,7 @@ def reduced(change, case):
 
 def of_members(change):
     """The loss of members whose gradient is `change(dscores)`; they are the same one, twice."""
-    sound = nets.loss_of_scores
+    sound = objective.loss_of_scores
 
     def mutant(loss_fn, scores, y, sample_weight=None):
         both = jnp.stack([scores, 2 * scores], axis=1)
@@ -326,16 +339,16 @@ def of_members(change):
         dscores = change(dscores)
         return value, dscores[:, 0] + 2 * dscores[:, 1]
 
-    return Mutation(nets, "loss_of_scores", mutant, "affine2/b")
+    return Mutation(objective, "loss_of_scores", mutant, "affine2/b")
 
 
 def penalty(change):
-    sound = nets.l2_penalty
+    sound = objective.l2_penalty
 
     def mutant(params, reg):
         return change(*sound(params, reg), params, reg)
 
-    return Mutation(nets, "l2_penalty", mutant, "affine1/w")
+    return Mutation(objective, "l2_penalty", mutant, "affine1/w")
 
 
 def stale_affine():
@@ -533,11 +546,11 @@ MUTATIONS = {
     "pbld: sine and cosine swapped": pbld_swapped(),
     "piecewise_linear: the slope of all bins": backward(
         "piecewise_linear",
-        lambda dout, c: (dout.reshape(SIZE, SIZE, 2) * embeddings._in_bins(*c)[1]).sum(axis=-1),
+        lambda dout, c: (dout.reshape(SIZE, SIZE, 2) * piecewise._in_bins(*c)[1]).sum(axis=-1),
         FIRST,
     ),
     "piecewise_linear: the ends closed": changed(
-        embeddings,
+        piecewise,
         "piecewise_linear",
         lambda dout, c, dx: jnp.where((c[0] < c[1][:, 0]) | (c[0] > c[1][:, -1]), 0, dx),
         FIRST,
@@ -816,7 +829,7 @@ def test_the_sound_losses_pass(name):
 
 def test_sound_members_pass(monkeypatch):
     sound = of_members(lambda dscores: dscores)
-    monkeypatch.setattr(nets, "loss_of_scores", sound.mutant)
+    monkeypatch.setattr(objective, "loss_of_scores", sound.mutant)
     report = check()
     assert all(row.autodiff <= 1e-12 for row in report.rows if row.name != "input x"), str(report)
 

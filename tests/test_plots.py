@@ -1,6 +1,7 @@
 """Pictures: what is drawn, read back from the figures."""
 
 import io
+import types
 
 import jax
 import numpy as np
@@ -36,6 +37,8 @@ def test_one_run():
     run = history(steps=40)
     figure = fn.plot_history(run, title="A run")
     losses, accuracies = figure.axes
+    drawn = lines(losses)["validation (each epoch)"]
+    np.testing.assert_allclose(drawn, np.stack([[0, 8, 16, 24, 32, 40], run.val_loss], axis=1))
     np.testing.assert_array_equal(losses.lines[0].get_ydata(), run.loss)
     np.testing.assert_array_equal(losses.lines[0].get_xdata(), np.arange(1, 41))
     drawn = lines(accuracies)
@@ -48,9 +51,10 @@ def test_one_run():
 
 def test_many_steps_get_a_running_mean():
     run = history(steps=1000)
-    faint, mean = fn.plot_history(run).axes[0].lines
+    faint, mean = fn.plot_history(run).axes[0].lines[:2]
     np.testing.assert_array_equal(faint.get_ydata(), run.loss)
-    assert mean.get_label() == "training loss (mean of 20)"
+    assert faint.get_label() == "training: each step"
+    assert mean.get_label() == "training: mean of 20 steps"
     expected = [run.loss[end - 20 : end].mean() for end in range(20, 1001)]
     np.testing.assert_allclose(mean.get_ydata(), expected)
     np.testing.assert_array_equal(mean.get_xdata(), np.arange(20, 1001))
@@ -60,16 +64,105 @@ def test_several_runs():
     runs = {"sgd": history(), "adam": history(rows=4)}
     figure = fn.plot_histories(runs, title="Rules")
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["Training loss", "Training accuracy", "Validation accuracy"]
-    for axes, field in zip(figure.axes[1:], ("train_accuracy", "val_accuracy"), strict=True):
+    assert titles == [
+        "Training loss (each step pale, mean of 4 steps dark)",
+        "Validation loss",
+        "Training accuracy",
+        "Validation accuracy",
+    ]
+    columns = (("val_loss", 1), ("train_accuracy", 100), ("val_accuracy", 100))
+    for axes, (field, scale) in zip(figure.axes[1:], columns, strict=True):
         drawn = lines(axes)
-        assert list(drawn) == ["sgd", "adam"]
         for name, run in runs.items():
-            np.testing.assert_allclose(drawn[name][:, 1], 100 * getattr(run, field))
-    # A run has the same colour in every panel, and each its own.
-    colours = [[line.get_color() for line in axes.lines] for axes in figure.axes]
-    assert set(colours[0]) == set(colours[1]) == set(colours[2]) == {"C0", "C1"}
+            np.testing.assert_allclose(drawn[name][:, 1], scale * getattr(run, field))
+    # A run has the same colour and dashes in every panel, and each its own.
+    for name, look in (("sgd", ("#0072B2", "-")), ("adam", ("#D55E00", "--"))):
+        looks = {
+            (line.get_color(), line.get_linestyle())
+            for axes in figure.axes[1:]
+            for line in axes.lines
+            if line.get_label() == name
+        }
+        assert looks == {look}
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["sgd", "adam", "best epoch"]
     assert png(figure).startswith(b"\x89PNG")
+
+
+def marked(axes, marker):
+    return [tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() == marker]
+
+
+def test_a_star_is_at_the_best_epoch():
+    run = history(steps=50)
+    run.val_accuracy[:] = [0.1, 0.5, 0.9, 0.9, 0.8, 0.2]
+    run.val_loss[:] = [3, 2, 1, 0.5, 0.6, 0.7]
+    losses, accuracies = fn.plot_history(run).axes
+    assert marked(losses, "*") == [(30, 0.5)]  # of two that are as accurate the one of less loss
+    assert marked(accuracies, "*") == [(3, 90)]
+    losses, accuracies = fn.plot_history(run, best=1).axes
+    assert marked(accuracies, "*") == [(1, 50)]
+    assert "best epoch, 1" in [t.get_text() for t in losses.get_legend().get_texts()]
+    with pytest.raises(ValueError, match="best is epoch 9, after which nothing was measured"):
+        fn.plot_history(run, best=9)
+    assert marked(fn.plot_history(history(val=False)).axes[1], "*") == []
+
+
+@pytest.mark.parametrize("status", ["stopped", "diverged"])
+def test_a_run_that_ended_before_its_time_looks_so(status):
+    run = history(steps=50)
+    losses, accuracies = fn.plot_history(run, status=status).axes
+    assert marked(losses, "X") == [(50, run.loss[-1])]
+    assert marked(accuracies, "X") == [(5, 100 * run.val_accuracy[-1])]
+    assert [t.get_text() for t in accuracies.texts] == [status]
+    assert marked(fn.plot_history(run, status="finished").axes[0], "X") == []
+
+
+def test_what_fit_returns_says_itself_how_it_ended_and_which_model_was_best():
+    best = types.SimpleNamespace(epoch=2)
+    result = types.SimpleNamespace(history=history(steps=50), best=best, status="stopped")
+    figure = fn.plot_histories({"run": result})
+    assert marked(figure.axes[0], "X") == [(50, result.history.loss[-1])]
+    assert [x for x, _ in marked(figure.axes[3], "*")] == [2]
+    run = history(steps=60)
+    run.loss[40:] = np.nan
+    losses = fn.plot_history(run).axes[0]
+    assert [t.get_text() for t in losses.texts] == ["not finite"]
+    assert marked(losses, "X") == [(40, run.loss[39])]
+
+
+def test_a_run_that_was_not_measured_in_the_end_has_its_epochs_where_they_were():
+    run = history(steps=91, rows=2)._replace(epoch=np.array([0, 5]))  # 7 epochs of 13 steps
+    losses = fn.plot_history(run).axes[0]
+    np.testing.assert_array_equal(lines(losses)["validation (each epoch)"][:, 0], [0, 65])
+
+
+def test_the_first_steps_do_not_squeeze_the_others():
+    run = history(steps=1000)
+    run.loss[:5] = 1e6
+    axes = fn.plot_history(run).axes[0]
+    assert axes.get_ylim()[1] < 6
+    assert axes.get_ylabel() == "Loss (5 points beyond)"
+    run.loss[:] = np.geomspace(10, 1e-3, 1000)
+    run.val_loss[:] = 1
+    axes = fn.plot_history(run).axes[0]
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("log", "Loss (log scale)")
+    assert axes.get_ylim()[0] < 1e-3 < 10 < axes.get_ylim()[1]
+
+
+def test_names_of_runs_are_shown_as_they_are():
+    names = ["$x$", "_hidden", "two\nlines", "long " * 12]
+    figure = fn.plot_histories({name: history() for name in names})
+    texts = figure.legends[0].get_texts()
+    assert [t.get_text() for t in texts[:3]] == ["$x$", "_hidden", "two\\nlines"]
+    assert " ".join(texts[3].get_text().split()) == ("long " * 12).strip()
+    assert not any(t.get_parse_math() for t in texts)
+
+
+def test_more_runs_than_can_be_told_apart():
+    with pytest.raises(ValueError, match="29 runs, of which 28 can be told apart: choose some"):
+        fn.plot_histories({str(i): history() for i in range(29)})
+    with pytest.raises(TypeError, match="a run must be a History"):
+        fn.plot_history({"loss": [1, 2]})
 
 
 @pytest.mark.parametrize(
@@ -187,7 +280,9 @@ def test_lines_of_names_and_a_line_for_each_value():
     figure = fn.plot_lines(rows(rule=["sgd", "adam"], depth=[1, 2]), "rule", lines="depth")
     (axes,) = figure.axes
     assert [t.get_text() for t in axes.get_xticklabels()] == ["sgd", "adam"]
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["depth 1", "depth 2"]
+    said = [" ".join(t.get_text().split()) for t in figure.legends[0].get_texts()]
+    assert said == ["depth 1", "depth 2", "mean, and one standard deviation over 2 seeds"]
+    assert [line.get_linestyle() for line in axes.lines] == ["None"] * len(axes.lines)
     assert axes.get_xscale() == "linear"
 
 
@@ -226,7 +321,7 @@ def test_true_and_1_are_places_of_their_own():
 @pytest.mark.parametrize(
     ("axes", "labels"),
     [
-        ({"rate": RATES}, ("rate", "validation accuracy (%)")),
+        ({"rate": RATES}, ("rate (log scale)", "validation accuracy (%)")),
         ({"rate": RATES, "scale": SCALES}, ("scale", "rate")),
         ({"a": [1, 2], "b": [1, 2], "c": [1, 2]}, ("", "")),
         ({"rate": [0.1]}, ("seed", "validation accuracy (%)")),
@@ -236,6 +331,87 @@ def test_true_and_1_are_places_of_their_own():
 def test_a_sweep_is_drawn_as_suits_its_settings(axes, labels):
     drawn = fn.plot_sweep(rows(**axes)).axes[0]
     assert (drawn.get_xlabel(), drawn.get_ylabel()) == labels
+
+
+def drawn_at_random(count, diverged=0):
+    """A table of two settings drawn at random, rates over many powers of ten."""
+    rng = np.random.default_rng(0)
+    rates, widths = 10 ** rng.uniform(-5, -1, count), rng.integers(10, 60, count)
+    (like, *_) = rows(rate=[1])
+    return [
+        {
+            **like,
+            "rate": float(rates[i]),
+            "width": int(widths[i]),
+            "val_accuracy": i / count,
+            "val_loss": 1 - i / count,
+            "status": "diverged" if i < diverged else "finished",
+        }
+        for i in range(count)
+    ]
+
+
+def test_settings_drawn_at_random_are_a_scatter_on_their_own_scales():
+    table = drawn_at_random(30, diverged=4)
+    figure = fn.plot_sweep(table, title="Random")
+    axes, bar = figure.axes
+    assert {axes.get_xlabel(), axes.get_ylabel()} == {"rate (log scale)", "width"}
+    assert {axes.get_xscale(), axes.get_yscale()} == {"log", "linear"}
+    crosses, points, ring = axes.collections
+    assert (len(crosses.get_offsets()), len(points.get_offsets())) == (4, 26)
+    np.testing.assert_allclose(points.get_array(), [100 * i / 30 for i in range(4, 30)])
+    best = {"rate (log scale)": table[-1]["rate"], "width": table[-1]["width"]}
+    place = best[axes.get_xlabel()], best[axes.get_ylabel()]
+    np.testing.assert_allclose(ring.get_offsets(), [place])
+    said = [t.get_text() for t in axes.get_legend().get_texts()]
+    assert said == ["diverged, or not measured (4)", "best: 96.7"]
+    assert bar.get_ylabel() == "validation accuracy (%)"
+    assert figure.get_suptitle() == "Random"
+    assert png(figure)
+
+
+def test_of_a_loss_the_least_is_the_best():
+    table = drawn_at_random(9)
+    axes = fn.plot_scatter(table, "width", "rate", value="val_loss")
+    place = [[table[-1]["width"], table[-1]["rate"]]]
+    np.testing.assert_allclose(axes.collections[-1].get_offsets(), place)
+
+
+def test_a_picture_is_drawn_in_the_axes_given():
+    given = fn.plot_sweep(rows(rate=RATES)).axes[0]
+    assert fn.plot_scatter(drawn_at_random(9), "rate", "width", axes=given) is given
+    with pytest.raises(TypeError, match="axes must be one Axes of matplotlib"):
+        fn.plot_scatter(drawn_at_random(9), "rate", "width", axes=given.figure)
+
+
+def test_bands_say_what_they_are_and_crosses_where_nothing_is():
+    table = rows(rate=RATES)
+    for row in table:
+        row["status"] = "diverged" if row["rate"] == 1e-2 else "finished"
+    figure = fn.plot_lines(table[1:], "rate")
+    said = [" ".join(t.get_text().split()) for t in figure.legends[0].get_texts()]
+    assert said == [
+        "mean, and one standard deviation over 1 to 2 seeds",
+        "diverged, or not measured",
+    ]
+    np.testing.assert_allclose(figure.axes[0].lines[1].get_xdata(), [1e-2])
+
+
+@pytest.mark.parametrize("axes", [{"a": [1, 2]}, {"a": [1, 2], "b": [1, 2]}])
+def test_a_sweep_of_which_all_diverged_can_be_drawn(axes):
+    table = [{**row, "status": "diverged"} for row in rows(**axes)]
+    assert len(fn.plot_sweep(table).axes[0].texts) == 1
+    assert fn.plot_parallel(table)
+
+
+def test_a_sweep_of_two_thousand_members_and_one_of_one_can_be_drawn():
+    table = drawn_at_random(2000)
+    assert len(fn.plot_sweep(table).axes[0].collections[0].get_offsets()) == 2000
+    with pytest.raises(ValueError, match="rate has 2,000 values, too many for a heat map: plot_sc"):
+        fn.plot_heat_map(table, "rate", "width")
+    (row,) = drawn_at_random(1)
+    del row["seed"]
+    assert fn.plot_sweep([row]).axes[0].get_xlabel() == "rate"
 
 
 @pytest.mark.parametrize(

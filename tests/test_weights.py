@@ -12,7 +12,7 @@ from marks import slow_but
 
 import funcnet as fn
 from funcnet import checks
-from funcnet.net import loss_of_scores
+from funcnet.objective import loss_of_scores
 
 LOSSES = {name: jax.jit(case.loss_fn) for name, case in CASES.items()}
 AUTODIFF = {

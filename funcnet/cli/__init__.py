@@ -1,5 +1,4 @@
-"""The command line: funcnet train, sweep, evaluate, predict, gradcheck, verify, report, watch,
-recipes, datasets.
+"""The command line: `funcnet COMMAND`, of COMMANDS.
 
 `main` and `entry` stand here, not in a module main, which `funcnet.cli.main` would hide.
 """
@@ -17,8 +16,10 @@ import jax
 import funcnet as fn
 from funcnet import checks
 from funcnet.cli import (
+    completion,
     datasets,
     evaluate,
+    export,
     gradcheck,
     predict,
     recipes,
@@ -41,12 +42,14 @@ COMMANDS = {
     "sweep": sweep,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "gradcheck": gradcheck,
     "verify": verify,
     "report": report,
     "watch": watch,
     "datasets": datasets,
     "recipes": recipes,
+    "completion": completion,
 }
 
 
@@ -98,7 +101,12 @@ def entry() -> None:
     sys.exit(code)
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
+def make_parser(base: Config) -> tuple[Parser, dict[str, Parser]]:
+    """The parser of all commands, and that of each by its name.
+
+    Args:
+      base: what options are where they are not given.
+    """
     parser = Parser(
         prog="funcnet",
         description="Fully connected networks in JAX with hand-written gradients.",
@@ -108,8 +116,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"funcnet {fn.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    base = _base(argv)
-    known = {name: command.add(commands, base) for name, command in COMMANDS.items()}
+    return parser, {name: command.add(commands, base) for name, command in COMMANDS.items()}
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser, known = make_parser(_base(argv))
     if not argv:
         parser.print_help()
         parser.exit(2)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,31 +113,37 @@ def print_sweep(
     first = results_of(task_of(rows))[0].removeprefix("val_")
     value = f"final_val_{first}" if "fold" in rows[0] else f"val_{first}"
     ranks = monitor if monitor in rows[0] and "fold" not in rows[0] else value
-    varying = [
-        name
-        for name in rows[0]
-        if name not in RESULTS and len({str(row[name]) for row in rows}) > 1
-    ]
-    if "seed" in varying or "fold" in varying:
+    names = varying(rows)
+    if "seed" in names or "fold" in names:
         count_name = "members" if "fold" in rows[0] else "seeds"
         rows = fn.mean_over_seeds(rows)
-        named = [n for n in varying if n not in OVER]
+        named = [n for n in names if n not in OVER]
         ranks = ranks if ranks in rows[0] else value  # of losses there are no means
         columns = [*named, value, f"final_train_{first}", count_name, "diverged"]
     else:
-        columns = [*varying, value, "best_epoch", f"final_train_{first}", "status"]
+        columns = [*names, value, "best_epoch", f"final_train_{first}", "status"]
     if ranks not in columns:
         columns.insert(columns.index(value) + 1, ranks)
     sign = -1 if ranks.removeprefix("final_").removeprefix("val_") in LESS else 1
     ranked = sorted(
         rows, key=lambda row: -math.inf if row[ranks] is None else sign * row[ranks], reverse=True
     )
-    head = [name.replace("_", " ") for name in columns]
-    lines = [[_cell(row, name) for name in columns] for row in ranked[:count]]
-    for line in aligned([head, *lines], right=True):
+    for line in table_lines(ranked[:count], columns):
         say(line)
     if len(ranked) > count:
         say(f"... and {len(ranked) - count:,} more, in table.csv")
+
+
+def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that vary in a table."""
+    names = [name for name in rows[0] if name not in RESULTS]
+    return [name for name in names if len({str(row[name]) for row in rows}) > 1]
+
+
+def table_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Columns of a table as lines, under their names."""
+    head = [name.replace("_", " ") for name in columns]
+    return aligned([head, *([_cell(row, name) for name in columns] for row in rows)], right=True)
 
 
 def best_line(best: fn.BestModel, history: fn.History, config: Config) -> str:
@@ -172,7 +178,7 @@ def describe(settings: dict[str, Any]) -> str:
     return ", ".join(f"{n.replace('_', ' ')} {_cell(settings, n)}" for n in settings)
 
 
-def _cell(row: dict[str, Any], name: str) -> str:
+def _cell(row: Mapping[str, Any], name: str) -> str:
     value = row[name]
     if value is None:
         return "-"

@@ -11,7 +11,7 @@ import funcnet as fn
 from funcnet import checks
 from funcnet.cli.console import interrupts
 from funcnet.cli.describe import shown
-from funcnet.cli.options import add_file_options, given_options, listed, name_among
+from funcnet.cli.options import NameAmong, add_file_options, given_options, listed
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import noted
 from funcnet.config import Config
@@ -44,7 +44,7 @@ def add(commands: Any, base: Config) -> Any:
     parser.add_argument(
         "action",
         nargs="?",
-        type=name_among("action", ("list", "show", "convert", "download")),
+        type=NameAmong("action", ("list", "show", "convert", "download")),
         default="list",
         metavar="ACTION",
         help="list, show, convert or download (default: %(default)s)",

@@ -11,10 +11,10 @@ from funcnet.cli.measures import as_json, class_lines, first_measure, further_li
 from funcnet.cli.options import (
     SPLITS,
     TEXT,
+    NameAmong,
     add_file_options,
     add_run_options,
     listed,
-    name_among,
     views,
 )
 from funcnet.cli.parser import add_command
@@ -60,7 +60,7 @@ def add(commands: Any, base: Config) -> Any:
     )
     parser.add_argument(
         "--split",
-        type=name_among("split", SPLITS),
+        type=NameAmong("split", SPLITS),
         metavar="NAME",
         help=f"of the run's own data: {listed(SPLITS)} (default: test)",
     )

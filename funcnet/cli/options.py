@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import funcnet as fn
@@ -77,7 +77,8 @@ def _facts(name: str, known: Option, *, several: bool) -> dict[str, Any]:
         return {**facts, "action": argparse.BooleanOptionalAction}
     facts |= {"metavar": known.metavar, "type": _type(name, known)}
     if several and not known.several:
-        return {**facts, "nargs": "+", "type": _range_type(facts["type"], known)}
+        kind = facts["type"] if known.range is None else _range_type(facts["type"], known)
+        return {**facts, "nargs": "+", "type": kind}
     if several:
         facts["action"] = "append"
     if known.several or known.steps is not None:
@@ -87,9 +88,9 @@ def _facts(name: str, known: Option, *, several: bool) -> dict[str, Any]:
 
 def _type(name: str, known: Option) -> Callable[[str], Any]:
     if known.choices is not None and known.range is not None:
-        return number_or_name(known.choices)
+        return NumberOrName(known.choices)
     if known.choices is not None:
-        return name_among(name.replace("_", " "), known.choices)
+        return NameAmong(name.replace("_", " "), known.choices)
     if known.range is not None:
         return int if isinstance(known.range, checks.Count) else float
     return str
@@ -102,7 +103,7 @@ def _range_type(kind: Callable[[str], Any], known: Option) -> Callable[[str], An
     def parse(text: str) -> Any:
         found = re.fullmatch(r"(log:)?(.+?)\.\.(.+)", text)
         try:
-            if found is None or known.range is None:
+            if found is None:
                 return kind(text)
             log, low, high = found.groups()
             if whole:
@@ -191,24 +192,29 @@ def add_recipe_option(parser: Any) -> None:
     """--recipe."""
     parser.add_argument(
         "--recipe",
-        type=name_among("recipe", fn.list_recipes()),
+        type=NameAmong("recipe", fn.list_recipes()),
         metavar="NAME",
         help=f"start from the options of a recipe: {listed(fn.list_recipes())}; if not given table "
         "for a table, else none; an option that is given as well takes the place of the recipe's",
     )
 
 
-def add_run_options(parser: Any) -> None:
-    """The options of what uses a run."""
+def add_model_options(parser: Any) -> None:
+    """Which run, and which of its models."""
     parser.add_argument(
         "run_directory", metavar="RUN", help="directory of a run, such as runs/digits"
     )
     parser.add_argument(
         "--model",
-        type=name_among("model", MODELS),
+        type=NameAmong("model", MODELS),
         metavar="NAME",
         help="best or last; as in training if not given",
     )
+
+
+def add_run_options(parser: Any) -> None:
+    """The options of what predicts by a run."""
+    add_model_options(parser)
     parser.add_argument(
         "--tta",
         action="store_true",
@@ -216,37 +222,40 @@ def add_run_options(parser: Any) -> None:
     )
     parser.add_argument(
         "--layout",
-        type=name_among("layout", LAYOUTS),
+        type=NameAmong("layout", LAYOUTS),
         metavar="NAME",
         help=f"of the images, for --tta: {listed(LAYOUTS)}; as in training if not given",
     )
 
 
-def name_among(kind: str, known: Iterable[str]) -> Callable[[str], str]:
+class NameAmong:
     """A type for argparse: one of the known names, or an error with the nearest one."""
 
-    def parse(name: str) -> str:
-        if name not in known:
-            raise argparse.ArgumentTypeError(checks.unknown(kind, name, known))
+    def __init__(self, kind: str, known: Collection[str]) -> None:
+        self.kind, self.known = kind, known
+
+    def __call__(self, name: str) -> str:
+        """The name."""
+        if name not in self.known:
+            raise argparse.ArgumentTypeError(checks.unknown(self.kind, name, self.known))
         return name
 
-    return parse
 
-
-def number_or_name(known: Iterable[str]) -> Callable[[str], Any]:
+class NumberOrName:
     """A type for argparse: a number, or one of the known names in whatever case."""
 
-    def parse(text: str) -> float | str:
-        if text.lower() in known:
+    def __init__(self, known: Collection[str]) -> None:
+        self.known = known
+
+    def __call__(self, text: str) -> float | str:
+        """The number or the name."""
+        if text.lower() in self.known:
             return text.lower()
         try:
             return float(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"expected a number, {' or '.join(known)}, got {text!r}"
-            ) from None
-
-    return parse
+            names = " or ".join(self.known)
+            raise argparse.ArgumentTypeError(f"expected a number, {names}, got {text!r}") from None
 
 
 def listed(names: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 import funcnet as fn
-from funcnet.cli.options import name_among
+from funcnet.cli.options import NameAmong
 from funcnet.cli.parser import add_command
 from funcnet.config import Config
 from funcnet.option import option
@@ -24,7 +24,7 @@ def add(commands: Any, base: Config) -> Any:
     parser.add_argument(
         "name",
         nargs="?",
-        type=name_among("recipe", fn.list_recipes()),
+        type=NameAmong("recipe", fn.list_recipes()),
         metavar="NAME",
         help="show the options of this one",
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import numpy as np
 
 import funcnet as fn
 from funcnet import runs
@@ -86,6 +87,8 @@ def with_data(record: Record, dataset: fn.Dataset) -> Record:
     """The record with what there is to know of its data."""
     outputs = outputs_of(dataset, build_loss(record.config))
     record = record.having(class_names=list(dataset.class_names), outputs=outputs)
+    x = dataset.x_train
+    record = record.having(input_shape=list(x.shape[1:]), input_dtype=np.dtype(x.dtype).name)
     if dataset.encoding is not None or record.config.embedding != "none":
         record = record.having(numbers=list(numbers_of(dataset)))
     if dataset.target_names:

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -25,18 +24,19 @@ from funcnet.cli.console import (
     measured_at,
     print_sweep,
     say,
+    table_lines,
     validated,
+    varying,
 )
 from funcnet.cli.measures import first_measure
 from funcnet.cli.options import (
+    NameAmong,
     add_config_options,
     add_device_options,
     add_recipe_option,
     given_options,
-    is_range,
     listed,
     mesh_of,
-    name_among,
 )
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import (
@@ -47,6 +47,7 @@ from funcnet.cli.records import (
     say_recipe,
     with_data,
 )
+from funcnet.cli.settings import OWN, add_sweep_options, batch_sizes, options_of, swept_by
 from funcnet.config import OPTIONS, Config, replaced
 from funcnet.datasets.dataset import first
 from funcnet.defaults import complete_config
@@ -54,21 +55,13 @@ from funcnet.inputs import fit_preprocess
 from funcnet.option import option
 from funcnet.runs import Record
 from funcnet.sweeps import directory
-from funcnet.sweeps.folds import FOLDS, part_of
-from funcnet.sweeps.table import STATUSES, best_member
+from funcnet.sweeps.folds import part_of
+from funcnet.sweeps.guided import search_of, stored_search
+from funcnet.sweeps.importance import value_of
+from funcnet.sweeps.objectives import check_objectives
+from funcnet.sweeps.table import OVER, STATUSES, best_member
 from funcnet.targets import MEASURES, MONITORS, outputs_of
 from funcnet.text import LABELS, shown
-
-# Options of sweeps alone, and --out and --recipe: what they are if they are not given.
-OWN: dict[str, Any] = {
-    "recipe": None,
-    "out": None,
-    "seeds": 1,
-    "samples": None,
-    "folds": None,
-    "halve_at": [],
-    "chunk_size": None,
-}
 
 
 class Sweep(NamedTuple):
@@ -99,16 +92,17 @@ def add(commands: Any, base: Config) -> Any:
         (
             "sweep --learning-rate 1e-3 2e-3 3e-4 --weight-scale 2e-2 5e-2 6e-2 --seeds 3",
             "sweep --learning-rate log:1e-4..1e-2 --keep-prob 0.5..1 --samples 50 --halve-at 5 10",
+            "sweep --learning-rate log:1e-4..1e-2 --keep-prob 0.5..1 --samples 64 --sampler tpe",
             "sweep --hidden-dims 100 --hidden-dims 100 100 --optimizer adam sgd_momentum",
             "sweep --dataset table.csv --learning-rate 1e-3 1e-2 --folds 5",
-            "sweep show runs/sweep-digits",
+            "sweep show runs/sweep-digits --importance",
         ),
         arguments="[ACTION RUN]",
     )
     parser.add_argument(
         "action",
         nargs="?",
-        type=name_among("action", ("run", "resume", "show")),
+        type=NameAmong("action", ("run", "resume", "show")),
         default="run",
         metavar="ACTION",
         help="run (if not given), resume or show",
@@ -117,36 +111,7 @@ def add(commands: Any, base: Config) -> Any:
         "run_directory", nargs="?", metavar="RUN", help="of resume and show: the directory"
     )
     add_recipe_option(parser)
-    group = parser.add_argument_group("sweep")
-    group.add_argument(
-        "--seeds", type=int, metavar="N", help="train each setting with N seeds (default: 1)"
-    )
-    group.add_argument(
-        "--samples",
-        type=int,
-        metavar="N",
-        help="draw N settings at random, in place of every combination",
-    )
-    group.add_argument(
-        "--folds",
-        type=int,
-        metavar="N",
-        help="cross-validate: train each member N times, each time without another Nth of the "
-        "examples to train and to validate, which it is measured on",
-    )
-    group.add_argument(
-        "--halve-at",
-        type=int,
-        nargs="+",
-        metavar="EPOCH",
-        help="after these epochs, stop the worse half by what --monitor says",
-    )
-    group.add_argument(
-        "--chunk-size",
-        type=int,
-        metavar="N",
-        help="members to train side by side; if not given, as the memory allows",
-    )
+    add_sweep_options(parser)
     add_config_options(parser, base, takes=lambda known: known.sweep, several=True)
     add_device_options(parser, columns=False)
     group = parser.add_argument_group("output")
@@ -154,6 +119,9 @@ def add(commands: Any, base: Config) -> Any:
         "--out", metavar="DIR", help="directory; runs/sweep-NAME, numbered, if not given"
     )
     group.add_argument("--all", action="store_true", help="of show: the whole table")
+    group.add_argument(
+        "--importance", action="store_true", help="of show: which settings mattered, and how much"
+    )
     group.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(base=base, **OWN)
     return parser
@@ -177,6 +145,8 @@ def _check_action(args: argparse.Namespace) -> None:
     """Raise unless the options suit the action."""
     if args.all and args.action != "show":
         raise ValueError("--all is for funcnet sweep show RUN")
+    if args.importance and args.action != "show":
+        raise ValueError("--importance is for funcnet sweep show RUN")
     if args.action == "run":
         if args.run_directory is not None:
             raise ValueError(
@@ -194,7 +164,7 @@ def _check_action(args: argparse.Namespace) -> None:
 
 def _new(args: argparse.Namespace) -> Sweep:
     """A sweep that is to begin."""
-    config, settings, swept = _settings(args)
+    config, settings, swept, search = swept_by(args)
     name = f"sweep-{run_name(config, args.recipe)}"
     path = Path(args.out) if args.out else None
     if path is not None:
@@ -204,13 +174,19 @@ def _new(args: argparse.Namespace) -> Sweep:
         halve_at=args.halve_at,
         chunk_size=args.chunk_size,
         folds=args.folds,
-        settings=settings,
+        objectives=args.objectives,
+        settings=[] if search else settings,
+        search=search and stored_search(search),
     )
     whole = load_data(config)
     say_recipe(config, args)
     trained_on = part_of(first(whole, config.num_train, "--num-train"), args.folds)
     record = record._replace(config=_complete(record.config, settings, trained_on))
     record = with_data(record, whole)
+    if args.objectives:
+        complete = record.config
+        monitor = complete.monitor or MONITORS[whole.task]
+        check_objectives(args.objectives, monitor, whole, complete.eval_every or None)
     if any("embedding" in each for each in settings):  # and not of the first member alone
         record = record.having(numbers=list(recipes.numbers_of(whole)))
     return Sweep(path, name, record, *_data(record.config, whole, args.folds), resumes=False)
@@ -220,7 +196,7 @@ def _complete(
     config: Config, settings: Sequence[Mapping[str, Any]], trained_on: fn.Dataset
 ) -> Config:
     """The Config, complete for all members: the epochs are enough for the largest batches."""
-    sizes = [each["batch_size"] for each in settings if each.get("batch_size") is not None]
+    sizes = batch_sizes(settings)
     largest = replaced(config, {"batch_size": max(sizes)} if sizes else {})
     complete = complete_config(largest, trained_on)
     return replaced(complete, {"batch_size": sizes[0]} if sizes else {})
@@ -285,17 +261,10 @@ def _run(
         "preprocess": swept.preprocess,
         "mesh": mesh,
     }
-    result: fn.SweepResult | fn.CrossValidation
-    folds = facts.get("folds")
-    experiment = partial(_experiment, config, part_of(dataset, folds))
     with bar, noted():
-        if folds is None:
-            halve_at = facts["halve_at"]
-            result = fn.sweep(experiment, dataset, facts["settings"], halve_at=halve_at, **options)
-        else:
-            result = fn.cross_validate(
-                experiment, dataset, facts["settings"], folds=folds, **options
-            )
+        result = _trained(record, dataset, options)
+    if facts.get("search"):
+        record = record.having(settings=[member.settings for member in result.members])
     if result.interrupted and not started and not swept.resumes:
         print("funcnet sweep: interrupted before the first epoch", file=sys.stderr)
         return heard.code
@@ -309,6 +278,7 @@ def _run(
         return heard.code
     if isinstance(result, fn.SweepResult):
         lines, results = _summary(result, dataset, config)
+        lines += _front_lines(result, facts.get("objectives"))
     else:
         lines, results = _summary_of_folds(result)
     record = record.having(status="finished", results=results)
@@ -316,6 +286,11 @@ def _run(
         if isinstance(result, fn.SweepResult):
             _save_best(path / "best", record, result, dataset)
         directory.save_sweep(path, record, result.members)
+        if facts.get("search"):
+            try:
+                lines += _importance_lines(path, fn.sweep_table(result.members))
+            except (ValueError, ImportError) as error:
+                lines.append(f"which settings mattered is not told: {error}")
         lines.append(f"saved in {path}")
     finally:
         print_sweep(fn.sweep_table(result.members), monitor=config.monitor)
@@ -324,65 +299,26 @@ def _run(
     return 0
 
 
+def _trained(
+    record: Record, dataset: fn.Dataset, options: Mapping[str, Any]
+) -> fn.SweepResult | fn.CrossValidation:
+    """All members, as far as they came."""
+    facts, folds = record.facts, record.facts.get("folds")
+    experiment = partial(_experiment, record.config, part_of(dataset, folds))
+    if folds is not None:
+        return fn.cross_validate(experiment, dataset, facts["settings"], folds=folds, **options)
+    halve_at, settings = facts["halve_at"], facts["settings"]
+    if not facts.get("search"):
+        return fn.sweep(experiment, dataset, settings, halve_at=halve_at, **options)
+    known = search_of(facts["search"])
+    searched = {**known._asdict(), "seeds": len(known.seeds)}
+    searched["objectives"] = known.objectives or None
+    return fn.search(experiment, dataset, halve_at=halve_at, **searched, **options)
+
+
 def _experiment(config: Config, dataset: fn.Dataset, **settings: Any) -> tuple[Any, ...]:
     """The experiment of `funcnet sweep`: a configuration with some options replaced."""
-    return recipes.build(replaced(config, _options(settings)), dataset)
-
-
-def _options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The options among the settings of a member: all but its seed."""
-    return {name: value for name, value in settings.items() if name != "seed"}
-
-
-def _settings(args: argparse.Namespace) -> tuple[Config, list[dict[str, Any]], str]:
-    """The Config of the first member, the settings of each, and what varies, in words."""
-    checks.COUNT.check("--seeds", args.seeds)
-    if args.folds is not None:
-        FOLDS.check("--folds", args.folds)
-        if args.halve_at:
-            raise ValueError("--halve-at is not for --folds: all members of a fold are needed")
-    if args.samples is not None:
-        checks.COUNT.check("--samples", args.samples)
-    axes, given = _axes(given_options(args))
-    ranges = [name for name, values in axes.items() if is_range(values)]
-    if ranges and args.samples is None:
-        raise ValueError(
-            f"{option(ranges[0])} is a range: say with --samples how many settings to draw"
-        )
-    if args.samples is not None and not axes:
-        raise ValueError("--samples needs options with ranges or several values to draw from")
-    if not axes and args.seeds == 1 and args.folds is None:
-        raise ValueError(
-            "there is nothing to sweep: give an option several values, such as "
-            "--learning-rate 1e-3 1e-2, or --seeds, or --folds"
-        )
-    seed = checks.SEED.check("--seed", given.get("seed", args.base.seed))
-    if args.samples is not None:
-        drawn = fn.random_search(jax.random.key(seed), args.samples, **axes)
-    else:
-        drawn = fn.grid(**axes) if axes else [{}]
-    seeds = range(seed, seed + args.seeds)
-    settings = [{**each, "seed": own} for each in drawn for own in seeds]
-    config = replaced(args.base, {"tta": False, **given, **settings[0]})
-    return config, settings, listed(name.replace("_", " ") for name in axes) or "seeds"
-
-
-def _axes(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options that take several values: those that vary; and the others, each with its value."""
-    axes: dict[str, Any] = {}
-    single: dict[str, Any] = {}
-    for name, values in given.items():
-        if OPTIONS[name].sweep != "several":
-            single[name] = values
-        elif any(map(is_range, values)):
-            if len(values) > 1:
-                raise ValueError(f"{option(name)} takes one range, or values, not both")
-            axes[name] = values[0]
-        elif len(values) > 1:
-            axes[name] = [tuple(v) if isinstance(v, list) else v for v in values]
-        else:
-            single[name] = values[0]
-    return axes, single
+    return recipes.build(replaced(config, options_of(settings)), dataset)
 
 
 def _summary(
@@ -417,7 +353,7 @@ def _summary(
                     best,
                     dataset.x_test,
                     dataset.y_test,
-                    loss_fn=recipes.build_loss(replaced(config, _options(member.settings))),
+                    loss_fn=recipes.build_loss(replaced(config, options_of(member.settings))),
                     sample_weight=dataset.weight_test,
                 )
                 val = measured_at(member.history, best.epoch)[f"val_{first}"]
@@ -466,6 +402,26 @@ def _summary_of_folds(result: fn.CrossValidation) -> tuple[list[str], dict[str, 
     return lines, results
 
 
+def _front_lines(result: fn.SweepResult, objectives: Sequence[str] | None) -> list[str]:
+    """The settings than which none is better, by several objectives, as a table."""
+    if not objectives or len(objectives) < 2:
+        return []
+    front = result.pareto(objectives)
+    head = f"{checks.plural(len(front), 'setting')} that none is better than, by "
+    names = [name for name in varying(result.table()) if name not in OVER]
+    return [head + listed(objectives), *table_lines(front, [*names, *objectives])]
+
+
+def _importance_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What mattered, kept in the directory of a sweep."""
+    value = value_of(rows)
+    with noted():
+        shares = fn.importance(rows, value)
+    directory.save_importance(path, shares, value)
+    said = ", ".join(f"{n.replace('_', ' ')} {100 * each:.0f} %" for n, each in shares.items())
+    return [f"what {value.replace('_', ' ')} went by: {said}"]
+
+
 def _save_best(path: Path, record: Record, result: fn.SweepResult, dataset: fn.Dataset) -> None:
     """A run directory of the best member, for `evaluate` and `predict`."""
     if result.best is None or result.best_settings is None:
@@ -480,7 +436,8 @@ def _save_best(path: Path, record: Record, result: fn.SweepResult, dataset: fn.D
     facts["outputs"] = outputs_of(dataset, recipes.build_loss(config))
     own = Record(config, facts)
     runs.create_run(path, own, overwrite=True)
-    runs.save_models(path, own, member.model or result.best, result.best, member.history)
+    last = member.model or result.best
+    runs.save_models(path, own, last, result.best, member.history, member.status)
     runs.write_record(path, "run", own)
 
 
@@ -488,7 +445,10 @@ def _show(args: argparse.Namespace) -> int:
     rows = directory.load_table(args.run_directory)
     monitor = directory.load_sweep_record(args.run_directory).config.monitor
     print_sweep(rows, monitor=monitor, count=len(rows) if args.all else ROWS)
-    kept = ("table.csv", "histories.csv", "sweep.png", "best/")
+    if args.importance:
+        for line in _importance_lines(Path(args.run_directory), rows):
+            say(line)
+    kept = ("table.csv", "histories.csv", "importance.csv", "sweep.png", "best/")
     there = [name for name in kept if (Path(args.run_directory) / name).exists()]
     print(f"{args.run_directory}: {', '.join(there)}")
     return 0

@@ -83,6 +83,11 @@ def add(commands: Any, base: Config) -> Any:
         "above --epochs may be given, where the schedule allows, and --devices",
     )
     add("--overwrite", action="store_true", help="replace an earlier run in --out")
+    add(
+        "--tensorboard",
+        action="store_true",
+        help="write what TensorBoard shows into the run directory, too: tensorboard --logdir runs",
+    )
     add("--quiet", action="store_true", help="no progress bar and no line per epoch")
     parser.set_defaults(base=base)
     return parser
@@ -93,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     checks.installed("tqdm", "for the progress bar")
     checks.installed("safetensors", "to save the model")
     checks.installed("matplotlib", "to draw the curves")
+    if args.tensorboard:
+        checks.installed("tensorboardX", "for --tensorboard", "tensorboard")
     from tqdm import tqdm
 
     _check_options(args)
@@ -113,11 +120,12 @@ def run(args: argparse.Namespace) -> int:
     assert config.epochs is not None
     assert config.eval_every is not None
     epochs, started = config.epochs, False
+    log: Any = None
     shown_every = 1 if begun.every_epoch else config.eval_every
     bar = tqdm(total=config.epochs, unit="epoch", disable=True if args.quiet else None)
 
     def report(epoch: int, train_state: fn.TrainState, metrics: dict[str, Any]) -> None:
-        nonlocal started
+        nonlocal started, log
         if not writes:
             started = True
             return
@@ -125,13 +133,16 @@ def run(args: argparse.Namespace) -> int:
             started = True
             if args.resume:
                 runs.write_record(path, "run", record.having(status="running"))
+                log = runs.run_log(path, tensorboard=args.tensorboard)
                 bar.update(epoch)
             else:
                 runs.create_run(path, record, overwrite=args.overwrite)
                 model = fn.Model(net, train_state.params, train_state.state, options["preprocess"])
                 runs.check_space(path, model)
+                log = runs.run_log(path, tensorboard=args.tensorboard)
         else:
             bar.update()
+        log(epoch, train_state, metrics)
         if epoch == epochs:
             heard.saving = True  # what is left takes a second, and must not be lost
         if not args.quiet and (epoch % shown_every == 0 or epoch == epochs):
@@ -161,6 +172,8 @@ def run(args: argparse.Namespace) -> int:
             return heard.code
         if not writes:
             return heard.code if result.interrupted else 0
+        if result.interrupted:
+            runs.complete_log(path, result)
         lines, results = _summary(result, dataset, config)
         if result.status == "stopped":
             found = checks.plural(config.patience or 0, "measurement")

@@ -97,6 +97,11 @@ def load_arrays(
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: what is wrong with the file, with the line and the column of a table.
+    Example:
+      >>> np.savez("data.npz", x=np.arange(200.0).reshape(100, 2), y=np.tile(["cat", "dog"], 50))
+      >>> data = fn.load_arrays("data.npz", val_fraction=0.2, test_fraction=0.2)
+      >>> data.x_train.shape, data.x_val.shape, data.class_names
+      ((60, 2), (20, 2), ('cat', 'dog'))
     """
     check_ranges(val_fraction, test_fraction)
     seed = checks.NATURAL.check("seed", seed)
@@ -169,6 +174,10 @@ def read_inputs(
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: what is wrong with the file, with the line and the column of a table.
+    Example:
+      >>> np.save("new.npy", np.ones((3, 2), "f"))
+      >>> fn.read_inputs("new.npy").shape
+      (3, 2)
     """
     form = Format(header, separator, decimal)
     if not holds_arrays(path):

@@ -67,6 +67,10 @@ def load_cifar10(root: str | PathLike[str] | None = None, *, num_test: int = 10_
     Raises:
       FileNotFoundError: it is in none of the places, which the error lists.
       ValueError: a file is damaged.
+    Example:
+      >>> there = fn.find_cifar10()  # where `funcnet datasets download cifar10` has put it
+      >>> there is None or len(fn.load_cifar10(there).x_train) == 49_000
+      True
     """
     num_test = checks.NATURAL.check("num_test", num_test)
     if num_test > PER_FILE:
@@ -85,7 +89,16 @@ def load_cifar10(root: str | PathLike[str] | None = None, *, num_test: int = 10_
 
 
 def find_cifar10(root: str | PathLike[str] | None = None) -> Path | None:
-    """Where `load_cifar10` would read from: a directory or an archive; None if nowhere."""
+    """Where `load_cifar10` would read from: a directory or an archive; None if nowhere.
+
+    Args:
+      root: as for `load_cifar10`.
+    Returns:
+      The path of a directory or an archive; None if it is in none of the places.
+    Example:
+      >>> fn.find_cifar10("nowhere") is None
+      True
+    """
     return ARCHIVE.find(root)
 
 
@@ -117,6 +130,11 @@ def download_cifar10(
       ConnectionError: no address gave all of it; it says why, and to call again to resume.
       OSError: a file or a directory cannot be written.
       ValueError: a wrong MD5, or an archive that does not hold what it should.
+    Example:
+      >>> fn.download_cifar10("no/such/parent", progress=False)  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+          ...
+      FileNotFoundError: [Errno 2] No such file or directory: ...
     """
     return ARCHIVE.download(root, url=url, md5=md5, progress=progress)
 

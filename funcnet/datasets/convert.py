@@ -75,6 +75,13 @@ def convert_dataset(
       FileExistsError: `out` is there, and is not to be replaced.
       ValueError: what is wrong with the file, with the line and the column of a table, or the
         number of the example; nothing is left on disk then.
+    Example:
+      >>> np.savez("data.npz", x=np.arange(2000.0).reshape(1000, 2), y=np.tile([0, 1], 500))
+      >>> fn.convert_dataset("data.npz", "shards").name
+      'shards'
+      >>> data = fn.load_arrays("shards")
+      >>> data.x_train.shape[1:], data.class_names
+      ((2,), ('0', '1'))
     """
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"source must be the path of a file or folder, got {type(source).__name__}")

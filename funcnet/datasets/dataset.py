@@ -38,6 +38,12 @@ class Dataset(NamedTuple):
       target_names: of regression, what the targets are called; () is y, or y1, y2, ....
       weight_train, weight_val, weight_test: [N] float64, 0 or more, how much each example counts;
         None is 1 each.
+    Example:
+      >>> none = np.zeros((0, 2), "f")
+      >>> x, y = np.ones((4, 2), "f"), np.array([0, 1, 0, 1])
+      >>> data = fn.Dataset(x, y, none, [], none, [], ("cat", "dog"))
+      >>> fn.check_dataset(data).y_train.dtype
+      dtype('int32')
     """
 
     x_train: np.ndarray
@@ -102,6 +108,11 @@ def check_dataset(dataset: Dataset, *, stored: bool = False) -> Dataset:
       TypeError: `dataset` is no Dataset, or its class names are no strings.
       ValueError: examples that are not finite numbers, differ in shape or are missing from
         the training split; labels outside the classes or not one per example.
+    Example:
+      >>> digits = fn.load_digits()
+      >>> data = fn.check_dataset(digits._replace(class_names=list("abcdefghij")))
+      >>> data.class_names[:2], data.x_train.shape
+      (('a', 'b'), (1248, 8, 8))
     """
     if not isinstance(dataset, Dataset):
         raise TypeError(f"dataset must be a Dataset, got {type(dataset).__name__}")

@@ -19,6 +19,10 @@ def load_digits() -> Dataset:
 
     Returns:
       A Dataset with x uint8 [N, 8, 8]: 1,248 to train, 181 to validate, 368 to test.
+    Example:
+      >>> digits = fn.load_digits()
+      >>> digits.x_train.shape, digits.x_train.dtype, len(digits.x_val), len(digits.x_test)
+      ((1248, 8, 8), dtype('uint8'), 181, 368)
     """
     resource = resources.files("funcnet.datasets").joinpath("digits.npz")
     with resource.open("rb") as file, np.load(file, allow_pickle=False) as archive:

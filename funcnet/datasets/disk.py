@@ -79,10 +79,15 @@ class Stored:
     Args:
       files: the files, of which each has some rows, all of one shape and dtype.
       digest: a checksum of the files, if there is one.
-
     Attributes:
       shape: [N, d1, ..., dk], a tuple.
       dtype: a NumPy dtype, in the byte order of this machine.
+    Example:
+      >>> np.save("x.npy", np.arange(40.0).reshape(20, 2))
+      >>> np.save("y.npy", np.tile([0, 1], 10))
+      >>> data = fn.load_arrays("x.npy", memory_map="yes")
+      >>> type(data.x_train).__name__, data.x_train.shape[1:], data.x_train[:3].shape
+      ('Stored', (2,), (3, 2))
     """
 
     def __init__(self, files: Sequence[File], digest: str = "") -> None:

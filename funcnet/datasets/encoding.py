@@ -32,6 +32,11 @@ class Feature:
       other: whether the words that are rare or unknown have one, since training had some.
       order: of year, month and day in dates, "ymd", "dmy" or "mdy".
       time: whether dates have a time.
+    Example:
+      >>> table = {"size": np.arange(20.0) ** 2, "town": list("abac") * 5, "y": list("uv") * 10}
+      >>> size, town = fn.load_table(table, "y").encoding.features
+      >>> size.kind, town.kind, sorted(town.categories)
+      ('number', 'category', ['a', 'b', 'c'])
     """
 
     name: str
@@ -68,6 +73,11 @@ class Encoding:
       left_out: the other columns, (name, reason) each.
       wide: whether inputs are float64, since float32 would have rounded those of training to their
         harm; None finds out from what is encoded.
+    Example:
+      >>> table = {"size": np.arange(20.0) ** 2, "town": list("abac") * 5, "y": list("uv") * 10}
+      >>> encoding = fn.load_table(table, "y").encoding
+      >>> [feature.name for feature in encoding.features], encoding.labels
+      (['size', 'town'], ('y',))
     """
 
     features: tuple[Feature, ...]

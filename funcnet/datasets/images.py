@@ -54,6 +54,17 @@ def load_images(
       FileNotFoundError: there is no such folder.
       ValueError: what is wrong, with the name of the file: it is damaged, above 64 megapixels, more
         than 8 bits deep, of another size, or a link that leads out of the folder.
+    Example:
+      >>> from pathlib import Path
+      >>> from PIL import Image
+      >>> for kind in ("cat", "dog"):
+      ...     Path("pictures", kind).mkdir(parents=True)
+      ...     for i in range(5):
+      ...         image = Image.fromarray(np.full((8, 8), 20 * i, np.uint8))
+      ...         image.save(f"pictures/{kind}/{i}.png")
+      >>> data = fn.load_images("pictures", val_fraction=0.2, test_fraction=0.2)
+      >>> data.x_train.shape, data.x_train.dtype, data.class_names
+      ((6, 8, 8), dtype('uint8'), ('cat', 'dog'))
     """
     check_ranges(val_fraction, test_fraction)
     seed = checks.NATURAL.check("seed", seed)

@@ -11,7 +11,17 @@ from funcnet.text import visible
 
 
 class DataWarning(UserWarning):
-    """What a loader left out of someone's data, or guessed of them."""
+    """What a loader left out of someone's data, or guessed of them.
+
+    Example:
+      >>> import warnings
+      >>> table = {"size": [1, 2, 3, 4, 5, 6], "constant": [7] * 6, "kind": list("ababab")}
+      >>> with warnings.catch_warnings(record=True) as caught:
+      ...     warnings.simplefilter("always")
+      ...     data = fn.load_table(table, "kind")
+      >>> caught[0].category is fn.DataWarning
+      True
+    """
 
 
 def note(text: str) -> None:

@@ -95,6 +95,9 @@ def load_dataset(
       ValueError: there is no such name or option, it names the nearest one; an option is for
         other datasets; or a file is damaged.
       FileNotFoundError: it is not there; of a dataset, the error says how to get it.
+    Example:
+      >>> fn.load_dataset("digits").x_train.shape
+      (1248, 8, 8)
     """
     name = os.fspath(name)
     for option in file_options:

@@ -100,6 +100,15 @@ def load_table(
       ImportError: what reads it is not installed.
       ValueError: what is wrong, with the line and the column of a file; or it has to be said which
         column is the label.
+    Example:
+      >>> rng = np.random.default_rng(0)
+      >>> size, island = rng.normal(size=100), rng.choice(["Biscoe", "Dream"], 100)
+      >>> kind = np.where(size > 0, "large", "small")
+      >>> data = fn.load_table({"size": size, "island": island, "kind": kind}, "kind")
+      >>> data.x_train.shape, data.class_names
+      ((80, 3), ('large', 'small'))
+      >>> [feature.name for feature in data.encoding.features]
+      ['size', 'island']
     """
     targets = names_of("target", target)
     check_task(task)

@@ -121,7 +121,8 @@ def make_pieces(
     for group in groups:
         among = [i for i in group.members if i in left]
         for indices, size in _divide(among, members, group.chunk_size):
-            pieces.append(Piece(group, tuple(indices), size))
+            places = min(group.plan.call.size(size), max(size, group.chunk_size))
+            pieces.append(Piece(group, tuple(indices), places))
     return pieces
 
 

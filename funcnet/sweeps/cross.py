@@ -144,8 +144,8 @@ def cross_validate(
       fold_seed: of the shuffle that makes the folds.
       groups: [N], what belongs together, such as patients: a group is held out as a whole. None is
         no such.
-      key, epochs, batch_size, chunk_size, patience, checkpoint, resume, checkpoint_every, callback,
-        mesh: as for `sweep`.
+      key, epochs, batch_size, chunk_size, patience: as for `sweep`.
+      checkpoint, resume, checkpoint_every, callback, mesh: as for `sweep`.
       eval_every: measure every so many epochs, too; None is after the last one alone.
       model: which model of a member counts: "last", or "best", which is chosen by what is held out
         and so flatters itself.

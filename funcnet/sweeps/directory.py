@@ -3,6 +3,7 @@
     config.json        what was swept
     table.csv, .json   settings and results of the members, in their order
     histories.csv      losses and accuracies of every member per epoch
+    importance.csv     how much each setting mattered, if that was asked, or settings were searched
     sweep.png          a picture of the table
     best/              a run directory, of the best member
     members/           the members, as `sweep(..., checkpoint=...)` keeps them
@@ -21,12 +22,13 @@ from typing import Any
 from funcnet import checks
 from funcnet.files import naming, read_json, write_atomically
 from funcnet.history import columns
-from funcnet.plots import plot_sweep
+from funcnet.plots.sweeps import plot_sweep
 from funcnet.runs import Record, check_free, facts_of, read_config, write_csv, write_record
 from funcnet.stored import lifted, stored_config
+from funcnet.sweeps.guided import search_of
 from funcnet.sweeps.table import RESULTS, Member, results_of, sweep_table
 from funcnet.targets import MEASURES
-from funcnet.text import finite
+from funcnet.text import finite, one_line
 from funcnet.versions import lift, version_of
 
 
@@ -47,7 +49,8 @@ def create_sweep(path: str | os.PathLike[str], record: Record) -> Path:
 def load_sweep_record(path: str | os.PathLike[str]) -> Record:
     """What the config.json of the directory of a sweep holds, of any version.
 
-    Its Config is that of the first member; "settings" of its facts are dicts as they were.
+    Its Config is that of the first member; "settings" of its facts are dicts as they were, none
+    of a search that is not finished.
 
     Raises:
       FileNotFoundError: there is none. ValueError: it is damaged, of a newer version or of
@@ -59,7 +62,13 @@ def load_sweep_record(path: str | os.PathLike[str]) -> Record:
 def _record(file: Path, content: Mapping[str, Any]) -> Record:
     content = lifted("sweep", content, file)
     settings = content.get("settings")
-    if not isinstance(settings, list) or not settings or not all(map(_is_dict, settings)):
+    search = content.get("search")
+    try:
+        searches = search is not None and bool(search_of(search))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{file} is damaged: its search: {one_line(error)}") from None
+    settings = settings if isinstance(settings, list) else []
+    if not all(map(_is_dict, settings)) or not (settings or searches):
         raise ValueError(f"{file} is damaged: it has no settings")
     halve_at, size = content.get("halve_at"), content.get("chunk_size")
     folds = content.get("folds")
@@ -69,7 +78,7 @@ def _record(file: Path, content: Mapping[str, Any]) -> Record:
         raise ValueError(f"{file} is damaged: halve_at is {checks.cut(halve_at)}")
     if size is not None and not _is_count(size):
         raise ValueError(f"{file} is damaged: chunk_size is {checks.cut(size)}")
-    config = stored_config({**content, **settings[0]}, file)
+    config = stored_config({**content, **(settings[0] if settings else {})}, file)
     facts = facts_of(content)
     return Record(config, {**facts, "settings": [_with_tuples(each) for each in settings]})
 
@@ -101,6 +110,12 @@ def save_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_csv(path / "table.csv", names, ([row[name] for name in names] for row in rows))
     text = json.dumps(finite(rows), indent=1)
     write_atomically(path / "table.json", f"{text}\n".encode())
+
+
+def save_importance(path: Path, shares: Mapping[str, float], value: str) -> None:
+    """Write importance.csv, what a value went by; see `importance`."""
+    lines = ((value, name, share) for name, share in shares.items())
+    write_csv(path / "importance.csv", ("value", "setting", "share"), lines)
 
 
 def load_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

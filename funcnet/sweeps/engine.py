@@ -27,7 +27,14 @@ from funcnet.sweeps.chunks import (
     side_by_side,
     with_chunk,
 )
-from funcnet.sweeps.groups import Experiment, Group, check_names, check_options, make_groups
+from funcnet.sweeps.groups import (
+    Call,
+    Experiment,
+    Group,
+    check_names,
+    check_options,
+    make_groups,
+)
 from funcnet.sweeps.saved import identity_of_sweep, opened
 from funcnet.sweeps.search import Settings, check_settings, member_key
 from funcnet.sweeps.table import Member, new_member
@@ -69,12 +76,15 @@ def train_all(
     callback: Callable[[int, int, Callable[[], tuple[Member, ...]]], Any] | None,
     mesh: Mesh | None,
     options: Mapping[str, Any],
+    call: Call | None = None,
 ) -> Trained:
     """Train one experiment with many settings; arguments and errors are those of `sweep`.
 
     Args:
       datasets: the data, checked; of several the setting fold, from 0, says which a member has.
       options: those of `fit`, and batch_size.
+      call: what earlier members of this experiment and these datasets were trained in, if any: what
+        was compiled for them serves these, too.
     """
     checks.function("experiment", experiment)
     if callback is not None:
@@ -97,7 +107,8 @@ def train_all(
     ends = (*halve_at, epochs)
     task = datasets[0].task
     current = _first_members(checked, members, ends, patience, task)
-    groups = make_groups(experiment, checked, common, datasets, chunk_size, devices_of(mesh))
+    devices = devices_of(mesh)
+    groups = make_groups(experiment, checked, common, datasets, chunk_size, devices, call)
     course = Course(epochs, _looks(epochs, eval_every, halve_at), monitor, patience)
     alive, interrupted = tuple(range(len(checked))), False
     chunks: list[Chunk] = []  # in the course of training

@@ -1,9 +1,10 @@
 """Groups: the members of a sweep that one program trains, everything in them checked."""
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -39,10 +40,39 @@ OPTIONS: dict[str, Any] = {**defaults(FitOptions), "batch_size": None}
 
 
 class Call:
-    """A call of `sweep`, and what was compiled for it."""
+    """A call of `sweep` or `search`, and what was compiled, fitted and put on devices for it.
 
-    def __init__(self) -> None:
+    Args:
+      places: how many members there are at a time at most, if chunks of fewer are to have one of
+        few sizes, so that later ones find their program compiled; None for no more than they need.
+    """
+
+    def __init__(self, places: int | None = None) -> None:
         self.compiled: dict[Any, Any] = {}
+        self._places = places
+        self._fitters: list[Any] = []
+        self._made: dict[Any, Any] = {}
+
+    def size(self, count: int) -> int:
+        """How many places a chunk of so many members has: all, or half as many, again and again."""
+        size = self._places or count
+        while math.ceil(size / 2) >= count and size > 1:
+            size = math.ceil(size / 2)
+        return size
+
+    def number_of(self, fitter: Any) -> int:
+        """The number of a preprocessing to be fitted: the same of those that are alike."""
+        for number, known in enumerate(self._fitters):
+            if _alike(known, fitter):
+                return number
+        self._fitters.append(fitter)
+        return len(self._fitters) - 1
+
+    def once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """What is made for a key, the first time."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
 class Plan(NamedTuple):
@@ -99,6 +129,7 @@ def make_groups(
     datasets: Sequence[Dataset],
     chunk_size: int | None,
     devices: tuple[jax.Device, ...] = (),
+    call: Call | None = None,
 ) -> list[Group]:
     """The groups, everything in them checked.
 
@@ -108,8 +139,9 @@ def make_groups(
       datasets: the data, checked; of several, a setting called fold says which.
       chunk_size: as for `sweep`.
       devices: over which members are spread, several or none.
+      call: what earlier groups of this experiment and these datasets were made for, if any.
     """
-    takes_seed, call = "seed" in inspect.signature(experiment).parameters, Call()
+    takes_seed, call = "seed" in inspect.signature(experiment).parameters, call or Call()
     static = tuple((k, v) for k, v in common.items() if k not in ("preprocess", "batch_size"))
     task, names = datasets[0].task, datasets[0].class_names
     counts = [classes_of(dataset).counts for dataset in datasets]
@@ -133,19 +165,11 @@ def make_groups(
             raise kind(f"{error}{where}") from None
         made.append(known[key])
         numbers.setdefault((plan, fold), {})[i] = own
-    fitters = {id(f): f for each in made for f in [{**common, **each.own}["preprocess"]]}
 
-    @cache
-    def fitted(which: int, fold: int) -> Preprocess:
-        return fit_preprocess(fitters[which], datasets[fold].x_train)
-
-    @cache
-    def arrays(which: int, fold: int, targets: Targets, augments: bool) -> TrainingArrays:
-        return training_arrays(datasets[fold], fitted(which, fold), targets, augments=augments)
-
-    @cache
-    def copies(*which: Any) -> tuple[TrainingArrays, ...]:
-        return tuple(arrays(*which).on(device) for device in devices)
+    def fitted(fitter: Any, fold: int) -> tuple[int, Preprocess]:
+        which = call.number_of(fitter)
+        make = partial(fit_preprocess, fitter, datasets[fold].x_train)
+        return which, call.once(("fitted", which, fold), make)
 
     def group(plan: Plan, fold: int, own: dict[int, dict[str, Any]]) -> Group:
         dataset = datasets[fold]
@@ -154,8 +178,7 @@ def make_groups(
         options = {**common, **first.own}
         _check_traceable(plan, next(iter(own.values())))
         batch_size = _common_batch_size(members, options, dataset)
-        which = id(options["preprocess"])
-        preprocess = fitted(which, fold)  # last: it may take a minute
+        which, preprocess = fitted(options["preprocess"], fold)  # last: it may take a minute
         in_shape = jax.eval_shape(preprocess, dataset.x_train[:1]).shape[1:]
         program = first.program
         targets = fit_targets(dataset, program.loss_fn)
@@ -165,6 +188,11 @@ def make_groups(
         # Members are evaluated on one device, which must hold them all.
         usual = _default_chunk_size(program.net, state, in_shape, batch_size)
         which_data = which, fold, targets, program.augment is not None
+        make = partial(training_arrays, dataset, preprocess, targets, augments=which_data[-1])
+        data = call.once(("data", *which_data), make)
+        copies = call.once(
+            ("copies", *which_data, *devices), lambda: tuple(data.on(each) for each in devices)
+        )
         return Group(
             plan=plan,
             dataset=dataset,
@@ -176,14 +204,53 @@ def make_groups(
             preprocess=preprocess,
             targets=targets,
             in_shape=in_shape,
-            data=arrays(*which_data),
+            data=data,
             batch_size=batch_size,
             chunk_size=chunk_size or usual,
             devices=devices,
-            copies=copies(*which_data),
+            copies=copies,
         )
 
     return [group(plan, fold, own) for (plan, fold), own in numbers.items()]
+
+
+def check_made(
+    experiment: Experiment,
+    settings: Sequence[Settings],
+    common: Mapping[str, Any],
+    dataset: Dataset,
+) -> None:
+    """Raise unless the experiment makes something sound of all these settings; nothing is trained.
+
+    Raises:
+      ValueError, TypeError: it says of which of them it does not.
+    """
+    takes_seed = "seed" in inspect.signature(experiment).parameters
+    static = tuple((k, v) for k, v in common.items() if k not in ("preprocess", "batch_size"))
+    counts = classes_of(dataset).counts
+    for each in settings:
+        given = {k: v for k, v in each.items() if k != "seed" or takes_seed}
+        plan = Plan(Call(), experiment, identity(given), static, dataset.task, dataset.class_names)
+        try:
+            made = make_program(plan, {COUNTS: counts})
+            _common_batch_size([made], {**common, **made.own}, dataset)
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{error} ({describe(each)})") from None
+
+
+def renumbered(group: Group, first: int) -> Group:
+    """A group of members that are counted from a number."""
+
+    def of(known: Mapping[int, Any]) -> dict[int, Any]:
+        return {first + i: value for i, value in known.items()}
+
+    return group._replace(
+        members=tuple(first + i for i in group.members),
+        programs=of(group.programs),
+        numbers=of(group.numbers),
+        options=of(group.options),
+    )
 
 
 def _common_batch_size(

@@ -10,7 +10,7 @@ Settings are plain dicts, so that lists of them add up and multiply as lists do:
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -59,6 +59,7 @@ class Integers(NamedTuple):
 
 
 Distribution = Uniform | LogUniform | Integers
+Space = Mapping[str, Distribution | Sequence[Any]]
 
 
 def uniform(low: float, high: float) -> Uniform:
@@ -82,6 +83,13 @@ def integers(low: int, high: int) -> Integers:
     checks.Count(at_least=-(2**63)).check("low of integers", low)
     checks.Count(at_least=low, at_most=2**63 - 1).check("high of integers", high)
     return Integers(int(low), int(high))
+
+
+_KINDS: dict[type, Callable[..., Any]] = {
+    Uniform: uniform,
+    LogUniform: log_uniform,
+    Integers: integers,
+}
 
 
 def grid(**axes: Iterable[Any]) -> list[Settings]:
@@ -120,19 +128,11 @@ def random_search(
     count = checks.COUNT.check("count", count)
     if not axes:
         raise ValueError("random_search needs at least one axis, such as keep_prob=uniform(0.5, 1)")
-    known = {
-        name: axis if isinstance(axis, Distribution) else _axis(name, axis)
-        for name, axis in axes.items()
-    }
+    space = check_space(axes)
     rng = np.random.default_rng(np.asarray(_key_data(checks.key(key))).ravel())
     drawn: dict[Any, Settings] = {}
     for _ in range(100 * count):  # enough, unless all but every setting there is has been drawn
-        one = {
-            name: axis.draw(rng)
-            if isinstance(axis, Distribution)
-            else axis[int(rng.integers(len(axis)))]
-            for name, axis in known.items()
-        }
+        one = draw(space, rng)
         drawn.setdefault(identity(one), one)
         if len(drawn) == count:
             return list(drawn.values())
@@ -140,6 +140,70 @@ def random_search(
         f"random_search was asked for {count:,} different settings, but in {100 * count:,} draws "
         f"there were only {len(drawn):,}: ask for fewer, or use grid"
     )
+
+
+def check_space(axes: Mapping[str, Any]) -> Space:
+    """A space of settings: for each a distribution, or the list of its values.
+
+    Raises:
+      ValueError, TypeError: an axis is neither, is empty, or has a value twice.
+    """
+    return {n: a if isinstance(a, Distribution) else _axis(n, a) for n, a in axes.items()}
+
+
+def draw(space: Space, rng: np.random.Generator) -> Settings:
+    """Settings of a checked space, drawn at random."""
+    return {
+        name: axis.draw(rng)
+        if isinstance(axis, Distribution)
+        else axis[int(rng.integers(len(axis)))]
+        for name, axis in space.items()
+    }
+
+
+def ends_of(axis: Distribution | Sequence[Any]) -> list[Any]:
+    """The values of an axis; of a distribution, its bounds."""
+    if isinstance(axis, Distribution):
+        return list(dict.fromkeys((axis.low, axis.high)))
+    return list(axis)
+
+
+def stored_space(space: Space) -> dict[str, Any]:
+    """A checked space for JSON, which has it whole; `space_of` reads it."""
+    return {
+        name: {_KINDS[type(axis)].__name__: list(axis)}
+        if isinstance(axis, Distribution)
+        else list(axis)
+        for name, axis in space.items()
+    }
+
+
+def space_of(stored: Mapping[str, Any]) -> Space:
+    """A checked space of what `stored_space` gave.
+
+    Raises:
+      ValueError, TypeError, KeyError: it is damaged.
+    """
+    axes: dict[str, Any] = {}
+    for name, axis in stored.items():
+        if isinstance(axis, Mapping):
+            ((kind, ends),) = axis.items()
+            axes[name] = {made.__name__: made for made in _KINDS.values()}[kind](*ends)
+        else:
+            axes[name] = axis
+    return check_space(axes)
+
+
+def size_of(space: Space) -> float:
+    """How many different settings a checked space has; infinity of one with a range of numbers."""
+
+    def size(axis: Distribution | Sequence[Any]) -> float:
+        if isinstance(axis, Integers):
+            return axis.high - axis.low + 1
+        ranges = isinstance(axis, Distribution) and axis.low < axis.high
+        return math.inf if ranges else len(ends_of(axis))
+
+    return math.prod(map(size, space.values()))
 
 
 def check_settings(settings: Iterable[Mapping[str, Any]]) -> tuple[Settings, ...]:

@@ -24,8 +24,9 @@ from funcnet.datasets import Dataset, check_dataset
 from funcnet.evaluation import Evaluation, MultilabelEvaluation, RegressionEvaluation, evaluate
 from funcnet.model import BestModel, Model
 from funcnet.signature import takes
-from funcnet.sweeps.engine import train_all
+from funcnet.sweeps.engine import Trained, train_all
 from funcnet.sweeps.groups import Experiment
+from funcnet.sweeps.objectives import front_of
 from funcnet.sweeps.search import Settings
 from funcnet.sweeps.table import Member, best_member, merit_at, sweep_table
 from funcnet.targets import MONITORS
@@ -45,6 +46,7 @@ class SweepResult(NamedTuple):
       test: what `evaluate` says of `best` on the test set, the only time that it is used; None if
         the sweep was interrupted, or there is no test set.
       interrupted: whether Ctrl-C or the callback ended the sweep before its time.
+      objectives: of a search, the columns that it went by.
     """
 
     members: tuple[Member, ...]
@@ -52,6 +54,7 @@ class SweepResult(NamedTuple):
     best_settings: Settings | None
     test: Evaluation | RegressionEvaluation | MultilabelEvaluation | None
     interrupted: bool
+    objectives: tuple[str, ...] = ()
 
     def ensemble(
         self, top: int = 8, *, dataset: Dataset | None = None, monitor: str | None = None
@@ -85,6 +88,17 @@ class SweepResult(NamedTuple):
     def table(self) -> list[dict[str, Any]]:
         """The members as rows: their settings and what became of them, see `sweep_table`."""
         return sweep_table(self.members)
+
+    def pareto(self, objectives: Sequence[str] | None = None) -> list[Mapping[str, Any]]:
+        """The rows that none is better than, see `pareto_front`; of several seeds, their means.
+
+        Args:
+          objectives: names of columns; None is those of the search.
+        """
+        names = self.objectives if objectives is None else objectives
+        if not names:
+            raise ValueError('name objectives, such as pareto(("val_accuracy", "parameters"))')
+        return front_of(self.members, names)
 
 
 def _rank(member: Member, monitor: str) -> tuple[float, float]:
@@ -190,9 +204,14 @@ def sweep(
         mesh=mesh,
         options={**options, "batch_size": batch_size},
     )
+    return result_of(done, dataset)
+
+
+def result_of(done: Trained, dataset: Dataset, objectives: tuple[str, ...] = ()) -> SweepResult:
+    """The SweepResult of members that were trained with a checked Dataset, for these objectives."""
     index, best = best_member(done.members, done.monitor)
     if best is None:
-        return SweepResult(done.members, None, None, None, done.interrupted)
+        return SweepResult(done.members, None, None, None, done.interrupted, objectives)
     test = None
     if not done.interrupted and len(dataset.x_test):
         group = next(g for g in done.groups if index in g.programs)
@@ -204,4 +223,5 @@ def sweep(
             sample_weight=dataset.weight_test,
             class_weight=group.options[index].class_weight,
         )
-    return SweepResult(done.members, best, done.members[index].settings, test, done.interrupted)
+    settings = done.members[index].settings
+    return SweepResult(done.members, best, settings, test, done.interrupted, objectives)

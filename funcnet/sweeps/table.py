@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from funcnet.evaluation import is_better, merit
@@ -26,6 +27,7 @@ def results_of(task: str) -> tuple[str, ...]:
 
 
 RESULTS = tuple(dict.fromkeys(name for task in MEASURES for name in results_of(task)))
+RESULTS = *RESULTS, "parameters"  # the last: tables of before have it not
 
 
 OVER = ("seed", "fold")  # what means are over
@@ -72,7 +74,8 @@ def sweep_table(members: Sequence[Member]) -> list[dict[str, Any]]:
 
     Each is a dict of the settings and of val_accuracy and val_loss, those of the best model;
     best_epoch; final_train_accuracy, on the sample of `fit`, and final_val_accuracy, after the
-    last epoch; epochs, those done; and status. What was not measured is None. In regression there
+    last epoch; epochs, those done; status; and parameters, the number of those of the net, None if
+    it was not begun. What was not measured is None. In regression there
     are val_rmse, val_mae and val_r2 in place of accuracies, and the final ones are of rmse; of
     several labels there are val_micro_f1 and val_macro_f1, too.
     """
@@ -96,7 +99,12 @@ def _row(member: Member) -> dict[str, Any]:
             return float(rows[name.removeprefix("final_")][-1]) if known else None
         return float(rows[name][at]) if validated else None
 
-    return {**member.settings, **{name: shown(name) for name in results_of(history.task)}}
+    results = {name: shown(name) for name in results_of(history.task)}
+    return {**member.settings, **results, "parameters": _parameters(member.model)}
+
+
+def _parameters(model: Model | None) -> int | None:
+    return None if model is None else sum(leaf.size for leaf in jax.tree.leaves(model.params))
 
 
 def mean_over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -105,8 +113,9 @@ def mean_over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Returns:
       Rows with the settings less seed and fold; of val_accuracy, final_train_accuracy and
       final_val_accuracy, or what stands in their place, the mean over the seeds that finished, and
-      with the ending _std their standard deviation (N - 1; None of one); seeds, or of a
-      cross-validation members, the number of those; and diverged, the number of those that did.
+      with the ending _std their standard deviation (N - 1; None of one); parameters, if the table
+      has them; seeds, or of a cross-validation members, the number of those; and diverged, the
+      number of those that did.
     """
     alike: dict[Any, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -121,6 +130,8 @@ def mean_over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             values = [row[name] for row in done if row[name] is not None]
             mean[name] = float(np.mean(values)) if values else None
             mean[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        if "parameters" in same[0]:
+            mean["parameters"] = same[0]["parameters"]
         mean["members" if "fold" in same[0] else "seeds"] = len(done)
         mean["diverged"] = sum(row["status"] == "diverged" for row in same)
         means.append(mean)

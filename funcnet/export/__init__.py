@@ -1,0 +1,1 @@
+"""Out of here: a trained model in files that others read, a file a format."""

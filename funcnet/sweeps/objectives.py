@@ -1,0 +1,130 @@
+"""Objectives: what settings are compared by, one column of a table or several.
+
+    pareto_front(result.table(), ("val_accuracy", "parameters"))
+
+Of measures in which more is better, accuracy and r2 say, more is wanted; of all else, loss, RMSE or
+parameters, less. Time is no objective: members are trained side by side in one program, whose time
+is not that of any of them. The number of parameters stands for what a prediction takes: an affine
+layer multiplies each of its weights once for an example.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from funcnet import checks
+from funcnet.datasets import Dataset
+from funcnet.history import columns
+from funcnet.sweeps.table import Member, mean_over_seeds, results_of, sweep_table
+from funcnet.targets import LESS, MEASURES
+
+__all__ = ["pareto_front"]
+
+_MORE = {name for names in MEASURES.values() for name in names} - {*LESS}
+_COUNTS = ("best_epoch", "epochs", "status")  # columns that are no objectives
+
+
+def less_is_better(name: str) -> bool:
+    """Whether less of a column is better: of all but measures in which more is."""
+    of_split = name.removeprefix("final_").split("_", 1)
+    return of_split[-1] not in _MORE and name not in _MORE
+
+
+def pareto_front(
+    rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """The rows of a table than which no other is as good in all objectives and better in one.
+
+    Rows that diverged, or in which an objective is missing, are not among them. Rows of several
+    seeds are best made means first, `mean_over_seeds`: else the luckiest seed stands for its
+    settings.
+
+    Args:
+      rows: the table, such as `result.table()`.
+      objectives: names of columns; of accuracy and other measures in which more is better, more is
+        wanted, of all else, `parameters` say, less.
+    Returns:
+      Those rows, the best by the first objective first.
+    Raises:
+      ValueError: a column is missing, or not of numbers.
+    """
+    if isinstance(objectives, str) or not objectives:
+        raise ValueError(
+            'objectives must be names of columns, such as ("val_accuracy", "parameters")'
+        )
+    for name in objectives:
+        for row in rows:
+            if name not in row:
+                raise ValueError(checks.unknown("column", name, row))
+            if not isinstance(row[name], int | float | None):
+                raise ValueError(f"{name} is no objective: it is {checks.cut(row[name])} in a row")
+    whole = [row for row in rows if _is_whole(row, objectives)]
+    signs = np.array([-1.0 if less_is_better(name) else 1.0 for name in objectives])
+    values = np.array([[row[name] for name in objectives] for row in whole], float) * signs
+    front = [i for i, own in enumerate(values) if not _beaten(own, values)]
+    return [whole[i] for i in sorted(front, key=lambda i: tuple(-values[i]))]
+
+
+def _is_whole(row: Mapping[str, Any], names: Sequence[str]) -> bool:
+    values = [row[name] for name in names]
+    return row.get("status") != "diverged" and all(v is not None and np.isfinite(v) for v in values)
+
+
+def _beaten(own: np.ndarray, values: np.ndarray) -> bool:
+    """Whether one of the values [N, K] is as good in all and better in one; more is better."""
+    return bool(((values >= own).all(axis=1) & (values > own).any(axis=1)).any())
+
+
+def check_objectives(
+    objectives: Sequence[str] | None, monitor: str, dataset: Dataset, eval_every: int | None
+) -> tuple[str, ...]:
+    """The objectives of a search; None is what is monitored.
+
+    Raises:
+      ValueError, TypeError: there is no such column, one is named twice, or it is not measured.
+    """
+    if isinstance(objectives, str):
+        raise TypeError(f"objectives must be a list of names, such as [{objectives!r}]")
+    names = (monitor,) if objectives is None else tuple(objectives)
+    known = {*columns(dataset.task)[1:], *results_of(dataset.task), "parameters"} - {*_COUNTS}
+    if not names:
+        raise ValueError("objectives is empty: name one, such as val_accuracy")
+    for name in names:
+        if name not in known:
+            raise ValueError(checks.unknown("objective", name, known))
+        if names.count(name) > 1:
+            raise ValueError(f"objectives has {name} twice")
+        if name != "parameters" and eval_every is None:
+            raise ValueError(f"the objective {name} needs eval_every: nothing is measured")
+        if "val_" in name and not len(dataset.x_val):
+            raise ValueError(f"the objective {name} needs validation examples, and there are none")
+    return names
+
+
+def values_of(members: Sequence[Member], names: Sequence[str]) -> tuple[float, ...] | None:
+    """The objectives of settings, means over their members; None unless all have finished them."""
+    rows = [_measured(member) for member in members]
+    if any(member.status not in ("finished", "stopped") for member in members):
+        return None
+    values = np.array([[row.get(name) for name in names] for row in rows], float)
+    return tuple(values.mean(axis=0).tolist()) if np.isfinite(values).all() else None
+
+
+def _measured(member: Member) -> dict[str, Any]:
+    """The row of a member in a table, with all that was measured of its best model."""
+    best, history = member.best, member.history
+    at = (
+        {}
+        if best is None
+        else {n: c[history.epoch == best.epoch][-1] for n, c in history.rows().items()}
+    )
+    return {**at, **sweep_table([member])[0]}
+
+
+def front_of(members: Sequence[Member], objectives: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The front of members; of several seeds it is that of the means over them."""
+    rows: Sequence[Mapping[str, Any]] = sweep_table(members)
+    if len({member.settings.get("seed") for member in members}) > 1:
+        rows = mean_over_seeds(rows)
+    return pareto_front(rows, objectives)
