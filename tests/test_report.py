@@ -26,7 +26,6 @@ from funcnet.report.html import data_block, tag
 from funcnet.report.page import page
 from funcnet.report.png import encoded
 from funcnet.report.private import private
-from funcnet.report.read import read_log
 from funcnet.report.watch import server_of
 
 
@@ -308,21 +307,6 @@ def test_a_png_holds_its_pixels():
     for shape in ((5, 7), (5, 7, 3)):
         pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
         assert (np.asarray(image.open(io.BytesIO(encoded(pixels)))) == pixels).all()
-
-
-def test_a_log_that_is_half_written_is_read_as_far_as_it_goes(tmp_path):
-    file = tmp_path / "log.jsonl"
-    assert read_log(file) == []
-    lines = [
-        '{"epoch": 0, "val_loss": 2.5, "x": null}',
-        "nonsense",
-        '{"epoch": 1, "val_loss": NaN}',
-    ]
-    file.write_text("\n".join(lines) + '\n{"epoch": 2, "val')
-    assert read_log(file) == [
-        {"epoch": 0, "val_loss": 2.5, "x": None},
-        {"epoch": 1, "val_loss": None},
-    ]
 
 
 def test_the_history_of_a_run_that_goes_on_is_read_as_far_as_it_goes(tmp_path):

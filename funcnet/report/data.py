@@ -13,9 +13,10 @@ from typing import Any, TypeGuard
 import funcnet
 from funcnet import checks
 from funcnet.config import OPTIONS, Config
+from funcnet.logs import OWN
 from funcnet.report import curves, examples
 from funcnet.report.private import private
-from funcnet.report.read import BESIDES, Run, as_columns, figures_of, read_rows, read_run, task_of
+from funcnet.report.read import Run, as_columns, figures_of, read_rows, read_run, task_of
 from funcnet.runs import Record, read_config
 from funcnet.sweeps.directory import load_sweep_record, load_table
 from funcnet.sweeps.table import RESULTS, new_member, results_of, sweep_table
@@ -369,7 +370,7 @@ def _recall(runs: Sequence[Run]) -> dict[str, Any] | None:
 
 def _epochs(run: Run, *, live: bool) -> dict[str, Any]:
     """What was measured after each epoch."""
-    names = [name for name in run.epochs if name not in BESIDES[1:]]
+    names = [name for name in run.epochs if name not in OWN[1:]]
     known = [n for n in names if live or any(v is not None for v in run.epochs[n])]
     return {
         "columns": [words(name) for name in known],

@@ -1,7 +1,6 @@
 """What is read of run directories for a report: records, the losses of steps, rows of epochs."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,11 +8,10 @@ import numpy as np
 
 from funcnet.files import open_file
 from funcnet.history import columns
-from funcnet.runs import Record, load_record
+from funcnet.logs import read_log
+from funcnet.runs import LOG, Record, load_record
 from funcnet.targets import task_of_loss
-from funcnet.text import one_line
-
-BESIDES = ("epoch", "step", "seconds", "loss")  # columns of a log that are no measures of a split
+from funcnet.text import finite, one_line
 
 Columns = dict[str, list[float | None]]
 
@@ -102,9 +100,12 @@ def measured_rows(path: Path) -> list[dict[str, Any]]:
     """What a run has measured, a row an epoch: of its history, or else of its log.
 
     Raises:
-      ValueError: the history is damaged.
+      ValueError: one is damaged.
     """
-    return read_rows(path / "history.csv") or read_log(path / "log.jsonl")
+    if rows := read_rows(path / "history.csv"):
+        return rows
+    log = path / LOG
+    return list(map(finite, read_log(log))) if log.is_file() else []
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
@@ -152,26 +153,3 @@ def read_losses(file: Path) -> np.ndarray:
         return np.loadtxt(lines, delimiter=",", ndmin=2, usecols=[1])[:, 0]
     except (IndexError, ValueError) as error:
         raise ValueError(f"{file} is damaged: {one_line(error)}") from None
-
-
-def read_log(file: Path) -> list[dict[str, Any]]:
-    """The rows that a run has written while it goes on, a JSON object a line.
-
-    A file that is not there has none, and a last line that is half written is not yet one.
-    """
-    if not file.is_file():
-        return []
-    with open_file(file) as opened:
-        lines = opened.read().decode("utf-8", "replace").split("\n")[:-1]
-    return [row for row in map(_row, lines) if row is not None]
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except (RecursionError, ValueError):
-        return None
-    if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
-        return None
-    numbers = {k: v for k, v in row.items() if isinstance(v, int | float)}
-    return {k: numbers.get(k) if np.isfinite(numbers.get(k, np.nan)) else None for k in row}
