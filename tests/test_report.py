@@ -266,6 +266,16 @@ def test_a_sweep_has_its_members_from_the_best_on(tmp_path, monkeypatch):
     assert sum(name == "tr" for name, _ in reader.tags) < 80
 
 
+def test_importances_of_many_members_are_told_from_some(tmp_path, monkeypatch):
+    def importance(rows, value):
+        return {"learning_rate": len(rows) / 1000}
+
+    monkeypatch.setattr(fn, "importance", importance, raising=False)
+    reader, _ = written(tmp_path, make_sweep(tmp_path / "s", 401))
+    assert "learning rate 40.0 %" in said(reader)
+    assert "told from 400 of 401 members" in said(reader)
+
+
 @pytest.mark.parametrize(
     "error", [None, ImportError('optuna is needed: pip install "funcnet[search]"')]
 )

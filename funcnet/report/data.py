@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
+
 import funcnet
 from funcnet import checks
 from funcnet.config import OPTIONS, Config
@@ -24,6 +26,7 @@ from funcnet.targets import LESS, MEASURES
 from funcnet.text import LABELS, one_line, shown
 from funcnet.versions import version_of
 
+IMPORTANCE = 400  # members that importances are told from, at most: more take minutes
 CURVES = 10  # members of a sweep whose curves are shown
 MACHINE = ("backend", "device", "cores")  # facts of a machine that tell nobody's name
 PATHS = ("dataset", "data_dir")  # options that say where something lies
@@ -230,15 +233,20 @@ def importance_of(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, An
             "missing": "This funcnet cannot tell which settings mattered: a newer one can, "
             'with pip install "funcnet[search]".'
         }
+    some = list(rows)
+    if len(rows) > IMPORTANCE:
+        chosen = np.random.default_rng(0).choice(len(rows), IMPORTANCE, replace=False)
+        some = [rows[i] for i in sorted(chosen)]
     try:
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
-            shares = measure(rows, value=value)
+            shares = measure(some, value=value)
     except (ImportError, TypeError, ValueError) as error:
         return {"missing": f"{one_line(error)[:1].upper()}{one_line(error)[1:]}."}
     ordered = sorted(shares.items(), key=lambda item: -item[1])
     found = [[words(name), float(share)] for name, share in ordered]
-    said = [str(note.message) for note in notes if issubclass(note.category, UserWarning)]
+    said = [f"told from {IMPORTANCE} of {len(rows):,} members"] if len(some) < len(rows) else []
+    said += [str(note.message) for note in notes if issubclass(note.category, UserWarning)]
     return {"value": words(value), "shares": found, "notes": said}
 
 
