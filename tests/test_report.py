@@ -424,6 +424,17 @@ def test_the_server_of_a_run_answers_for_that_run_and_to_this_machine(watched):
     assert str(watched.path) not in text
 
 
+STORED = Path(__file__).parent / "stored"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(STORED.glob("*/config.json")), ids=lambda p: p.parent.name)
+def test_what_earlier_versions_have_written_has_a_report(tmp_path, path):
+    reader, _ = written(tmp_path, path.parent)
+    assert "Configuration" in said(reader)
+    assert ("members" in reader.data) == ("sweep" in path.parent.name)
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_watching_without_a_traceback(tmp_path):
     command = [sys.executable, "-m", "funcnet", "watch", str(make_run(tmp_path / "r"))]
