@@ -266,6 +266,19 @@ def test_a_sweep_has_its_members_from_the_best_on(tmp_path, monkeypatch):
     assert sum(name == "tr" for name, _ in reader.tags) < 80
 
 
+def test_a_search_that_has_no_member_yet_has_a_report(tmp_path):
+    path = make_sweep(tmp_path / "s", 4)
+    config = json.loads((path / "config.json").read_text())
+    search = {"space": {"learning_rate": {"log_uniform": [1e-4, 1e-1]}}, "samples": 8, "batch": 4}
+    search |= {"sampler": "tpe", "seed": 0, "seeds": [0], "objectives": []}
+    config |= {"settings": [], "search": search, "status": "running"}
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "table.json").unlink()
+    reader, _ = written(tmp_path, path)
+    assert "The sweep is not finished" in said(reader)
+    assert "Environment" in said(reader)
+
+
 def test_importances_of_many_members_are_told_from_some(tmp_path, monkeypatch):
     def importance(rows, value):
         return {"learning_rate": len(rows) / 1000}

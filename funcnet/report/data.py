@@ -165,32 +165,41 @@ def _of_sweep(path: Path) -> dict[str, Any]:
         settings = record.facts["settings"]
         rows = sweep_table([new_member(each, task) for each in settings])
         notes.append("The sweep is not finished: nothing is known of its members yet.")
-    value = ("final_" if "fold" in rows[0] else "") + results_of(task)[0]
-    less = results_of(task)[0].removeprefix("val_") in LESS
-    order = ranked(rows, value, less)
     best = path / "best"
     examined = {}
     if (best / "config.json").is_file():
         examined = _examined(read_run(best, "best"))
-    varying = varying_of(rows)
     return {
         "kind": "sweep",
         "title": record.facts.get("title") or path.name,
         "status": _sweep_status(record, rows),
         "notes": notes,
-        "facts": _sweep_facts(record, rows, order, value),
-        "settings": _sweep_settings(record, rows, varying),
-        "plots": _sweep_plots(path, order, task),
-        "members": members_of(rows, order, varying, value, less),
-        "importance": importance_of(rows, value),
+        "facts": [],
+        "settings": _sweep_settings(record, rows),
         "environment": _environment([record], [path.name]),
+        **(_of_members(path, record, rows, task) if rows else {}),
         **examined,
+    }
+
+
+def _of_members(
+    path: Path, record: Record, rows: Sequence[Mapping[str, Any]], task: str
+) -> dict[str, Any]:
+    """What the report of a sweep says of its members; a search may have none yet."""
+    value = ("final_" if "fold" in rows[0] else "") + results_of(task)[0]
+    less = results_of(task)[0].removeprefix("val_") in LESS
+    order = ranked(rows, value, less)
+    return {
+        "facts": _sweep_facts(record, rows, order, value),
+        "plots": _sweep_plots(path, order, task),
+        "members": members_of(rows, order, value, less),
+        "importance": importance_of(rows, value),
     }
 
 
 def varying_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The settings that are not the same in all rows."""
-    names = [name for name in rows[0] if name not in RESULTS]
+    names = [name for name in rows[0] if name not in RESULTS] if rows else []
     return [name for name in names if len({str(row[name]) for row in rows}) > 1]
 
 
@@ -204,13 +213,13 @@ def ranked(rows: Sequence[Mapping[str, Any]], value: str, less: bool) -> list[in
 def members_of(
     rows: Sequence[Mapping[str, Any]],
     order: Sequence[int],
-    varying: Sequence[str],
     value: str,
     less: bool,
 ) -> dict[str, Any]:
     """The table of the members of a sweep: columns, and rows from the best on."""
     results = [n for n in rows[0] if n in RESULTS and any(row[n] is not None for row in rows)]
     results.sort(key=lambda name: name != value)
+    varying = varying_of(rows)
     names = ["member", *varying, *results]
     cells = [[i, *(setting(rows[i][name]) for name in names[1:])] for i in order]
     percent = [name.endswith("accuracy") for name in names]
@@ -274,9 +283,8 @@ def _sweep_facts(
     return [*found, *_of_test(results)]
 
 
-def _sweep_settings(
-    record: Record, rows: Sequence[Mapping[str, Any]], varying: Sequence[str]
-) -> dict[str, Any]:
+def _sweep_settings(record: Record, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    varying = varying_of(rows)
     differ = [[words(name), _range(row[name] for row in rows)] for name in varying]
     own, others = _options([record.config], leave_out=varying)
     return {"names": ["value"], "differ": differ, "own": own, "others": others}
