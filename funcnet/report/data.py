@@ -263,7 +263,7 @@ def _sweep_status(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
     counts = Counter(row["status"] for row in rows)
     said = ", ".join(f"{counts[status]:,} {status}" for status in sorted(counts))
     how = str(record.facts.get("status") or "finished").capitalize()
-    return f"{how}, {checks.plural(len(rows), 'member')}: {said}"
+    return f"{how}, {checks.plural(len(rows), 'member')}{': ' if rows else ''}{said}"
 
 
 def _sweep_facts(
