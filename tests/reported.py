@@ -97,6 +97,7 @@ def begin(path, *epochs, status="running"):
         {
             "epoch": e,
             "step": 25 * e,
+            "loss": 1.5,
             "seconds": 0.1 * e,
             "train_loss": 1 / (1 + e),
             "train_accuracy": 0.5,

@@ -6,7 +6,10 @@ import html.parser
 import itertools
 import json
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -23,7 +26,6 @@ from funcnet.report.html import data_block, tag
 from funcnet.report.page import page
 from funcnet.report.png import encoded
 from funcnet.report.private import private
-from funcnet.report.read import read_log
 from funcnet.report.watch import server_of
 
 
@@ -81,6 +83,8 @@ def test_a_report_has_what_a_run_came_to(tmp_path):
     assert len(pictures) == 24
     assert all(at["src"].startswith("data:image/png;base64,iVBOR") for at in pictures)
     assert re.fullmatch(r"Example \d+: \d taken for \d, \d+\.\d %", pictures[0]["alt"])
+    shares = [float(at["alt"].split()[-2]) for at in pictures]
+    assert shares == sorted(shares, reverse=True)
     loss, of_epochs, accuracy = reader.data["plots"]
     assert loss["series"][0]["x"] == [round((i + 1) / 25, 5) for i in range(75)]
     assert of_epochs["series"][1]["y"] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
@@ -262,6 +266,29 @@ def test_a_sweep_has_its_members_from_the_best_on(tmp_path, monkeypatch):
     assert sum(name == "tr" for name, _ in reader.tags) < 80
 
 
+def test_a_search_that_has_no_member_yet_has_a_report(tmp_path):
+    path = make_sweep(tmp_path / "s", 4)
+    config = json.loads((path / "config.json").read_text())
+    search = {"space": {"learning_rate": {"log_uniform": [1e-4, 1e-1]}}, "samples": 8, "batch": 4}
+    search |= {"sampler": "tpe", "seed": 0, "seeds": [0], "objectives": []}
+    config |= {"settings": [], "search": search, "status": "running"}
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "table.json").unlink()
+    reader, _ = written(tmp_path, path)
+    assert "The sweep is not finished" in said(reader)
+    assert "Environment" in said(reader)
+
+
+def test_importances_of_many_members_are_told_from_some(tmp_path, monkeypatch):
+    def importance(rows, value):
+        return {"learning_rate": len(rows) / 1000}
+
+    monkeypatch.setattr(fn, "importance", importance, raising=False)
+    reader, _ = written(tmp_path, make_sweep(tmp_path / "s", 401))
+    assert "learning rate 40.0 %" in said(reader)
+    assert "told from 400 of 401 members" in said(reader)
+
+
 @pytest.mark.parametrize(
     "error", [None, ImportError('optuna is needed: pip install "funcnet[search]"')]
 )
@@ -305,19 +332,12 @@ def test_a_png_holds_its_pixels():
         assert (np.asarray(image.open(io.BytesIO(encoded(pixels)))) == pixels).all()
 
 
-def test_a_log_that_is_half_written_is_read_as_far_as_it_goes(tmp_path):
-    file = tmp_path / "log.jsonl"
-    assert read_log(file) == []
-    lines = [
-        '{"epoch": 0, "val_loss": 2.5, "x": null}',
-        "nonsense",
-        '{"epoch": 1, "val_loss": NaN}',
-    ]
-    file.write_text("\n".join(lines) + '\n{"epoch": 2, "val')
-    assert read_log(file) == [
-        {"epoch": 0, "val_loss": 2.5, "x": None},
-        {"epoch": 1, "val_loss": None},
-    ]
+def test_the_history_of_a_run_that_goes_on_is_read_as_far_as_it_goes(tmp_path):
+    path = make_run(tmp_path / "r", status="running")
+    (path / "history.csv").write_text("epoch,train_loss,val_loss\n0,2,nan\n1,1.5,1.75\n2,0.5")
+    reader, _ = written(tmp_path, path)
+    (plot,) = reader.data["plots"]
+    assert [each["y"] for each in plot["series"]] == [[2, 1.5], [None, 1.75]]
 
 
 def test_the_commands(tmp_path, monkeypatch):
@@ -417,6 +437,32 @@ def test_the_server_of_a_run_answers_for_that_run_and_to_this_machine(watched):
     assert str(watched.path) not in text
 
 
+STORED = Path(__file__).parent / "stored"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(STORED.glob("*/config.json")), ids=lambda p: p.parent.name)
+def test_what_earlier_versions_have_written_has_a_report(tmp_path, path):
+    reader, _ = written(tmp_path, path.parent)
+    assert "Configuration" in said(reader)
+    assert ("members" in reader.data) == ("sweep" in path.parent.name)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_watching_without_a_traceback(tmp_path):
+    command = [sys.executable, "-m", "funcnet", "watch", str(make_run(tmp_path / "r"))]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        line = process.stdout.readline()
+        address = re.match(r"http://127\.0\.0\.1:\d+/", line)[0]
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            assert b"Finished after 3 epochs" in answer.read()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode in (0, 130)
+    assert "Traceback" not in err
+
+
 def test_a_page_has_its_headings_and_landmarks_in_order(tmp_path):
     for path in (make_run(tmp_path / "r", model=True), make_sweep(tmp_path / "s", 5)):
         reader, _ = written(tmp_path, path)
@@ -446,6 +492,39 @@ def test_a_page_has_its_headings_and_landmarks_in_order(tmp_path):
         }
         refs |= {at["href"][1:] for _, at in reader.tags if at.get("href", "").startswith("#")}
         assert refs <= {*ids}
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        {"val_accuracy": "x", "best_epoch": None, "test_accuracy": [[]], "test_confusion": "x"},
+        {"test_confusion": [[1, 2]], "test_recall": ["x"], "test_loss": True, "epochs": 0},
+        {"test_confusion": [[None] * 10] * 10, "val_accuracy": float("inf"), "<b>": {}},
+    ],
+)
+def test_results_that_are_none_are_left_out(tmp_path, results):
+    paths = [make_run(tmp_path / name, facts={"results": results}) for name in "ab"]
+    assert "Confusion" not in said(written(tmp_path, paths[0])[0])
+    assert "epochs done" in said(written(tmp_path, *paths)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("history.csv", "epoch,val_loss\n1,x\n"),
+        ("history.csv", "epoch,val_loss\n1\n"),
+        ("history.csv", "epoch,val_loss\n1,2,3\n"),
+        ("history.csv", "val_loss\n1\n"),
+        ("losses.csv", "step,loss\n1,x\n"),
+        ("losses.csv", "step\n1\n"),
+        ("config.json", "[]"),
+    ],
+)
+def test_files_that_are_damaged_are_named(tmp_path, name, text):
+    path = make_run(tmp_path / "r")
+    (path / name).write_text(text)
+    with pytest.raises(ValueError, match=name):
+        fn.write_report(path, tmp_path / "report.html")
 
 
 def test_without_data_there_is_no_page(tmp_path):

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from funcnet.report.read import BESIDES, Columns, Run
+from funcnet.logs import OWN
+from funcnet.report.read import Columns, Run
 from funcnet.targets import LESS, MEASURES
 from funcnet.text import LABELS, shown
 
@@ -60,7 +61,7 @@ def plots_of_columns(
 
 def measures(epochs: Columns, task: str) -> list[str]:
     """What was measured of a run: the loss, what belongs to its task, and its own."""
-    named = [name.partition("_")[2] for name in epochs if name not in BESIDES]
+    named = [name.partition("_")[2] for name in epochs if name not in OWN and "_" in name]
     return list(dict.fromkeys(("loss", *MEASURES[task], *named)))
 
 

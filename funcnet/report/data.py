@@ -4,24 +4,29 @@ Whatever it says of where something lies is taken out of it, see `funcnet.report
 """
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+import numpy as np
 
 import funcnet
 from funcnet import checks
 from funcnet.config import OPTIONS, Config
+from funcnet.logs import OWN
 from funcnet.report import curves, examples
 from funcnet.report.private import private
-from funcnet.report.read import BESIDES, Run, as_columns, read_rows, read_run, task_of
+from funcnet.report.read import Run, as_columns, figures_of, read_rows, read_run, task_of
 from funcnet.runs import Record, read_config
 from funcnet.sweeps.directory import load_sweep_record, load_table
 from funcnet.sweeps.table import RESULTS, new_member, results_of, sweep_table
 from funcnet.targets import LESS, MEASURES
-from funcnet.text import LABELS, shown
+from funcnet.text import LABELS, one_line, shown
 from funcnet.versions import version_of
 
+IMPORTANCE = 400  # members that importances are told from, at most: more take minutes
 CURVES = 10  # members of a sweep whose curves are shown
 MACHINE = ("backend", "device", "cores")  # facts of a machine that tell nobody's name
 PATHS = ("dataset", "data_dir")  # options that say where something lies
@@ -84,17 +89,21 @@ def _of_run(run: Run, *, live: bool) -> dict[str, Any]:
 
 def _examined(run: Run) -> dict[str, Any]:
     """What the run's model makes of examples; the confusion that was stored goes first."""
-    found, results = examples.examples_of(run), run.results
-    stored = results.get("test_confusion")
+    found, of_classes = examples.examples_of(run), run.of_classes
+    stored = of_classes.get("test_confusion")
     parts: dict[str, Any] = {"examples": found}
     if run.task == "classification" and (matrix := stored or found.get("confusion")):
         names = run.record.facts["class_names"]
         if _is_square(matrix, len(names)):
             split = "test" if stored else found["split"]
             parts["classes"] = {"names": names, "matrix": matrix, "split": split}
-    if run.task == "multilabel" and (f1 := results.get("test_f1")):
+    if run.task == "multilabel" and _is_flat(f1 := of_classes.get("test_f1")):
         parts["labels"] = list(zip(run.record.facts["class_names"], f1, strict=False))
     return parts
+
+
+def _is_flat(values: Any) -> TypeGuard[list[Any]]:
+    return isinstance(values, list) and not any(isinstance(each, list) for each in values)
 
 
 def _is_square(matrix: Any, size: int) -> bool:
@@ -156,32 +165,41 @@ def _of_sweep(path: Path) -> dict[str, Any]:
         settings = record.facts["settings"]
         rows = sweep_table([new_member(each, task) for each in settings])
         notes.append("The sweep is not finished: nothing is known of its members yet.")
-    value = ("final_" if "fold" in rows[0] else "") + results_of(task)[0]
-    less = results_of(task)[0].removeprefix("val_") in LESS
-    order = ranked(rows, value, less)
     best = path / "best"
     examined = {}
     if (best / "config.json").is_file():
         examined = _examined(read_run(best, "best"))
-    varying = varying_of(rows)
     return {
         "kind": "sweep",
         "title": record.facts.get("title") or path.name,
         "status": _sweep_status(record, rows),
         "notes": notes,
-        "facts": _sweep_facts(record, rows, order, value),
-        "settings": _sweep_settings(record, rows, varying),
-        "plots": _sweep_plots(path, order, task),
-        "members": members_of(rows, order, varying, value, less),
-        "importance": importance_of(rows, value, varying),
+        "facts": [],
+        "settings": _sweep_settings(record, rows),
         "environment": _environment([record], [path.name]),
+        **(_of_members(path, record, rows, task) if rows else {}),
         **examined,
+    }
+
+
+def _of_members(
+    path: Path, record: Record, rows: Sequence[Mapping[str, Any]], task: str
+) -> dict[str, Any]:
+    """What the report of a sweep says of its members; a search may have none yet."""
+    value = ("final_" if "fold" in rows[0] else "") + results_of(task)[0]
+    less = results_of(task)[0].removeprefix("val_") in LESS
+    order = ranked(rows, value, less)
+    return {
+        "facts": _sweep_facts(record, rows, order, value),
+        "plots": _sweep_plots(path, order, task),
+        "members": members_of(rows, order, value, less),
+        "importance": importance_of(rows, value),
     }
 
 
 def varying_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The settings that are not the same in all rows."""
-    names = [name for name in rows[0] if name not in RESULTS]
+    names = [name for name in rows[0] if name not in RESULTS] if rows else []
     return [name for name in names if len({str(row[name]) for row in rows}) > 1]
 
 
@@ -195,13 +213,13 @@ def ranked(rows: Sequence[Mapping[str, Any]], value: str, less: bool) -> list[in
 def members_of(
     rows: Sequence[Mapping[str, Any]],
     order: Sequence[int],
-    varying: Sequence[str],
     value: str,
     less: bool,
 ) -> dict[str, Any]:
     """The table of the members of a sweep: columns, and rows from the best on."""
     results = [n for n in rows[0] if n in RESULTS and any(row[n] is not None for row in rows)]
     results.sort(key=lambda name: name != value)
+    varying = varying_of(rows)
     names = ["member", *varying, *results]
     cells = [[i, *(setting(rows[i][name]) for name in names[1:])] for i in order]
     percent = [name.endswith("accuracy") for name in names]
@@ -216,32 +234,36 @@ def members_of(
     }
 
 
-def importance_of(
-    rows: Sequence[Mapping[str, Any]], value: str, varying: Sequence[str]
-) -> dict[str, Any]:
+def importance_of(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, Any]:
     """How much each setting mattered, or why that is not known."""
-    known = [row for row in rows if row[value] is not None]
-    if len(varying) < 1 or len(known) < 4:
-        return {"missing": "Too few members, or none of their settings varies."}
     measure = getattr(funcnet, "importance", None)
     if measure is None:
         return {
             "missing": "This funcnet cannot tell which settings mattered: a newer one can, "
             'with pip install "funcnet[search]".'
         }
+    some = list(rows)
+    if len(rows) > IMPORTANCE:
+        chosen = np.random.default_rng(0).choice(len(rows), IMPORTANCE, replace=False)
+        some = [rows[i] for i in sorted(chosen)]
     try:
-        shares = measure(rows, value=value)
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            shares = measure(some, value=value)
     except (ImportError, TypeError, ValueError) as error:
-        return {"missing": str(error)}
+        return {"missing": f"{one_line(error)[:1].upper()}{one_line(error)[1:]}."}
     ordered = sorted(shares.items(), key=lambda item: -item[1])
-    return {"value": words(value), "shares": [[words(n), float(share)] for n, share in ordered]}
+    found = [[words(name), float(share)] for name, share in ordered]
+    said = [f"told from {IMPORTANCE} of {len(rows):,} members"] if len(some) < len(rows) else []
+    said += [str(note.message) for note in notes if issubclass(note.category, UserWarning)]
+    return {"value": words(value), "shares": found, "notes": said}
 
 
 def _sweep_status(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
     counts = Counter(row["status"] for row in rows)
     said = ", ".join(f"{counts[status]:,} {status}" for status in sorted(counts))
     how = str(record.facts.get("status") or "finished").capitalize()
-    return f"{how}, {checks.plural(len(rows), 'member')}: {said}"
+    return f"{how}, {checks.plural(len(rows), 'member')}{': ' if rows else ''}{said}"
 
 
 def _sweep_facts(
@@ -257,13 +279,12 @@ def _sweep_facts(
         ["best member", f"{order[0]:,}"],
         ["members", f"{len(rows):,}"],
     ]
-    results = record.facts.get("results") or {}
+    results = figures_of(record)
     return [*found, *_of_test(results)]
 
 
-def _sweep_settings(
-    record: Record, rows: Sequence[Mapping[str, Any]], varying: Sequence[str]
-) -> dict[str, Any]:
+def _sweep_settings(record: Record, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    varying = varying_of(rows)
     differ = [[words(name), _range(row[name] for row in rows)] for name in varying]
     own, others = _options([record.config], leave_out=varying)
     return {"names": ["value"], "differ": differ, "own": own, "others": others}
@@ -285,7 +306,7 @@ def _sweep_plots(path: Path, order: Sequence[int], task: str) -> list[dict[str, 
     """The curves of the best members."""
     by_member: dict[int, list[dict[str, Any]]] = {i: [] for i in order[:CURVES]}
     for row in read_rows(path / "histories.csv"):
-        if row["member"] in by_member:
+        if row.get("member") in by_member:
             by_member[int(row.pop("member"))].append(row)
     every = [as_columns(found) for found in by_member.values()]
     names = [f"member {i}" for i in by_member]
@@ -354,9 +375,9 @@ def _figure(name: str, value: Any) -> str:
 def _recall(runs: Sequence[Run]) -> dict[str, Any] | None:
     """Recall per class of several runs, where they have the same classes."""
     classes = [run.record.facts["class_names"] for run in runs]
-    recalls = [run.results.get("test_recall") for run in runs]
+    recalls = [run.of_classes.get("test_recall") for run in runs]
     same = all(each == classes[0] for each in classes) and len(classes[0]) > 1
-    if not same or not all(isinstance(r, list) and len(r) == len(classes[0]) for r in recalls):
+    if not same or not all(_is_flat(r) and len(r) == len(classes[0]) for r in recalls):
         return None
     of_classes = zip(*recalls, strict=True)
     rows = [[name, *each] for name, each in zip(classes[0], of_classes, strict=True)]
@@ -365,7 +386,7 @@ def _recall(runs: Sequence[Run]) -> dict[str, Any] | None:
 
 def _epochs(run: Run, *, live: bool) -> dict[str, Any]:
     """What was measured after each epoch."""
-    names = [name for name in run.epochs if name not in BESIDES[1:]]
+    names = [name for name in run.epochs if name not in OWN[1:]]
     known = [n for n in names if live or any(v is not None for v in run.epochs[n])]
     return {
         "columns": [words(name) for name in known],

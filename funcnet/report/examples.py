@@ -53,7 +53,12 @@ def examples_of(run: Run) -> dict[str, Any]:
         check_data(run.record, dataset, "")
     except ValueError:
         return {"missing": f"The data, {what}, have changed since the run"}
-    return _looked_at(run, model, dataset)
+    if len(dataset.class_names) != len(run.record.facts["class_names"]):
+        return {"missing": f"The data, {what}, have other classes than the run"}
+    try:
+        return _looked_at(run, model, dataset)
+    except ValueError as error:
+        return {"missing": _sentence(error, f"The model does not fit the data, {what}", run)}
 
 
 def data_name(run: Run) -> str:

@@ -26,7 +26,8 @@ def page(report: Report, *, live: bool = False) -> str:
       report: plain data.
       live: whether the page asks its own server for what is new.
     """
-    sections = [each for each in (made(report) for made in SECTIONS) if each is not None]
+    order = (curves, *(made for made in SECTIONS if made is not curves)) if live else SECTIONS
+    sections = [each for each in (made(report) for made in order) if each is not None]
     body = joined(
         tag("a", "Skip to the report", class_="skip", href="#main"),
         _header(report, sections, live=live),

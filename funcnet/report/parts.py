@@ -138,7 +138,8 @@ def importance(report: dict[str, Any]) -> Any:
     rows = [[name, f"{100 * share:.1f} %", _bar(share / most)] for name, share in known["shares"]]
     caption = f"How much each setting mattered for {known['value']}"
     made = table(caption, ["setting", "share", ""], rows, class_="bars")
-    return section("importance", "Which settings mattered", made)
+    notes = (tag("p", f"Note: {note}", class_="small") for note in known["notes"])
+    return section("importance", "Which settings mattered", made, *notes)
 
 
 def _bar(share: float) -> Markup:

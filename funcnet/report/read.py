@@ -1,7 +1,6 @@
 """What is read of run directories for a report: records, the losses of steps, rows of epochs."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,11 +8,10 @@ import numpy as np
 
 from funcnet.files import open_file
 from funcnet.history import columns
-from funcnet.runs import Record, load_record
+from funcnet.logs import read_log
+from funcnet.runs import LOG, Record, load_record
 from funcnet.targets import task_of_loss
-from funcnet.text import one_line
-
-BESIDES = ("epoch", "step", "seconds")  # columns that are no measures
+from funcnet.text import finite, one_line
 
 Columns = dict[str, list[float | None]]
 
@@ -44,14 +42,36 @@ class Run(NamedTuple):
 
     @property
     def results(self) -> dict[str, Any]:
-        """What came of it."""
-        return dict(self.record.facts.get("results") or {})
+        """What came of it, numbers by name."""
+        return figures_of(self.record)
+
+    @property
+    def of_classes(self) -> dict[str, list[Any]]:
+        """What came of it for each class or label: lists of numbers and None, or of such lists."""
+        results = self.record.facts.get("results") or {}
+        return {k: v for k, v in results.items() if isinstance(v, list) and _are_numbers(v)}
 
     @property
     def done(self) -> int:
         """The number of epochs done."""
         measured = self.epochs["epoch"][-1] if self.epochs.get("epoch") else 0
         return int(self.results.get("epochs") or measured or 0)
+
+
+def figures_of(record: Record) -> dict[str, Any]:
+    """The results of a record that are numbers."""
+    results = record.facts.get("results") or {}
+    return {name: value for name, value in results.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    rows = [row for row in values if isinstance(row, list)]
+    cells = [cell for row in rows for cell in row] if len(rows) == len(values) else values
+    return all(cell is None or _is_number(cell) for cell in cells)
 
 
 def read_run(path: Path, name: str) -> Run:
@@ -62,8 +82,10 @@ def read_run(path: Path, name: str) -> Run:
     """
     record = load_record(path)
     task = task_of(record)
-    epochs = read_history(path / "history.csv") or as_columns(read_log(path / "log.jsonl"))
+    epochs = as_columns(measured_rows(path))
     epochs = epochs or {name: [] for name in columns(task)}
+    if None in epochs.get("epoch", [None]):
+        raise ValueError(f"{path / 'history.csv'} is damaged: it has rows of no epoch")
     return Run(name, path, record, task, epochs, read_losses(path / "losses.csv"))
 
 
@@ -74,17 +96,22 @@ def task_of(record: Record) -> str:
     return record.config.task or task_of_loss(build_loss(record.config)) or "classification"
 
 
-def read_history(file: Path) -> Columns:
-    """The columns of a history.csv; none where it is not there.
+def measured_rows(path: Path) -> list[dict[str, Any]]:
+    """What a run has measured, a row an epoch: of its history, or else of its log.
 
     Raises:
-      ValueError: it is damaged.
+      ValueError: one is damaged.
     """
-    return as_columns(read_rows(file))
+    if rows := read_rows(path / "history.csv"):
+        return rows
+    log = path / LOG
+    return list(map(finite, read_log(log))) if log.is_file() else []
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a .csv file of numbers; none where it is not there.
+
+    A last line that is half written is not yet one.
 
     Raises:
       ValueError: it is damaged.
@@ -94,7 +121,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     with open_file(file) as opened:
         content = opened.read()
     try:
-        rows = csv.DictReader(content.decode().splitlines())
+        rows = csv.DictReader(content.decode().split("\n")[:-1])
         return [{name: _number(value) for name, value in row.items()} for row in rows]
     except (TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{file} is damaged: {one_line(error)}") from None
@@ -126,26 +153,3 @@ def read_losses(file: Path) -> np.ndarray:
         return np.loadtxt(lines, delimiter=",", ndmin=2, usecols=[1])[:, 0]
     except (IndexError, ValueError) as error:
         raise ValueError(f"{file} is damaged: {one_line(error)}") from None
-
-
-def read_log(file: Path) -> list[dict[str, Any]]:
-    """The rows that a run has written while it goes on, a JSON object a line.
-
-    A file that is not there has none, and a last line that is half written is not yet one.
-    """
-    if not file.is_file():
-        return []
-    with open_file(file) as opened:
-        lines = opened.read().decode("utf-8", "replace").split("\n")[:-1]
-    return [row for row in map(_row, lines) if row is not None]
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except (RecursionError, ValueError):
-        return None
-    if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
-        return None
-    numbers = {k: v for k, v in row.items() if isinstance(v, int | float)}
-    return {k: numbers.get(k) if np.isfinite(numbers.get(k, np.nan)) else None for k in row}

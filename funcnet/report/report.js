@@ -324,6 +324,7 @@
 
   function startMembers() {
     const { columns, percent, rows } = report.members;
+    const collator = new Intl.Collator("en", { numeric: true });
     const texts = rows.map((row) => row.map((value, i) => cellText(value, percent[i])));
     const state = {
       sorted: report.members.sorted,
@@ -338,7 +339,7 @@
       const [x, y] = [rows[a][state.sorted], rows[b][state.sorted]];
       if (x === null || y === null) return (x === null) - (y === null) || a - b; // these come last
       const both = typeof x === "number" && typeof y === "number";
-      const by = both ? x - y : String(x).localeCompare(String(y), "en", { numeric: true });
+      const by = both ? x - y : collator.compare(x, y);
       return (state.descending ? -by : by) || a - b;
     }
 

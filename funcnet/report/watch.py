@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from funcnet.report.data import collected, names_of, status_line
 from funcnet.report.page import page, policy
 from funcnet.report.private import private
-from funcnet.report.read import read_log, read_rows, read_run
+from funcnet.report.read import measured_rows, read_run
 from funcnet.text import finite, one_line
 
 HOST = "127.0.0.1"
@@ -77,7 +77,7 @@ def news_of(path: Path, after: int) -> dict[str, Any]:
     if not (path / "config.json").is_file():
         return {"begun": False, "ended": False, "status": WAITING, "count": 0, "rows": []}
     run = read_run(path, path.name)
-    rows = read_log(path / "log.jsonl") or read_rows(path / "history.csv")
+    rows = measured_rows(path)
     status = status_line(run) if rows or run.status != "running" else "Waiting for the first epoch"
     ended = run.status != "running"
     found = {"begun": True, "ended": ended, "status": status, "count": len(rows)}

@@ -28,6 +28,11 @@ def write_report(
       FileNotFoundError: a directory is none of a run.
       ValueError: a file in one is damaged, or runs have no measure in common.
       OSError: the file cannot be written.
+
+    Example:
+      >>> fn.write_report("runs/digits", "report.html")  # before there was a `funcnet train`
+      Traceback (most recent call last):
+      FileNotFoundError: runs/digits is no run directory: it has no config.json
     """
     several = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
     content = page(collected([Path(each) for each in several]))
