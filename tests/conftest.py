@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,10 +35,13 @@ def pytest_collection_modifyitems(config, items):
 def keep_compiled(tmp_path_factory):
     """Compiled programs serve later tests too, and the commands that they run.
 
-    Each worker has a directory of its own: JAX does not write these files atomically.
+    Each worker has a directory of its own: JAX does not write these files atomically. With
+    FUNCNET_COMPILED it lies there, and what the quick tests have compiled serves the slow ones.
     """
+    kept, worker = os.environ.get("FUNCNET_COMPILED"), os.environ.get("PYTEST_XDIST_WORKER", "one")
+    folder = Path(kept) / worker if kept else tmp_path_factory.mktemp("compiled")
     settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0,
     }
     with pytest.MonkeyPatch.context() as patch:
