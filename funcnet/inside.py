@@ -193,11 +193,22 @@ class LayerRecorder:
 
     It looks at the same batch each time, and changes nothing of the run.
 
+    Args:
+      net: the network that is trained.
+      x: [N, ...] raw inputs, some hundred examples.
+      y: [N] labels, or what else loss_fn takes: of regression as they are standardized.
+      preprocess: as for `fit`. A function is fitted to x here; what is fitted to the training
+        data, `fn.subtract_mean(dataset.x_train)`, is to the digit what the run uses.
+      optimizer: that of the run, for the updates of a step; None is none.
+      options: reg, key, train and loss_fn, as for `layer_statistics`; key is
+        `jax.random.key(0)` by default.
     Attributes:
       epochs: the number of epochs after which it has looked.
       rows: the LayerStatistics of each.
       changes: [P] each, how much the parameters have changed since it looked before, by the norm
         of what they were; NaN the first time.
+    Raises:
+      ValueError: x and y are not equally many.
     Example:
       >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
       >>> record = fn.LayerRecorder(net, digits.x_train[:200], digits.y_train[:200])
@@ -221,18 +232,6 @@ class LayerRecorder:
         optimizer: Optimizer | None = None,
         **options: Any,
     ) -> None:
-        """Look at a network on a batch.
-
-        Args:
-          net: the network that is trained.
-          x: [N, ...] raw inputs, some hundred examples.
-          y: [N] labels, or what else loss_fn takes: of regression as they are standardized.
-          preprocess: as for `fit`. A function is fitted to x here; what is fitted to the training
-            data, `fn.subtract_mean(dataset.x_train)`, is to the digit what the run uses.
-          optimizer: that of the run, for the updates of a step; None is none.
-          options: reg, key, train and loss_fn, as for `layer_statistics`; key is
-            `jax.random.key(0)` by default.
-        """
         self.net, self.optimizer = net, optimizer
         x = checks.inputs(x)
         if len(x) != len(y):

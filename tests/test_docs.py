@@ -111,11 +111,16 @@ def unexplained(name):
     if not callable(found):
         return []
     if inspect.isclass(found):
-        title, wanted, optional = "Attributes", fields_of(found), set(dir(found))
+        wanted, optional = fields_of(found), set(dir(found))
+        title, also = ("Attributes", "") if wanted else ("Args", "Attributes")
+        if not wanted and "__init__" in vars(found):
+            wanted = tuple(inspect.signature(found).parameters)
     else:
-        title, wanted, optional = "Args", tuple(inspect.signature(found).parameters), set()
+        wanted, optional = tuple(inspect.signature(found).parameters), set()
+        title, also = "Args", ""
     explained = entries(parts.get(title, []))
-    problems = [f"lacks {each}" for each in wanted if each not in explained]
+    either = explained + entries(parts.get(also, []))  # what a class is made with it may keep
+    problems = [f"lacks {each}" for each in wanted if each not in either]
     if wanted:
         problems += [f"has {each}" for each in explained if each not in {*wanted, *optional}]
         problems += [f"has {each} twice" for each in explained if explained.count(each) > 1]

@@ -73,6 +73,9 @@ def plot_history(
       title: a line above the picture.
     Returns:
       A matplotlib Figure of two panels.
+    Raises:
+      ValueError: nothing was measured after the epoch `best`.
+      TypeError: history is none, and has none.
     Example:
       >>> ones = np.ones(2)
       >>> history = fn.History(np.array([2.5, 2.0, 1.5]), np.array([0, 1]), ones, ones, ones, ones)
@@ -136,6 +139,7 @@ def plot_histories(histories: Mapping[str, Any], *, title: str | None = None) ->
       accuracy, or RMSE.
     Raises:
       ValueError: there are none, more than can be told apart, or they are of several measures.
+      TypeError: one is no History, and has none.
     Example:
       >>> ones = np.ones(2)
       >>> history = fn.History(np.array([2.5, 2.0, 1.5]), np.array([0, 1]), ones, ones, ones, ones)

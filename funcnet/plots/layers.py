@@ -43,6 +43,7 @@ def plot_activations(record: LayerRecorder, *, layers: Sequence[str] | None = No
       are saturated (of layers that are no activations, that are 0).
     Raises:
       ValueError: the record is empty, or there is no such layer.
+      TypeError: record is no LayerRecorder.
     Example:
       >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
       >>> record = fn.LayerRecorder(net, digits.x_train[:200], digits.y_train[:200])
@@ -91,6 +92,7 @@ def plot_gradients(
       The Axes; `axes.figure.savefig(file)`.
     Raises:
       ValueError: the record is empty, or there is no such parameter.
+      TypeError: record is no LayerRecorder.
     Example:
       >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
       >>> record = fn.LayerRecorder(net, digits.x_train[:200], digits.y_train[:200])
@@ -123,6 +125,7 @@ def plot_update_ratios(
       The Axes; `axes.figure.savefig(file)`.
     Raises:
       ValueError: the record is empty, or there is no such parameter.
+      TypeError: record is no LayerRecorder.
     Example:
       >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
       >>> record = fn.LayerRecorder(net, digits.x_train[:200], digits.y_train[:200])

@@ -131,7 +131,8 @@ def plot_residuals(
     Returns:
       The Axes; `axes.figure.savefig(file)`.
     Raises:
-      ValueError: they are not finite, or of several targets: choose one, `y[:, 0]`.
+      ValueError: they are not finite, not equally many, or of several targets: choose one, `y[:,
+        0]`.
     Example:
       >>> y, predictions = np.array([1.0, 2.0, 3.0]), np.array([1.1, 1.9, 3.2])
       >>> axes = fn.plot_residuals(y, predictions, name="distance", unit="m")
@@ -189,6 +190,8 @@ def plot_reliability(
     Returns:
       A matplotlib Figure: accuracy over probability, and below it how many examples are where; with
       the `calibration_error`.
+    Raises:
+      ValueError: these are no labels and probabilities of them, or bins is below 1.
     Example:
       >>> y, probabilities = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
       >>> figure = fn.plot_reliability(y, probabilities)

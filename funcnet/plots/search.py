@@ -107,6 +107,8 @@ def plot_pareto(
       axes: the Axes to draw in; None is a new figure.
     Returns:
       The Axes; `axes.figure.savefig(file)`.
+    Raises:
+      ValueError: the table is empty, or there is no such column, or none of that name in `larger`.
     Example:
       >>> table = [(10, 0.8), (20, 0.9), (40, 0.85)]
       >>> rows = [{"width": width, "val_accuracy": accuracy} for width, accuracy in table]

@@ -69,6 +69,8 @@ def plot_sweep(rows: Rows, *, value: str = "val_accuracy", title: str | None = N
       title: a line above the picture.
     Returns:
       A matplotlib Figure.
+    Raises:
+      ValueError: the table is empty or has no settings, or there is no such column.
     Example:
       >>> points = [(x, y) for x in (0.1, 0.2) for y in (0.3, 0.4)]
       >>> rows = [{"rate": x, "scale": y, "val_accuracy": x + y} for x, y in points]
@@ -121,6 +123,8 @@ def plot_scatter(
       axes: the Axes to draw in; None is a new figure.
     Returns:
       The Axes; `axes.figure.savefig(file)`.
+    Raises:
+      ValueError: the table is empty, or there is no such column.
     Example:
       >>> points = [(x, y) for x in (0.1, 0.2) for y in (0.3, 0.4)]
       >>> rows = [{"rate": x, "scale": y, "val_accuracy": x + y} for x, y in points]
@@ -181,7 +185,8 @@ def plot_heat_map(
     Returns:
       A matplotlib Figure.
     Raises:
-      ValueError: there is no such column, or a setting has more than 200 values.
+      ValueError: the table is empty, there is no such column, or a setting has more than 200
+        values.
     Example:
       >>> points = [(x, y) for x in (0.1, 0.2) for y in (0.3, 0.4)]
       >>> rows = [{"rate": x, "scale": y, "val_accuracy": x + y} for x, y in points]
@@ -276,7 +281,8 @@ def plot_lines(
     Returns:
       A matplotlib Figure.
     Raises:
-      ValueError: there is no such column, or `lines` has more values than can be told apart.
+      ValueError: the table is empty, there is no such column, or `lines` has more values than can
+        be told apart.
     Example:
       >>> points = [(x, y) for x in (0.1, 0.2) for y in (0.3, 0.4)]
       >>> rows = [{"rate": x, "scale": y, "val_accuracy": x + y} for x, y in points]
@@ -380,6 +386,8 @@ def plot_parallel(rows: Rows, *, value: str = "val_accuracy", title: str | None 
       title: a line above the picture.
     Returns:
       A matplotlib Figure.
+    Raises:
+      ValueError: the table is empty, or there is no such column.
     Example:
       >>> points = [(x, y) for x in (0.1, 0.2) for y in (0.3, 0.4)]
       >>> rows = [{"rate": x, "scale": y, "val_accuracy": x + y} for x, y in points]

@@ -26,7 +26,8 @@ def write_report(
       The path.
     Raises:
       FileNotFoundError: a directory is none of a run.
-      ValueError: a file in one is damaged, or runs have no measure in common.
+      ValueError: there is no directory, a file in one is damaged, or runs have no measure in
+        common.
       OSError: the file cannot be written.
     Example:
       >>> from funcnet.cli import main

@@ -168,7 +168,8 @@ def random_search(
     Returns:
       A list of dicts.
     Raises:
-      ValueError: an axis is empty, or there are not so many different settings.
+      ValueError: an axis is empty, count is below 1, or there are not so many different settings.
+      TypeError: an axis is no list of values, or key no random key.
     Example:
       >>> axes = {"rate": fn.log_uniform(1e-4, 1e-2), "hidden": [50, 100]}
       >>> found = fn.random_search(jax.random.key(0), 4, **axes)
