@@ -58,6 +58,8 @@ class SweepResult(NamedTuple):
       (2, False)
       >>> [row["rate"] for row in result.table()]
       [0.0001, 0.01]
+      >>> [row["rate"] for row in result.pareto(("val_accuracy", "parameters"))]
+      [0.01]
     """
 
     members: tuple[Member, ...]
@@ -80,6 +82,8 @@ class SweepResult(NamedTuple):
           top: how many at most.
           dataset: the Dataset.
           monitor: what ranks them, as for `fit`; None is that of the task.
+        Returns:
+          The Model.
         Raises:
           ValueError: no member has a best model, or they do not go together.
         """
@@ -105,6 +109,10 @@ class SweepResult(NamedTuple):
 
         Args:
           objectives: names of columns; None is those of the search.
+        Returns:
+          The rows, as `pareto_front` gives them.
+        Raises:
+          ValueError: there are no objectives, or as for `pareto_front`.
         """
         names = self.objectives if objectives is None else objectives
         if not names:
