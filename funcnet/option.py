@@ -1,6 +1,7 @@
 """An option of an experiment: what there is to know of a field of `Config`."""
 
 import inspect
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import field, fields
@@ -89,7 +90,7 @@ def explained(made: _Class) -> _Class:
     if made.__doc__ is None:  # python -OO
         return made
     options = ((each.name, each.metadata["option"].help) for each in fields(made))
-    lines = [f"{name}: {help}." for name, help in options]
+    lines = [re.sub(r"(--[a-z-]+)", r"`\1`", f"{name}: {help}.") for name, help in options]
     shape: Any = {"width": 98, "initial_indent": "  ", "subsequent_indent": "    "}
     entries = "\n".join(textwrap.fill(line, break_on_hyphens=False, **shape) for line in lines)
     before, errors, after = inspect.cleandoc(made.__doc__).partition("Raises:\n")
