@@ -131,7 +131,9 @@ def unexplained(name):
     for error in entries(errors):
         kind = getattr(builtins, error, None) or getattr(fn, error, None)
         problems += [] if inspect.isclass(kind) and issubclass(kind, Exception) else [error]
-    return problems + [line for line in errors if re.search(r"\. \w+Error: ", line)]
+    problems += [line for line in errors if re.search(r"\. \w+Error: ", line)]
+    listed = [line for each in ("Args", "Attributes", "Raises") for line in parts.get(each, [])]
+    return problems + [line for line in listed if re.match(r" {2}[^ :]", line) and ":" not in line]
 
 
 def test_docstrings_explain_what_goes_in_and_comes_out():
