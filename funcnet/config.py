@@ -4,7 +4,6 @@ The command line, the files of runs and sweeps, recipes and the axes of a sweep 
 fields. To add one, add a field; what it does is in recipes.py, rules between several in rules.py.
 """
 
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -22,7 +21,7 @@ from funcnet.embeddings import BINS, EMBEDDINGS, PBLD_DIM, PERIODIC_DIM
 from funcnet.ensembles import ENSEMBLES
 from funcnet.history import columns
 from funcnet.named import describe_steps
-from funcnet.option import Option, option_field
+from funcnet.option import Option, explained, option_field
 from funcnet.parallel import REPRODUCIBLE
 from funcnet.preprocess import PREPROCESSINGS
 
@@ -35,16 +34,8 @@ MATMUL_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float16": jnp.float
 
 
 def _hyper(name: str, metavar: str, besides: str = "") -> Any:
-    """A hyper-parameter of optimizers: help says which have it, and their defaults."""
-    known = {
-        optimizer: inspect.signature(make).parameters[name].default
-        for optimizer, make in optim.OPTIMIZERS.items()
-        if name in inspect.signature(make).parameters
-    }
-    usual = max(known.values(), key=list(known.values()).count)
-    others = [f"{value:g} of {o}" for o, value in known.items() if value != usual]
-    default = ", ".join([f"{usual:g}", *others]).replace("e-0", "e-")
-    help = f"of {', '.join(known)}; {default} if not given{besides}"
+    """A hyper-parameter of optimizers."""
+    help = optim.defaults_of(name) + besides
     return option_field(None, help, "optimizer", metavar, range=optim.HYPER_PARAMETERS[name])
 
 
@@ -57,6 +48,7 @@ GROUPS = {
 _NORMALIZATIONS = {"none": None, **{name: name for name in net.NORMALIZATIONS}}
 
 
+@explained
 @dataclass(frozen=True, kw_only=True)
 class Config(Mapping[str, Any]):
     """An experiment as data: what `funcnet train` does, by the names of its options.
@@ -66,6 +58,14 @@ class Config(Mapping[str, Any]):
 
     Raises:
       ValueError, TypeError: an option, named as in commands, is wrong or does not go with another.
+    Example:
+      >>> config = fn.Config(hidden_dims=(64, 64), activation="gelu", epochs=3)
+      >>> config.hidden_dims, config["activation"]
+      ((64, 64), 'gelu')
+      >>> fn.Config(activation="glu")  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+          ...
+      ValueError: unknown activation 'glu': ...
     """
 
     dataset: str = option_field(

@@ -42,6 +42,15 @@ class RateRange(NamedTuple):
         training is quick and far from too much; a few times as much is often better still, as the
         largest rate of a schedule that falls, such as `one_cycle`. The rate of the least smoothed
         loss, some ten times as large, is on the brink.
+    Example:
+      >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
+      >>> found = fn.find_learning_rate(
+      ...     net, fn.adam, digits, key=jax.random.key(0), batch_size=50, steps=20
+      ... )
+      >>> found.learning_rate.shape == found.loss.shape == found.smoothed.shape
+      True
+      >>> bool((np.diff(found.learning_rate) > 0).all())
+      True
     """
 
     learning_rate: np.ndarray
@@ -97,12 +106,19 @@ def find_learning_rate(
       steps: how many there are, 10 or more.
       smoothing: the weight of a step's neighbours in its smoothed loss, 0 (none) to below 1. None
         is 1 - 20 / steps, by which a tenth of the steps count.
-      options: as for `fit`: reg, loss_fn, class_weight, preprocess, augment, label_smoothing,
-        mixup_alpha, average_decay.
+      reg, loss_fn, class_weight, preprocess: as for `fit`.
+      augment, label_smoothing, mixup_alpha, average_decay: as for `fit`.
     Returns:
       A RateRange.
     Raises:
       ValueError, TypeError: an argument is wrong, as for `fit`.
+    Example:
+      >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
+      >>> found = fn.find_learning_rate(
+      ...     net, fn.adam, digits, key=jax.random.key(0), batch_size=50
+      ... )
+      >>> 1e-5 < found.suggestion < 1
+      True
     """
     given = complete(FitOptions, options, "find_learning_rate")
     dataset = check_dataset(dataset, stored=True)

@@ -41,6 +41,14 @@ class LayerStatistics(NamedTuple):
       gradient: [P], the Euclidean norm of its gradient, regularisation included.
       weight: [P], its own norm.
       update: [P], the norm of the update that the optimizer would make now; NaN without one.
+    Example:
+      >>> net, x, y = fn.mlp([4], 2), np.ones((5, 3), "f"), np.array([0, 1, 1, 0, 1])
+      >>> params, state, _ = net.init(jax.random.key(0), (3,))
+      >>> seen = fn.layer_statistics(net, params, state, x, y)
+      >>> seen.layers, seen.mean.shape
+      (('affine1', 'relu1', 'affine2'), (3,))
+      >>> seen.leaves, seen.gradient.shape, bool(np.isnan(seen.update).all())
+      (('affine1/b', 'affine1/w', 'affine2/b', 'affine2/w'), (4,), True)
     """
 
     loss: float
@@ -91,6 +99,12 @@ def layer_statistics(
       The LayerStatistics, of NumPy arrays.
     Raises:
       ValueError: an optimizer is given without its state, or as for `loss_and_grads`.
+    Example:
+      >>> net, x, y = fn.mlp([4], 2), np.ones((5, 3), "f"), np.array([0, 1, 1, 0, 1])
+      >>> params, state, _ = net.init(jax.random.key(0), (3,))
+      >>> seen = fn.layer_statistics(net, params, state, 0 * x, y)
+      >>> seen.layers, seen.zeros.tolist()
+      (('affine1', 'relu1', 'affine2'), [1.0, 1.0, 1.0])
     """
     if (optimizer is None) != (opt_state is None):
         raise ValueError("give both optimizer and opt_state, for the updates, or neither")
@@ -179,11 +193,29 @@ class LayerRecorder:
 
     It looks at the same batch each time, and changes nothing of the run.
 
+    Args:
+      net: the network that is trained.
+      x: [N, ...] raw inputs, some hundred examples.
+      y: [N] labels, or what else loss_fn takes: of regression as they are standardized.
+      preprocess: as for `fit`. A function is fitted to x here; what is fitted to the training
+        data, `fn.subtract_mean(dataset.x_train)`, is to the digit what the run uses.
+      optimizer: that of the run, for the updates of a step; None is none.
+      options: reg, key, train and loss_fn, as for `layer_statistics`; key is
+        `jax.random.key(0)` by default.
     Attributes:
       epochs: the number of epochs after which it has looked.
       rows: the LayerStatistics of each.
       changes: [P] each, how much the parameters have changed since it looked before, by the norm
         of what they were; NaN the first time.
+    Raises:
+      ValueError: x and y are not equally many.
+    Example:
+      >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
+      >>> record = fn.LayerRecorder(net, digits.x_train[:200], digits.y_train[:200])
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 50}
+      >>> result = fn.fit(net, fn.adam(1e-3), digits, callback=record, **options)
+      >>> record.epochs, record.rows[0].layers
+      ([0, 1, 2], ('affine1', 'relu1', 'affine2'))
     """
 
     epochs: list[int]
@@ -200,18 +232,6 @@ class LayerRecorder:
         optimizer: Optimizer | None = None,
         **options: Any,
     ) -> None:
-        """Look at a network on a batch.
-
-        Args:
-          net: the network that is trained.
-          x: [N, ...] raw inputs, some hundred examples.
-          y: [N] labels, or what else loss_fn takes: of regression as they are standardized.
-          preprocess: as for `fit`. A function is fitted to x here; what is fitted to the training
-            data, `fn.subtract_mean(dataset.x_train)`, is to the digit what the run uses.
-          optimizer: that of the run, for the updates of a step; None is none.
-          options: reg, key, train and loss_fn, as for `layer_statistics`; key is
-            `jax.random.key(0)` by default.
-        """
         self.net, self.optimizer = net, optimizer
         x = checks.inputs(x)
         if len(x) != len(y):

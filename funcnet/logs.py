@@ -48,6 +48,17 @@ def callbacks(*functions: Callable[..., Any]) -> Callable[..., bool]:
     Args:
       functions: callbacks of `fit`, or of `sweep`. One ends the run by True or StopIteration; those
         after it are called all the same.
+    Returns:
+      A callback, which gives True where one of them has ended the run.
+    Raises:
+      TypeError: one is no function.
+    Example:
+      >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
+      >>> both = fn.callbacks(fn.log_jsonl("both.jsonl"), fn.log_csv("both.csv"))
+      >>> result = fn.fit(net, fn.adam(1e-3), digits, callback=both, **options)
+      >>> len(fn.read_log("both.jsonl"))
+      3
     """
     for function in functions:
         checks.function("every callback", function)
@@ -67,6 +78,15 @@ def log_row(epoch: int, train_state: Any, metrics: Mapping[str, Any]) -> Row:
     Returns:
       "epoch" and "step", whole numbers; "loss", the mean of the epoch's steps, NaN before the first
       one; and where they were measured "train_loss", "val_accuracy" and so on, floats.
+    Example:
+      >>> rows = []
+      >>> def callback(epoch, train_state, metrics):
+      ...     rows.append(fn.log_row(epoch, train_state, metrics))
+      >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
+      >>> result = fn.fit(net, fn.adam(1e-3), digits, callback=callback, **options)
+      >>> rows[1]["epoch"], rows[1]["step"], sorted(rows[1])
+      (1, 13, ['epoch', 'loss', 'step', 'train_accuracy', 'train_loss', 'val_accuracy', 'val_loss'])
     """
     losses = metrics["losses"]
     loss = float(np.mean(losses)) if len(losses) else math.nan
@@ -86,15 +106,39 @@ def log_jsonl(path: str | os.PathLike[str], *, resume: bool = False) -> Callback
       path: the file.
       resume: whether the run goes on with what is there, as for `fit`: rows of epochs after the one
         from which it goes on are removed, for these are trained again.
+    Returns:
+      The callback.
     Raises:
       FileExistsError: the file has rows, of another run perhaps, and is not to be resumed.
-      ValueError: it is a link, or none to write to. OSError: it cannot be written when it begins.
+      ValueError: it is a link, or none to write to.
+      OSError: it cannot be written when it begins.
+    Example:
+      >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
+      >>> result = fn.fit(net, fn.adam(1e-3), digits, callback=fn.log_jsonl("log.jsonl"), **options)
+      >>> [row["epoch"] for row in fn.read_log("log.jsonl")]
+      [0, 1, 2]
     """
     return _Log(path, _JSONL, resume=resume)
 
 
 def log_csv(path: str | os.PathLike[str], *, resume: bool = False) -> Callback:
-    """`log_jsonl` as a table: a line of names, and a line of numbers for each row; NaN is nan."""
+    """`log_jsonl` as a table: a line of names, and a line of numbers for each row; NaN is nan.
+
+    Args:
+      path, resume: as for `log_jsonl`.
+    Returns:
+      The callback.
+    Raises:
+      FileExistsError, ValueError, OSError: as for `log_jsonl`.
+    Example:
+      >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
+      >>> result = fn.fit(net, fn.adam(1e-3), digits, callback=fn.log_csv("log.csv"), **options)
+      >>> from pathlib import Path
+      >>> Path("log.csv").read_text().split(",")[:4]
+      ['epoch', 'step', 'seconds', 'loss']
+    """
     return _Log(path, _CSV, resume=resume)
 
 
@@ -112,7 +156,15 @@ def read_log(path: str | os.PathLike[str]) -> list[Row]:
       A dict for each row, the oldest first; null is NaN. A last line without its end, that of a
       writer who is at it or was killed, is left out.
     Raises:
-      FileNotFoundError: there is none. ValueError: it is damaged: it says in which line.
+      FileNotFoundError: there is none.
+      ValueError: it is damaged: it says in which line.
+    Example:
+      >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
+      >>> result = fn.fit(net, fn.adam(1e-3), digits, callback=fn.log_jsonl("run.jsonl"), **options)
+      >>> last = fn.read_log("run.jsonl")[-1]
+      >>> last["epoch"], last["step"], int(result.state.step)
+      (2, 26, 26)
     """
     found = [row for row, _ in _read_jsonl(path)]
     return [{k: math.nan if v is None else v for k, v in row.items()} for row in found]
@@ -280,8 +332,18 @@ def log_tensorboard(directory: str | os.PathLike[str]) -> Callback:
     Args:
       directory: where the file of events is, which is made if it is not there. Each process writes
         a file of its own.
+    Returns:
+      The callback.
     Raises:
       ImportError: tensorboardX is not installed.
+    Example:
+      >>> import os
+      >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
+      >>> log = fn.log_tensorboard("events")
+      >>> result = fn.fit(net, fn.adam(1e-3), digits, callback=log, **options)
+      >>> [name.split(".")[0] for name in os.listdir("events")]
+      ['events']
     """
     checks.installed("tensorboardX", "to write files for TensorBoard", "tensorboard")
     return _Events(Path(directory))

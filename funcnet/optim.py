@@ -17,6 +17,7 @@ called with the count of updates before this one; so is a weight decay. Every ot
 may be traced, too; 1 - 0.999 of a traced float32 is off by 1e-5 of its size, of a number exact.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -482,6 +483,19 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "lion": lion,
     "muon": muon,
 }
+
+
+def defaults_of(name: str) -> str:
+    """Which optimizers have a hyper-parameter, and their defaults, in words."""
+    known = {
+        optimizer: inspect.signature(make).parameters[name].default
+        for optimizer, make in OPTIMIZERS.items()
+        if name in inspect.signature(make).parameters
+    }
+    usual = max(known.values(), key=list(known.values()).count)
+    others = [f"{value:g} of {o}" for o, value in known.items() if value != usual]
+    default = ", ".join([f"{usual:g}", *others]).replace("e-0", "e-")
+    return f"of {', '.join(known)}; {default} if not given"
 
 
 def _decay(learning_rate: Any, weight_decay: Any, names: Sequence[str] | None) -> Bound:

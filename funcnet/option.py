@@ -1,11 +1,16 @@
 """An option of an experiment: what there is to know of a field of `Config`."""
 
+import inspect
+import re
+import textwrap
 from collections.abc import Mapping
-from dataclasses import field
-from typing import Any, NamedTuple
+from dataclasses import field, fields
+from typing import Any, NamedTuple, TypeVar
 
 from funcnet import checks
 from funcnet.named import Step, parse_step
+
+_Class = TypeVar("_Class", bound=type)
 
 
 class Option(NamedTuple):
@@ -75,6 +80,22 @@ def option_field(
     """A field of a dataclass that is an Option."""
     facts.setdefault("optional", default is None)
     return field(default=default, metadata={"option": Option(help, group, metavar, **facts)})
+
+
+def explained(made: _Class) -> _Class:
+    """A dataclass of Options, whose docstring then says of each what help says of it.
+
+    They become its section of attributes, before what it says of errors.
+    """
+    if made.__doc__ is None:  # python -OO
+        return made
+    options = ((each.name, each.metadata["option"].help) for each in fields(made))
+    lines = [re.sub(r"(--[a-z-]+)", r"`\1`", f"{name}: {help}.") for name, help in options]
+    shape: Any = {"width": 98, "initial_indent": "  ", "subsequent_indent": "    "}
+    entries = "\n".join(textwrap.fill(line, break_on_hyphens=False, **shape) for line in lines)
+    before, errors, after = inspect.cleandoc(made.__doc__).partition("Raises:\n")
+    made.__doc__ = f"{before}Attributes:\n{entries}\n{errors}{after}"
+    return made
 
 
 def option(name: str) -> str:

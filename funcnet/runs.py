@@ -307,6 +307,16 @@ def load_run(path: str | os.PathLike[str], *, model: str | None = None) -> Model
       FileNotFoundError: it is no run directory, or the run has not got so far.
       ValueError: a file is damaged or of a newer version, or there is no such model.
       ImportError: safetensors is not installed.
+    Example:
+      >>> from funcnet.cli import main
+      >>> options = ["--epochs", "1", "--quiet", "--out", "runs/digits"]
+      >>> main(["train", *options])  # doctest: +ELLIPSIS
+      best validation accuracy ...
+      saved in runs/digits
+      0
+      >>> model = fn.load_run("runs/digits")
+      >>> fn.predict(model, fn.load_digits().x_test).shape
+      (368,)
     """
     if model is not None and model not in MODELS:
         raise ValueError(checks.unknown("model", model, MODELS))

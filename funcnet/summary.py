@@ -57,6 +57,10 @@ class LayerSummary(NamedTuple):
       step_flop: of training, forward and backward, of one example.
       kept_bytes: what it keeps of one example for the backward pass. An array that several layers
         keep counts for the first; the input is one, parameters are none.
+    Example:
+      >>> first = fn.summarize(fn.mlp([100], 10), (3072,)).rows[0]
+      >>> first.name, first.kind, first.out_shape, first.parameters, first.forward_flop
+      ('affine1', 'affine', (100,), 307300, 614500)
     """
 
     name: str
@@ -78,6 +82,12 @@ class Summary(NamedTuple):
       params_bytes, state_bytes: the memory of the parameters and of the state of the layers.
       optimizer_bytes: that of the state of the optimizer; 0 without one.
       update_flop: operations of an update of the optimizer, whatever the batch; 0 without one.
+    Example:
+      >>> found = fn.summarize(fn.mlp([100], 10), (3072,), optimizer=fn.adam(1e-3))
+      >>> [row.name for row in found.rows]
+      ['affine1', 'relu1', 'affine2']
+      >>> found.in_shape, found.params_bytes, found.optimizer_bytes
+      ((3072,), 1233240, 2466484)
     """
 
     rows: tuple[LayerSummary, ...]
@@ -124,6 +134,12 @@ def summarize(
       A Summary, which prints as a table.
     Raises:
       ValueError, TypeError: an argument is wrong, or the network does not take such an example.
+    Example:
+      >>> found = fn.summarize(fn.mlp([100], 10), (3072,), optimizer=fn.adam(1e-3))
+      >>> found.total.parameters, found.total.forward_flop
+      (308310, 616610)
+      >>> print(str(found).splitlines()[0].split())
+      ['layer', 'output', 'parameters', 'FLOP', 'FLOP', 'of', 'a', 'step', 'kept']
     """
     if not isinstance(net, Layer):
         raise TypeError(f"net must be a Layer, such as mlp([100], 10), got {net!r}")

@@ -78,6 +78,12 @@ class FitResult(NamedTuple):
       status: "finished"; "stopped" by the callback or for want of patience; "interrupted";
         "diverged" where a number was not finite.
       trouble: of a run that diverged, the `Trouble`: where and when.
+    Example:
+      >>> digits, net = fn.load_digits(), fn.mlp([32], num_classes=10)
+      >>> key = jax.random.key(0)
+      >>> result = fn.fit(net, fn.adam(1e-2), digits, key=key, epochs=1, batch_size=50)
+      >>> int(result.state.step), result.best.epoch, result.interrupted
+      (25, 1, False)
     """
 
     state: TrainState
@@ -129,6 +135,10 @@ def fit(
     program, which runs for about a second at a time: then Ctrl-C is heard, and the result is
     that of the last epoch completed. Looking at the run, by evaluation or callback, does not
     change it. Nets and optimizers made anew from equal arguments use the program again.
+
+    Of several processes, see `join_processes`, each is given the same, and a mesh of the devices
+    of all; the first one writes, a callback that ends the run in one ends it in all. An
+    interrupt, or an error, in one ends that one, and so after a while the others.
 
     Args:
       net: the network.
@@ -220,9 +230,6 @@ def fit(
         shard by itself; a loss must be a mean over examples, each by itself. It takes longer. A
         GPU may choose another program for a product each time that it is compiled, which XLA's
         options forbid. None leaves the order to the compiler.
-      Of several processes, see `join_processes`, each is given the same, and a mesh of the devices
-        of all; the first one writes, a callback that ends the run in one ends it in all. An
-        interrupt, or an error, in one ends that one, and so after a while the others.
     Returns:
       A FitResult: `.state`, `.model`, `.best`, `.history`, `.interrupted`.
     Raises:
@@ -232,7 +239,16 @@ def fit(
       FileExistsError: there are checkpoints, and they are not to be resumed.
       BlockingIOError: another process writes checkpoints there.
       OSError: one cannot be written; earlier ones are left as they are. Of the last one it is a
-        warning. ConnectionError: another process has ended.
+        warning.
+      ConnectionError: another process has ended.
+    Example:
+      >>> digits, net = fn.load_digits(), fn.mlp([32], num_classes=10)
+      >>> key = jax.random.key(0)
+      >>> result = fn.fit(net, fn.adam(1e-2), digits, key=key, epochs=3, batch_size=50)
+      >>> fn.evaluate(result.best, digits.x_test, digits.y_test).accuracy > 0.8
+      True
+      >>> len(result.history.loss), result.status
+      (75, 'finished')
     """
     given = complete(FitOptions, options, "fit")
     given["on_nonfinite"] = check_policy(on_nonfinite)

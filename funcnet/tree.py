@@ -48,6 +48,8 @@ class FrozenDict(Mapping[Any, Any]):
     `==` is a bool: the same tree structure, and leaves of equal dtype, shape and
     values. A plain dict is another structure: compare with `freeze(plain)`.
 
+    Args:
+      args, kwargs: as for `dict`.
     Example:
       >>> params = fn.FrozenDict({"affine1": {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}})
       >>> params

@@ -96,8 +96,17 @@ def export_model(
     Raises:
       ValueError: there is no such format, a net computes what it does not have, which is named; or
         nothing says of which shape an example is.
-      ImportError: a package is missing. OSError: it cannot be written.
+      ImportError: a package is missing.
+      OSError: it cannot be written.
       TypeError: model is no Model.
+    Example:
+      >>> import os
+      >>> net = fn.mlp([4], 2)
+      >>> params, state, _ = net.init(jax.random.key(0), (3,))
+      >>> model = fn.Model(net, params, state, fn.no_preprocess(None))
+      >>> fn.export_model(model, "plain", format="numpy")
+      >>> sorted(os.listdir("plain"))
+      ['forward.py', 'weights.npz']
     """
     check_model(model)
     chosen = checks.choose("format", format, FORMATS)

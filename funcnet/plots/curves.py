@@ -73,6 +73,15 @@ def plot_history(
       title: a line above the picture.
     Returns:
       A matplotlib Figure of two panels.
+    Raises:
+      ValueError: nothing was measured after the epoch `best`.
+      TypeError: history is none, and has none.
+    Example:
+      >>> ones = np.ones(2)
+      >>> history = fn.History(np.array([2.5, 2.0, 1.5]), np.array([0, 1]), ones, ones, ones, ones)
+      >>> figure = fn.plot_history(history)
+      >>> [axes.get_ylabel() for axes in figure.axes]
+      ['Loss', 'Accuracy (%)']
     """
     run = _course(history, best, status)
     figure, (losses, measures) = new_figure(1, 2, (11, 4))
@@ -130,6 +139,13 @@ def plot_histories(histories: Mapping[str, Any], *, title: str | None = None) ->
       accuracy, or RMSE.
     Raises:
       ValueError: there are none, more than can be told apart, or they are of several measures.
+      TypeError: one is no History, and has none.
+    Example:
+      >>> ones = np.ones(2)
+      >>> history = fn.History(np.array([2.5, 2.0, 1.5]), np.array([0, 1]), ones, ones, ones, ones)
+      >>> figure = fn.plot_histories({"one": history, "other": history})
+      >>> [axes.get_title() for axes in figure.axes]
+      ['Training loss', 'Validation loss', 'Training accuracy', 'Validation accuracy']
     """
     runs, (name, scale, unit) = _alike(histories)
     figure, (losses, val_losses, train, val) = new_figure(2, 2, (11, 7.5))
@@ -377,7 +393,13 @@ def plot_learning_rates(found: Any, *, axes: "Axes | None" = None) -> "Axes":
     Returns:
       The Axes; `axes.figure.savefig(file)`.
     Raises:
-      TypeError: it has no such fields. ValueError: no rate was tried.
+      TypeError: it has no such fields.
+      ValueError: no rate was tried.
+    Example:
+      >>> rates, losses = np.logspace(-4, 0, 5), np.array([2.3, 2.2, 1.5, 1.4, 9.0])
+      >>> axes = fn.plot_learning_rates(fn.RateRange(rates, losses, losses, suggestion=1e-2))
+      >>> axes.get_xlabel(), axes.get_xscale()
+      ('Learning rate (log scale)', 'log')
     """
     names = ("learning_rate", "loss", "smoothed", "suggestion")
     lacks = [name for name in names if not hasattr(found, name)]

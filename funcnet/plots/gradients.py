@@ -41,6 +41,13 @@ def plot_gradient_check(check: GradientCheck, *, axes: "Axes | None" = None) -> 
       The Axes; `axes.figure.savefig(file)`.
     Raises:
       ValueError: there are no leaves, or more than 300.
+      TypeError: check is not what `check_gradients` returns.
+    Example:
+      >>> net, x, y = fn.mlp([4], 2), np.ones((5, 3), "f"), np.array([0, 1, 1, 0, 1])
+      >>> params, state, _ = net.init(jax.random.key(0), (3,))
+      >>> axes = fn.plot_gradient_check(fn.check_gradients(net, params, state, x, y))
+      >>> [label.get_text() for label in axes.get_yticklabels()]
+      ['input x', 'affine2/w', 'affine2/b', 'affine1/w', 'affine1/b']
     """
     if not isinstance(check, GradientCheck):
         raise TypeError(f"check must be what check_gradients returns, got {checks.cut(check)}")

@@ -48,6 +48,12 @@ def plot_mistakes(
       A matplotlib Figure, a panel for each mistake, from the most confident one.
     Raises:
       ValueError: there are no mistakes, x holds no images, or shapes do not fit.
+    Example:
+      >>> x, y = np.ones((3, 8, 8)), np.array([0, 1, 1])
+      >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
+      >>> figure = fn.plot_mistakes(x, y, probabilities, ["cat", "dog"])
+      >>> len(figure.axes)
+      2
     """
     count = MOST.check("count", count)
     p = np.asarray(probabilities, np.float64)
@@ -95,6 +101,11 @@ def plot_weights(
       A matplotlib Figure, a panel for each unit, named by its number.
     Raises:
       ValueError: there is no such layer, weights are not finite, or D is no such image.
+    Example:
+      >>> net = fn.mlp([16], num_classes=10)
+      >>> params, _, _ = net.init(jax.random.key(0), (64,))
+      >>> len(fn.plot_weights(params).axes)
+      16
     """
     count = MOST.check("count", count)
     w = np.asarray(_first_weights(params), np.float64)

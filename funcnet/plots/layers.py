@@ -43,6 +43,15 @@ def plot_activations(record: LayerRecorder, *, layers: Sequence[str] | None = No
       are saturated (of layers that are no activations, that are 0).
     Raises:
       ValueError: the record is empty, or there is no such layer.
+      TypeError: record is no LayerRecorder.
+    Example:
+      >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
+      >>> record = fn.LayerRecorder(net, digits.x_train[:200], digits.y_train[:200])
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 50}
+      >>> result = fn.fit(net, fn.adam(1e-3), digits, callback=record, **options)
+      >>> figure = fn.plot_activations(record)
+      >>> [len(axes.lines) for axes in figure.axes]
+      [1, 1, 1]
     """
     names = _checked(record).rows[0].layers
     rows = {name: np.array([getattr(row, name) for row in record.rows]) for name in _OF_LAYERS}
@@ -83,6 +92,15 @@ def plot_gradients(
       The Axes; `axes.figure.savefig(file)`.
     Raises:
       ValueError: the record is empty, or there is no such parameter.
+      TypeError: record is no LayerRecorder.
+    Example:
+      >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
+      >>> record = fn.LayerRecorder(net, digits.x_train[:200], digits.y_train[:200])
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 50}
+      >>> result = fn.fit(net, fn.adam(1e-3), digits, callback=record, **options)
+      >>> axes = fn.plot_gradients(record)
+      >>> axes.get_xlabel(), axes.get_yscale()
+      ('Epoch', 'log')
     """
     values = np.array([row.gradient for row in _checked(record).rows])
     return _of_leaves(record, values, leaves, axes, "Norm of the gradient")
@@ -107,6 +125,15 @@ def plot_update_ratios(
       The Axes; `axes.figure.savefig(file)`.
     Raises:
       ValueError: the record is empty, or there is no such parameter.
+      TypeError: record is no LayerRecorder.
+    Example:
+      >>> net, digits = fn.mlp([8], num_classes=10), fn.load_digits()
+      >>> record = fn.LayerRecorder(net, digits.x_train[:200], digits.y_train[:200])
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 50}
+      >>> result = fn.fit(net, fn.adam(1e-3), digits, callback=record, **options)
+      >>> axes = fn.plot_update_ratios(record)
+      >>> axes.get_xlabel(), axes.get_yscale()
+      ('Epoch', 'log')
     """
     has_updates = _checked(record).optimizer is not None
     if has_updates:

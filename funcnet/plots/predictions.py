@@ -52,6 +52,11 @@ def plot_confusion_matrix(
       The Axes; `axes.figure.savefig(file)`.
     Raises:
       ValueError: it is no square matrix of counts, of 200 classes at most, or has other names.
+    Example:
+      >>> confusion = fn.confusion_matrix(np.array([0, 1, 1]), np.array([0, 1, 0]), 2)
+      >>> axes = fn.plot_confusion_matrix(confusion, ["cat", "dog"])
+      >>> [label.get_text() for label in axes.get_xticklabels()]
+      ['cat', 'dog']
     """
     counts = _counts(confusion)
     names = [str(i) for i in range(len(counts))] if class_names is None else list(class_names)
@@ -126,7 +131,13 @@ def plot_residuals(
     Returns:
       The Axes; `axes.figure.savefig(file)`.
     Raises:
-      ValueError: they are not finite, or of several targets: choose one, `y[:, 0]`.
+      ValueError: they are not finite, not equally many, or of several targets: choose one, `y[:,
+        0]`.
+    Example:
+      >>> y, predictions = np.array([1.0, 2.0, 3.0]), np.array([1.1, 1.9, 3.2])
+      >>> axes = fn.plot_residuals(y, predictions, name="distance", unit="m")
+      >>> axes.get_xlabel(), axes.get_ylabel()
+      ('Predicted distance (m)', 'Predicted less true distance (m)')
     """
     y, predictions = _one_target(y, "y"), _one_target(predictions, "predictions")
     if y.shape != predictions.shape:
@@ -179,6 +190,13 @@ def plot_reliability(
     Returns:
       A matplotlib Figure: accuracy over probability, and below it how many examples are where; with
       the `calibration_error`.
+    Raises:
+      ValueError: these are no labels and probabilities of them, or bins is below 1.
+    Example:
+      >>> y, probabilities = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+      >>> figure = fn.plot_reliability(y, probabilities)
+      >>> figure.axes[0].get_ylabel()
+      'Accuracy'
     """
     shares, confidence, right = reliability(y, probabilities, bins=bins)
     error = calibration_error(y, probabilities, bins=bins)

@@ -46,6 +46,10 @@ def plot_importance(importances: Mapping[str, float], *, axes: "Axes | None" = N
       The Axes; `axes.figure.savefig(file)`.
     Raises:
       ValueError: there are none, or more than 200: choose some.
+    Example:
+      >>> axes = fn.plot_importance({"rate": 0.7, "width": 0.2, "seed": 0.1})
+      >>> [label.get_text() for label in axes.get_yticklabels()]
+      ['seed', 'width', 'rate']
     """
     if not 0 < len(importances) <= BARS:
         raise ValueError(
@@ -104,6 +108,14 @@ def plot_pareto(
       axes: the Axes to draw in; None is a new figure.
     Returns:
       The Axes; `axes.figure.savefig(file)`.
+    Raises:
+      ValueError: the table is empty, or there is no such column, or none of that name in `larger`.
+    Example:
+      >>> table = [(10, 0.8), (20, 0.9), (40, 0.85)]
+      >>> rows = [{"width": width, "val_accuracy": accuracy} for width, accuracy in table]
+      >>> axes = fn.plot_pareto(rows, "width", "val_accuracy")
+      >>> axes.get_xlabel(), axes.get_ylabel()
+      ('width; smaller is better', 'validation accuracy (%); larger is better')
     """
     for name in (x, y):
         check_column(rows, name)

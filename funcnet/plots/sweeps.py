@@ -68,6 +68,14 @@ def plot_sweep(rows: Rows, *, value: str = "val_accuracy", title: str | None = N
       title: a line above the picture.
     Returns:
       A matplotlib Figure.
+    Raises:
+      ValueError: the table is empty or has no settings, or there is no such column.
+    Example:
+      >>> points = [(x, y) for x in (0.1, 0.2) for y in (0.3, 0.4)]
+      >>> rows = [{"rate": x, "scale": y, "val_accuracy": x + y} for x, y in points]
+      >>> figure = fn.plot_sweep(rows)
+      >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
+      ('scale', 'rate')
     """
     check_column(rows, value)
     names = [name for name in varying(rows) if name not in OVER]
@@ -114,6 +122,14 @@ def plot_scatter(
       axes: the Axes to draw in; None is a new figure.
     Returns:
       The Axes; `axes.figure.savefig(file)`.
+    Raises:
+      ValueError: the table is empty, or there is no such column.
+    Example:
+      >>> points = [(x, y) for x in (0.1, 0.2) for y in (0.3, 0.4)]
+      >>> rows = [{"rate": x, "scale": y, "val_accuracy": x + y} for x, y in points]
+      >>> axes = fn.plot_scatter(rows, "rate", "scale")
+      >>> axes.get_xlabel(), axes.get_ylabel()
+      ('rate', 'scale')
     """
     for name in (x, y, value):
         check_column(rows, name)
@@ -168,7 +184,14 @@ def plot_heat_map(
     Returns:
       A matplotlib Figure.
     Raises:
-      ValueError: there is no such column, or a setting has more than 200 values.
+      ValueError: the table is empty, there is no such column, or a setting has more than 200
+        values.
+    Example:
+      >>> points = [(x, y) for x in (0.1, 0.2) for y in (0.3, 0.4)]
+      >>> rows = [{"rate": x, "scale": y, "val_accuracy": x + y} for x, y in points]
+      >>> figure = fn.plot_heat_map(rows, "rate", "scale")
+      >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
+      ('rate', 'scale')
     """
     for name in (x, y, *([panels] if panels else []), value):
         check_column(rows, name)
@@ -257,7 +280,14 @@ def plot_lines(
     Returns:
       A matplotlib Figure.
     Raises:
-      ValueError: there is no such column, or `lines` has more values than can be told apart.
+      ValueError: the table is empty, there is no such column, or `lines` has more values than can
+        be told apart.
+    Example:
+      >>> points = [(x, y) for x in (0.1, 0.2) for y in (0.3, 0.4)]
+      >>> rows = [{"rate": x, "scale": y, "val_accuracy": x + y} for x, y in points]
+      >>> figure = fn.plot_lines(rows, "rate")
+      >>> figure.axes[0].get_xlabel()
+      'rate'
     """
     for name in (x, value, *([lines] if lines else [])):
         check_column(rows, name)
@@ -355,6 +385,14 @@ def plot_parallel(rows: Rows, *, value: str = "val_accuracy", title: str | None 
       title: a line above the picture.
     Returns:
       A matplotlib Figure.
+    Raises:
+      ValueError: the table is empty, or there is no such column.
+    Example:
+      >>> points = [(x, y) for x in (0.1, 0.2) for y in (0.3, 0.4)]
+      >>> rows = [{"rate": x, "scale": y, "val_accuracy": x + y} for x, y in points]
+      >>> figure = fn.plot_parallel(rows)
+      >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+      ['rate', 'scale', 'validation accuracy (%)']
     """
     check_column(rows, value)
     names = varying(rows) or settings_of(rows)

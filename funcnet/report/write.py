@@ -26,13 +26,18 @@ def write_report(
       The path.
     Raises:
       FileNotFoundError: a directory is none of a run.
-      ValueError: a file in one is damaged, or runs have no measure in common.
+      ValueError: there is no directory, a file in one is damaged, or runs have no measure in
+        common.
       OSError: the file cannot be written.
-
     Example:
-      >>> fn.write_report("runs/digits", "report.html")  # before there was a `funcnet train`
-      Traceback (most recent call last):
-      FileNotFoundError: runs/digits is no run directory: it has no config.json
+      >>> from funcnet.cli import main
+      >>> options = ["--epochs", "1", "--quiet", "--out", "runs/digits"]
+      >>> main(["train", *options])  # doctest: +ELLIPSIS
+      best validation accuracy ...
+      saved in runs/digits
+      0
+      >>> print(fn.write_report("runs/digits", "report.html"))
+      report.html
     """
     several = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
     content = page(collected([Path(each) for each in several]))

@@ -46,6 +46,15 @@ class CrossValidation(NamedTuple):
       monitor: what says which settings are better.
       model: which model of a member counts, "last" or "best".
       interrupted: whether Ctrl-C or the callback ended it before its time.
+    Example:
+      >>> def experiment(rate):
+      ...     return fn.mlp([8], 10), fn.adam(rate)
+      >>> digits = fn.load_digits()
+      >>> settings = fn.grid(rate=[1e-4, 1e-2])
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
+      >>> found = fn.cross_validate(experiment, digits, settings, folds=3, **options)
+      >>> found.out_of_fold[0].shape, [row["members"] for row in found.table()]
+      ((1429, 10), [3, 3])
     """
 
     members: tuple[Member, ...]
@@ -150,12 +159,22 @@ def cross_validate(
       model: which model of a member counts: "last", or "best", which is chosen by what is held out
         and so flatters itself.
       monitor: as for `fit`; it says which settings are the best.
-      options: of `fit`, as for `sweep`.
+      reg, loss_fn, class_weight, preprocess: as for `sweep`.
+      augment, label_smoothing, mixup_alpha, average_decay: as for `sweep`.
     Returns:
       A CrossValidation: `.table()`, `.best_settings`, `.out_of_fold`, `.members`, `.folds`,
       `.trimmed`.
     Raises:
       ValueError, TypeError: as for `sweep`, or folds cannot be made.
+    Example:
+      >>> def experiment(rate):
+      ...     return fn.mlp([8], 10), fn.adam(rate)
+      >>> digits = fn.load_digits()
+      >>> settings = fn.grid(rate=[1e-4, 1e-2])
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
+      >>> found = fn.cross_validate(experiment, digits, settings, folds=3, **options)
+      >>> found.best_settings, len(found.members)
+      ({'rate': 0.01}, 6)
     """
     if model not in ("last", "best"):
         raise ValueError(f'model must be "last" or "best", got {model!r}')

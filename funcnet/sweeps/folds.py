@@ -19,6 +19,15 @@ class Fold(NamedTuple):
     Attributes:
       train: those that are trained on.
       held_out: those that are held out.
+    Example:
+      >>> def experiment(rate):
+      ...     return fn.mlp([8], 10), fn.adam(rate)
+      >>> digits = fn.load_digits()
+      >>> settings = fn.grid(rate=[1e-4, 1e-2])
+      >>> options = {"key": jax.random.key(0), "epochs": 1, "batch_size": 100}
+      >>> found = fn.cross_validate(experiment, digits, settings, folds=3, **options)
+      >>> [(len(fold.train), len(fold.held_out)) for fold in found.folds]
+      [(952, 477), (952, 476), (952, 476)]
     """
 
     train: np.ndarray

@@ -139,14 +139,24 @@ def search(
         setting `seed` of a member is all that is random about it.
       halve_at: as for `sweep`, of each batch; not for several objectives.
       checkpoint: a directory, in which each batch has one, see `sweep`.
-      epochs, batch_size, eval_every, chunk_size, patience, monitor, resume, checkpoint_every,
-        callback, mesh, options: as for `sweep`.
+      epochs, batch_size, eval_every, chunk_size, patience, monitor: as for `sweep`.
+      resume, checkpoint_every, callback, mesh: as for `sweep`.
+      reg, loss_fn, class_weight, preprocess: as for `sweep`.
+      augment, label_smoothing, mixup_alpha, average_decay: as for `sweep`.
     Returns:
       A SweepResult of all members, in the order in which they were proposed: `.members`, `.best`,
       `.best_settings`, `.test`, `.table()`, `.pareto()`.
     Raises:
       ImportError: Optuna is needed, and not installed.
       ValueError, TypeError: as for `sweep`, or nothing in the space varies, or it is too small.
+    Example:
+      >>> def experiment(rate):
+      ...     return fn.mlp([8], 10), fn.adam(rate)
+      >>> space, digits = {"rate": fn.log_uniform(1e-4, 1e-1)}, fn.load_digits()
+      >>> options = {"samples": 6, "batch": 3, "epochs": 2, "batch_size": 100}
+      >>> result = fn.search(experiment, digits, space, **options)
+      >>> len(result.members), result.objectives, sorted(result.best_settings)
+      (6, ('val_accuracy',), ['rate', 'seed'])
     """
     dataset = check_dataset(dataset)
     monitor = check_monitor(monitor, patience, eval_every, dataset)

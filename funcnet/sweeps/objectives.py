@@ -47,6 +47,11 @@ def pareto_front(
       Those rows, the best by the first objective first.
     Raises:
       ValueError: a column is missing, or not of numbers.
+    Example:
+      >>> table = [(10, 0.8), (20, 0.9), (40, 0.85)]
+      >>> rows = [{"width": width, "val_accuracy": accuracy} for width, accuracy in table]
+      >>> [row["width"] for row in fn.pareto_front(rows, ["val_accuracy", "width"])]
+      [20, 10]
     """
     if isinstance(objectives, str) or not objectives:
         raise ValueError(

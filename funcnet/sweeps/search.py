@@ -63,7 +63,21 @@ Space = Mapping[str, Distribution | Sequence[Any]]
 
 
 def uniform(low: float, high: float) -> Uniform:
-    """Numbers between low and high, all equally likely, for `random_search`."""
+    """Numbers between low and high, all equally likely, for `random_search`.
+
+    Args:
+      low: the least number.
+      high: the largest one, low or more.
+    Returns:
+      An axis for `random_search`.
+    Raises:
+      ValueError: a number is not finite, or high is below low.
+      TypeError: it is no number.
+    Example:
+      >>> [settings] = fn.random_search(jax.random.key(0), 1, keep_prob=fn.uniform(0.5, 1))
+      >>> 0.5 <= settings["keep_prob"] <= 1
+      True
+    """
     _check_range("uniform", low, high)
     return Uniform(float(low), float(high))
 
@@ -72,6 +86,19 @@ def log_uniform(low: float, high: float) -> LogUniform:
     """Numbers between low and high, both above 0, every factor equally likely.
 
     What is known by its order of magnitude, such as a learning rate, is drawn like this.
+
+    Args:
+      low: the least number, above 0.
+      high: the largest one, low or more.
+    Returns:
+      An axis for `random_search`.
+    Raises:
+      ValueError: a number is not finite, low is not above 0, or high is below it.
+      TypeError: it is no number.
+    Example:
+      >>> found = fn.random_search(jax.random.key(0), 100, rate=fn.log_uniform(1e-4, 1e-2))
+      >>> 30 < sum(settings["rate"] < 1e-3 for settings in found) < 70
+      True
     """
     checks.POSITIVE.check("low of log_uniform", low)
     _check_range("log_uniform", low, high)
@@ -79,7 +106,21 @@ def log_uniform(low: float, high: float) -> LogUniform:
 
 
 def integers(low: int, high: int) -> Integers:
-    """The integers from low to high, both included, all equally likely, for `random_search`."""
+    """The integers from low to high, both included, all equally likely, for `random_search`.
+
+    Args:
+      low: the least integer.
+      high: the largest one, low or more, which is among them.
+    Returns:
+      An axis for `random_search`.
+    Raises:
+      ValueError: high is below low, or one is beyond 64 bits.
+      TypeError: one is no integer.
+    Example:
+      >>> found = fn.random_search(jax.random.key(0), 3, dim=fn.integers(1, 3))
+      >>> sorted(settings["dim"] for settings in found)
+      [1, 2, 3]
+    """
     checks.Count(at_least=-(2**63)).check("low of integers", low)
     checks.Count(at_least=low, at_most=2**63 - 1).check("high of integers", high)
     return Integers(int(low), int(high))
@@ -102,7 +143,11 @@ def grid(**axes: Iterable[Any]) -> list[Settings]:
     Returns:
       A list of dicts.
     Raises:
-      ValueError: an axis is empty, or has a value twice. TypeError: it is no list of values.
+      ValueError: an axis is empty, or has a value twice.
+      TypeError: it is no list of values.
+    Example:
+      >>> fn.grid(rate=[0.1], seed=range(2))
+      [{'rate': 0.1, 'seed': 0}, {'rate': 0.1, 'seed': 1}]
     """
     values = [_axis(name, axis) for name, axis in axes.items()]
     if not axes:
@@ -123,7 +168,13 @@ def random_search(
     Returns:
       A list of dicts.
     Raises:
-      ValueError: an axis is empty, or there are not so many different settings.
+      ValueError: an axis is empty, count is below 1, or there are not so many different settings.
+      TypeError: an axis is no list of values, or key no random key.
+    Example:
+      >>> axes = {"rate": fn.log_uniform(1e-4, 1e-2), "hidden": [50, 100]}
+      >>> found = fn.random_search(jax.random.key(0), 4, **axes)
+      >>> len(found), sorted(found[0]), found == fn.random_search(jax.random.key(0), 4, **axes)
+      (4, ['hidden', 'rate'], True)
     """
     count = checks.COUNT.check("count", count)
     if not axes:
@@ -314,6 +365,21 @@ def member_key(key: jax.Array | None, settings: Mapping[str, Any]) -> jax.Array:
     It is `key`; or, if the settings have a seed, `fold_in(key, seed)`; or, if besides key is None,
     `jax.random.key(seed)`. `fit(net, optimizer, dataset, key=member_key(key, settings), ...)` is
     that member, alone.
+
+    Args:
+      key: a random key, or None.
+      settings: the settings of the member.
+    Returns:
+      A random key.
+    Raises:
+      ValueError: there is neither a key nor a seed.
+      TypeError: key is no random key.
+    Example:
+      >>> key = jax.random.key(0)
+      >>> bool(fn.member_key(key, {"rate": 0.1}) == key)
+      True
+      >>> bool(fn.member_key(None, {"seed": 3}) == jax.random.key(3))
+      True
     """
     if key is None:
         if "seed" not in settings:

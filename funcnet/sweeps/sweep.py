@@ -47,6 +47,19 @@ class SweepResult(NamedTuple):
         the sweep was interrupted, or there is no test set.
       interrupted: whether Ctrl-C or the callback ended the sweep before its time.
       objectives: of a search, the columns that it went by.
+    Example:
+      >>> def experiment(rate):
+      ...     return fn.mlp([8], 10), fn.adam(rate)
+      >>> digits = fn.load_digits()
+      >>> settings = fn.grid(rate=[1e-4, 1e-2])
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
+      >>> result = fn.sweep(experiment, digits, settings, **options)
+      >>> result.best.epoch, result.interrupted
+      (2, False)
+      >>> [row["rate"] for row in result.table()]
+      [0.0001, 0.01]
+      >>> [row["rate"] for row in result.pareto(("val_accuracy", "parameters"))]
+      [0.01]
     """
 
     members: tuple[Member, ...]
@@ -69,6 +82,8 @@ class SweepResult(NamedTuple):
           top: how many at most.
           dataset: the Dataset.
           monitor: what ranks them, as for `fit`; None is that of the task.
+        Returns:
+          The Model.
         Raises:
           ValueError: no member has a best model, or they do not go together.
         """
@@ -94,6 +109,10 @@ class SweepResult(NamedTuple):
 
         Args:
           objectives: names of columns; None is those of the search.
+        Returns:
+          The rows, as `pareto_front` gives them.
+        Raises:
+          ValueError: there are no objectives, or as for `pareto_front`.
         """
         names = self.objectives if objectives is None else objectives
         if not names:
@@ -174,15 +193,26 @@ def sweep(
         that is as Ctrl-C.
       mesh: devices over which the members are spread, such as `device_mesh(4)`; they exchange
         nothing. None is one device.
-      options: of `fit`, for all members: those above.
+      reg, loss_fn, class_weight, preprocess: as for `fit`, for all members.
+      augment, label_smoothing, mixup_alpha, average_decay: as for `fit`, for all members.
     Returns:
       A SweepResult: `.members`, `.best`, `.best_settings`, `.test`, `.table()`.
     Raises:
       ValueError, TypeError: an argument, a setting or what the experiment makes of it is wrong;
         before anything is compiled. Or what is saved is damaged, or of another sweep.
       FileExistsError: there is a sweep in `checkpoint`, and it is not to be resumed.
-      BlockingIOError: another process writes there. OSError: a file cannot be written; of the
+      BlockingIOError: another process writes there.
+      OSError: a file cannot be written; of the
         last ones it is a warning.
+    Example:
+      >>> def experiment(rate):
+      ...     return fn.mlp([8], 10), fn.adam(rate)
+      >>> digits = fn.load_digits()
+      >>> settings = fn.grid(rate=[1e-4, 1e-2])
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
+      >>> result = fn.sweep(experiment, digits, settings, **options)
+      >>> result.best_settings, [member.status for member in result.members]
+      ({'rate': 0.01}, ['finished', 'finished'])
     """
     dataset = check_dataset(dataset)
     done = train_all(

@@ -72,6 +72,16 @@ class Member(NamedTuple):
         measured.
       history: its History.
       state: its TrainState if it is unfinished, else None.
+    Example:
+      >>> def experiment(rate):
+      ...     return fn.mlp([8], 10), fn.adam(rate)
+      >>> digits = fn.load_digits()
+      >>> settings = fn.grid(rate=[1e-4, 1e-2])
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
+      >>> result = fn.sweep(experiment, digits, settings, **options)
+      >>> member = result.members[1]
+      >>> member.settings, member.status, member.epochs
+      ({'rate': 0.01}, 'finished', 2)
     """
 
     settings: Settings
@@ -98,6 +108,21 @@ def sweep_table(members: Sequence[Member]) -> list[dict[str, Any]]:
     it was not begun. What was not measured is None. In regression there
     are val_rmse, val_mae and val_r2 in place of accuracies, and the final ones are of rmse; of
     several labels there are val_micro_f1 and val_macro_f1, too.
+
+    Args:
+      members: those of a `SweepResult`.
+    Returns:
+      A dict for each member.
+    Example:
+      >>> def experiment(rate):
+      ...     return fn.mlp([8], 10), fn.adam(rate)
+      >>> digits = fn.load_digits()
+      >>> settings = fn.grid(rate=[1e-4, 1e-2])
+      >>> options = {"key": jax.random.key(0), "epochs": 2, "batch_size": 100}
+      >>> result = fn.sweep(experiment, digits, settings, **options)
+      >>> rows = fn.sweep_table(result.members)
+      >>> rows[1]["rate"], rows[1]["epochs"], rows[1]["status"]
+      (0.01, 2, 'finished')
     """
     return [_row(member) for member in members]
 
@@ -130,12 +155,23 @@ def _parameters(model: Model | None) -> int | None:
 def mean_over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of a table with those that differ in nothing but the seed, and the fold, made one.
 
+    Args:
+      rows: as `sweep_table` gives them.
     Returns:
       Rows with the settings less seed and fold; of val_accuracy, final_train_accuracy and
       final_val_accuracy, or what stands in their place, the mean over the seeds that finished, and
       with the ending _std their standard deviation (N - 1; None of one); parameters, if the table
       has them; seeds, or of a cross-validation members, the number of those; and diverged, the
       number of those that did.
+    Example:
+      >>> def experiment(rate):
+      ...     return fn.mlp([8], 10), fn.adam(rate)
+      >>> digits = fn.load_digits()
+      >>> settings = fn.grid(rate=[1e-2], seed=range(3))
+      >>> result = fn.sweep(experiment, digits, settings, epochs=1, batch_size=100)
+      >>> [row] = fn.mean_over_seeds(result.table())
+      >>> row["rate"], row["seeds"], row["diverged"]
+      (0.01, 3, 0)
     """
     alike: dict[Any, list[Mapping[str, Any]]] = {}
     for row in rows:
