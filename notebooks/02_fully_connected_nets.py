@@ -135,9 +135,10 @@ result = train(three_layers, fn.sgd(1e-3), first(50), epochs=20, batch_size=25)
 fn.plot_history(result.history, title="Three layers, 50 images")
 
 # %% [markdown]
-# The picture has the loss of every step on the left, which falls from above 30 to almost 0 within ten
-# steps, and accuracies per epoch on the right: 100 % of the training images after six epochs, and about
-# 15 % of the validation images. Fifty images can be learned by heart. They do not teach what a cat is.
+# The picture has losses on the left, on a logarithmic scale: that of the 50 images falls from above 30 to
+# almost 0 within twenty steps, that of the validation images stays near 17. On the right are accuracies
+# per epoch: 100 % of the training images after six epochs, and about 15 % of the validation images; a
+# star marks the best epoch. Fifty images can be learned by heart. They do not teach what a cat is.
 #
 # (Epoch 0 is before the first step here; the assignment's is after it.)
 #
@@ -202,18 +203,24 @@ print("velocity error: ", fn.relative_error(opt_state["velocity"], np.array(expe
 
 # %%
 six_layers = fn.mlp([100] * 5, 10, weight_scale=5e-2)
+RULES = {
+    "sgd": fn.sgd(5e-3),
+    "sgd_momentum": fn.sgd_momentum(5e-3),
+    "rmsprop": fn.rmsprop(1e-4),
+    "adam": fn.adam(1e-3),
+}
 histories = {}
-for name, optimizer in {"sgd": fn.sgd(5e-3), "sgd_momentum": fn.sgd_momentum(5e-3)}.items():
+for name in ("sgd", "sgd_momentum"):
     print("Running with", name)
-    result = train(six_layers, optimizer, first(4000), epochs=5, batch_size=100)
+    result = train(six_layers, RULES[name], first(4000), epochs=5, batch_size=100)
     histories[name] = result.history
 
 fn.plot_histories(histories)
 
 # %% [markdown]
-# The picture has three panels, from above the training loss of each step, training and validation
-# accuracy of each epoch, and a line for each rule. Momentum's loss is below the other from the tenth
-# step on, and both of its accuracies are higher after every epoch.
+# The picture has four panels, above the losses of training and validation, below the two accuracies, and a
+# line for each rule. Momentum's training loss is below the other from the tenth step on, and both of its
+# accuracies are higher after every epoch.
 #
 # ### 2.2 RMSProp and Adam
 #
@@ -271,9 +278,9 @@ print("v error: ", fn.relative_error(opt_state["v"], np.array(expected_v)))
 print("m error: ", fn.relative_error(opt_state["m"], np.array(expected_m)))
 
 # %%
-for name, optimizer in {"rmsprop": fn.rmsprop(1e-4), "adam": fn.adam(1e-3)}.items():
+for name in ("rmsprop", "adam"):
     print("Running with", name)
-    result = train(six_layers, optimizer, first(4000), epochs=5, batch_size=100)
+    result = train(six_layers, RULES[name], first(4000), epochs=5, batch_size=100)
     histories[name] = result.history
 
 fn.plot_histories(histories)
@@ -282,6 +289,28 @@ fn.plot_histories(histories)
 # The picture is that of before with two more lines. RMSProp and Adam start fastest; in the end Adam is
 # ahead in both accuracies, followed by momentum and RMSProp, and plain SGD is far behind.
 #
+# These are single runs, as in the assignment, and a run depends on its initial weights. Eight runs of each
+# rule, trained side by side by one sweep, say what is luck. The student's solution that is followed here
+# ended at 37.2, 53.6, 53.1 and 61.9 % of the training images, and at 31.9, 36.8, 36.9 and 37.4 % in
+# validation, which is within the spread of ours but for Adam's training accuracy, 3 points above ours.
+
+# %%
+by_seed = fn.sweep(
+    lambda rule: (six_layers, RULES[rule]),
+    first(4000),
+    fn.grid(rule=list(RULES), seed=range(2 if FAST else 8)),
+    epochs=5,
+    batch_size=100,
+    preprocess=mean_image,
+)
+for row in fn.mean_over_seeds(by_seed.table()):
+    parts = [
+        f"{part} {100 * row[f'final_{part}_accuracy']:.1f} +- {100 * row[f'final_{part}_accuracy_std']:.1f} %"
+        for part in ("train", "val")
+    ]
+    print(f"{row['rule']:13} {', '.join(parts)}")
+
+# %% [markdown]
 # ### 2.3 Inline question 2
 #
 # AdaGrad divides by the root of the *sum* of all squared gradients so far, `cache += dw**2;
@@ -362,8 +391,9 @@ for name, quartiles in steps.items():
 #
 # ## 4 Test your model!
 #
-# Six layers on all 49,000 images, for 30 epochs. Each epoch is one compiled program. The model
-# that is tested is the one that was best on the validation set; the test set is used once.
+# Six layers on all 49,000 images, for 30 epochs. Each epoch is one compiled program. Two more runs
+# start from other weights. The model that is tested is the one of all epochs and runs that was best on
+# the validation set; the test set is used once.
 
 # %%
 epochs = 2 if FAST else 30
@@ -372,13 +402,19 @@ result = train(chosen, fn.adam(3e-4), data, epochs=epochs, batch_size=200, print
 fn.plot_history(result.history, title="Six layers, 49,000 images")
 
 # %% [markdown]
-# The picture shows the loss of 7,350 steps on the left, with their running mean, which falls from 2.3 to
-# 0.7, and accuracies on the right. Training accuracy rises to the end, to 78 %. Validation accuracy is past
-# 50 % after four epochs and highest, 54 %, after fifteen; then it falls a little: the network overfits.
+# The picture shows losses on the left: that of the 7,350 steps, with their running mean, falls from 2.3 to
+# 0.7; that of the validation images is least, 1.3, after nine epochs, and then rises to 1.8. On the right
+# are accuracies. That of training rises to the end, to 78 %. That of validation is past 50 % after four
+# epochs and highest, 54 %, after fifteen; then it falls a little: the network overfits.
 
 # %%
 all_test = fn.load_cifar10()  # the assignment tests on the first 1,000 images only
-best = result.best
+runs = [result.best]
+for seed in (1,) if FAST else (1, 2):
+    options = {"epochs": epochs, "batch_size": 200, "preprocess": mean_image}
+    runs.append(fn.fit(chosen, fn.adam(3e-4), data, key=jax.random.key(seed), **options).best)
+print("Validation set accuracies: ", *(run.accuracy for run in runs))
+best = max(runs, key=lambda run: run.accuracy)
 print(f"Best epoch: {best.epoch}")
 print("Validation set accuracy: ", (fn.predict(best, data.x_val) == data.y_val).mean())
 print("Test set accuracy: ", (fn.predict(best, data.x_test) == data.y_test).mean())
