@@ -22,7 +22,7 @@ NAMES = {module: names.split() for module, names in fn._NAMES.items()}
 # Modules whose examples compile next to nothing; those of the others run with the slow tests.
 QUICK = (
     *("calibration", "config", "datasets", "defaults", "evaluation", "history", "metrics", "model"),
-    *("optimizer", "parallel", "plots", "preprocess", "processes", "recipes", "runs", "schedules"),
+    *("optimizer", "parallel", "plots.curves", "preprocess", "processes", "recipes", "runs", "schedules"),
     *("shards", "sweeps.cross", "sweeps.search", "sweeps.sweep", "sweeps.table", "targets"),
     *("train", "tree", "weights"),
 )

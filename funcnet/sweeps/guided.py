@@ -139,8 +139,8 @@ def search(
         setting `seed` of a member is all that is random about it.
       halve_at: as for `sweep`, of each batch; not for several objectives.
       checkpoint: a directory, in which each batch has one, see `sweep`.
-      epochs, batch_size, eval_every, chunk_size, patience, monitor, resume, checkpoint_every,
-        callback, mesh, options: as for `sweep`.
+      epochs, batch_size, eval_every, chunk_size, patience, monitor: as for `sweep`.
+      resume, checkpoint_every, callback, mesh, options: as for `sweep`, too.
     Returns:
       A SweepResult of all members, in the order in which they were proposed: `.members`, `.best`,
       `.best_settings`, `.test`, `.table()`, `.pareto()`.
