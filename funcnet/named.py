@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from funcnet import checks
-from funcnet.bind import bind
+from funcnet.bind import Bound, bind
 
 
 class Step(NamedTuple):
@@ -23,7 +23,7 @@ class Step(NamedTuple):
     number: type = int
 
 
-def parse_step(option: str, text: str, steps: Mapping[str, Step]) -> Callable[..., Any]:
+def parse_step(option: str, text: str, steps: Mapping[str, Step]) -> Bound:
     """The function of a step such as "flip" or "shift=4"; equal ones for equal texts.
 
     Args:
@@ -47,6 +47,13 @@ def parse_step(option: str, text: str, steps: Mapping[str, Step]) -> Callable[..
     return bind(
         _named, function=step.function, where=f"{option} {text}", given=tuple(given.items())
     )
+
+
+def function_of(given: Any) -> Any:
+    """The function that a step calls, or a bound or partial one; itself, if it is none of these."""
+    if isinstance(given, Bound):
+        return given.options["function"] if given.function is _named else given.function
+    return getattr(given, "func", given)
 
 
 def describe_steps(steps: Mapping[str, Step]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from funcnet import checks
 from funcnet.datasets import Stored
-from funcnet.named import Step
+from funcnet.named import Step, function_of
 from funcnet.quantiles import placed, places_of, quantile_edges
 from funcnet.tree import FrozenDict, freeze
 
@@ -521,7 +521,7 @@ def parts_of(preprocess: Preprocess) -> list[Preprocess]:
 
 def reads_parts(fitter: Any) -> bool:
     """Whether a fitter takes examples that stay on disk, rather than a sample of them."""
-    fitter = getattr(fitter, "func", getattr(fitter, "function", fitter))
+    fitter = function_of(fitter)
     several = getattr(fitter, "fitters", None)
     if several is not None:
         return all(map(reads_parts, several))

@@ -27,11 +27,11 @@ from funcnet.embeddings import BINS, pbld, periodic
 from funcnet.ensembles import stacked, tabm
 from funcnet.inputs import fit_preprocess
 from funcnet.layer import Layer
-from funcnet.named import parse_step
+from funcnet.named import function_of, parse_step
 from funcnet.net import flatten, mlp, serial
 from funcnet.optimizer import Optimizer
 from funcnet.piecewise import piecewise_linear
-from funcnet.preprocess import PREPROCESSINGS, Preprocess, chain
+from funcnet.preprocess import PREPROCESSINGS, Preprocess, chain, whiten
 from funcnet.rules import class_weight, hyper_parameters, schedule_name
 from funcnet.schedules import named_schedule
 from funcnet.signature import defaults
@@ -304,6 +304,24 @@ def build_preprocess(config: Config) -> Callable[[Any], Preprocess]:
     """The preprocessing of a configuration, to be fitted."""
     steps = [parse_step("--preprocess", text, PREPROCESSINGS) for text in config.preprocess or ()]
     return chain(*steps)
+
+
+def shape_of_inputs(config: Config, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an example that the network is fed, of one of the data, without any fitting.
+
+    Whitening alone changes it; to fit it takes most of a minute where features are thousands.
+
+    Raises:
+      ValueError: --preprocess names no step, or more components than there are features.
+    """
+    for text in config.preprocess or ():
+        step = parse_step("--preprocess", text, PREPROCESSINGS)
+        if function_of(step) is whiten:
+            features = math.prod(shape)
+            dim = dict(step.options["given"]).get("dim", features)
+            count = checks.Count(at_least=1, at_most=features)
+            shape = (count.check(f"--preprocess {text}: dim", dim),)
+    return shape
 
 
 def build_augment(config: Config) -> tuple[Augmentation, ...] | None:

@@ -110,9 +110,10 @@ class Summary(NamedTuple):
             memory.append(f"state of layers {shown(self.state_bytes)}")
         if self.optimizer_bytes:
             memory.append(f"state of the optimizer {shown(self.optimizer_bytes)}")
-        update = f"; an update of the optimizer {self.update_flop:,} FLOP" * bool(self.update_flop)
-        said = "output, FLOP and what is kept for the backward pass are of one example"
-        return "\n".join([*table, f"{said} [{shape}]{update}", f"memory: {', '.join(memory)}"])
+        said = [f"output, FLOP and bytes kept for the backward pass: of one example [{shape}]"]
+        if self.update_flop:
+            said.append(f"an update of the optimizer: {self.update_flop:,} FLOP")
+        return "\n".join([*table, *said, f"memory: {', '.join(memory)}"])
 
 
 def summarize(

@@ -54,4 +54,9 @@ def shown(name: str, value: float) -> str:
     """A measure as it is printed; a name in a History, too."""
     if name.endswith("accuracy"):
         return f"{100 * value:.2f} %"
-    return f"{value:.6g}" if name.endswith(("rmse", "mae")) else f"{value:.4f}"
+    return six_digits(value) if name.endswith(("rmse", "mae")) else f"{value:.4f}"
+
+
+def six_digits(value: float) -> str:
+    """A number of any size to six digits, as many after the point as others of its size have."""
+    return f"{value:#.6g}".removesuffix(".")

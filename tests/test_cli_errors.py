@@ -285,7 +285,7 @@ BAD = {
     "csv without a label": (
         bad_csv("a,b\n1,2\n1,3\n"),
         TRAIN_CSV,
-        "bad.csv: which column is the label? say it with --label NAME, first or last",
+        "bad.csv: which column is the label? say it with --label (target=): a name, first or last",
     ),
     "csv unknown label": (
         bad_csv("a,b,label\n1,2,0\n1,2,1\n"),

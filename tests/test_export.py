@@ -471,13 +471,16 @@ def test_a_plain_net_of_a_table_has_it_in_its_folder(tmp_path):
     close(by_numpy(tmp_path / "out", x), made, x)
 
 
-def test_without_onnx_it_says_what_to_install(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("format", "package", "extra"), [("onnx", "onnx", "onnx"), ("jax", "flatbuffers", "stablehlo")]
+)
+def test_it_says_what_to_install(tmp_path, monkeypatch, format, package, extra):
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "onnx" else found(name)
+        importlib.util, "find_spec", lambda name: None if name == package else found(name)
     )
-    with pytest.raises(ImportError, match=r'pip install "funcnet\[onnx\]"'):
-        fn.export_model(model_of(PLAIN)[0], tmp_path / "model.onnx")
+    with pytest.raises(ImportError, match=rf'{package} is .*pip install "funcnet\[{extra}\]"'):
+        fn.export_model(model_of(PLAIN)[0], tmp_path / "model", format=format)
 
 
 # Whole runs

@@ -41,6 +41,14 @@ def whole(data, name):
     )
 
 
+def test_options_are_fitted_to_all_that_stays_on_disk_too(x, tmp_path, rng, monkeypatch):
+    save(tmp_path, x=x, y=rng.integers(3, size=N))
+    data = fn.load_arrays(tmp_path, memory_map="yes")
+    monkeypatch.setattr(disk.Stored, "sample", None)
+    found = fn.experiment({"preprocess": ["standardize"]}, data).options["preprocess"]
+    np.testing.assert_allclose(found.stats["mean"], data.x_train[:].mean(0, dtype=np.float64))
+
+
 LABELS = {
     "whole numbers": lambda rng: rng.choice([3, 7, 9], N),
     "from 1": lambda rng: rng.integers(1, 5, N).astype(np.uint8)[:, None],

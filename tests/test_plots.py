@@ -38,7 +38,7 @@ def test_one_run():
     run = history(steps=40)
     figure = fn.plot_history(run, title="A run")
     losses, accuracies = figure.axes
-    drawn = lines(losses)["validation (each epoch)"]
+    drawn = lines(losses)["validation"]
     np.testing.assert_allclose(drawn, np.stack([[0, 8, 16, 24, 32, 40], run.val_loss], axis=1))
     np.testing.assert_array_equal(losses.lines[0].get_ydata(), run.loss)
     np.testing.assert_array_equal(losses.lines[0].get_xdata(), np.arange(1, 41))
@@ -134,7 +134,7 @@ def test_what_fit_returns_says_itself_how_it_ended_and_which_model_was_best():
 def test_a_run_that_was_not_measured_in_the_end_has_its_epochs_where_they_were():
     run = history(steps=91, rows=2)._replace(epoch=np.array([0, 5]))  # 7 epochs of 13 steps
     losses = fn.plot_history(run).axes[0]
-    np.testing.assert_array_equal(lines(losses)["validation (each epoch)"][:, 0], [0, 65])
+    np.testing.assert_array_equal(lines(losses)["validation"][:, 0], [0, 65])
 
 
 def test_the_first_steps_do_not_squeeze_the_others():
@@ -142,7 +142,7 @@ def test_the_first_steps_do_not_squeeze_the_others():
     run.loss[:5] = 1e6
     axes = fn.plot_history(run).axes[0]
     assert axes.get_ylim()[1] < 6
-    assert axes.get_ylabel() == "Loss (5 points beyond)"
+    assert axes.get_ylabel() == "Loss (5 points out of view)"
     run.loss[:] = np.geomspace(10, 1e-3, 1000)
     run.val_loss[:] = 1
     axes = fn.plot_history(run).axes[0]
@@ -219,7 +219,7 @@ def test_learning_rates_with_the_one_suggested():
     np.testing.assert_array_equal(lines(axes)["smoothed"], np.stack([rate, loss], axis=1))
     np.testing.assert_array_equal(lines(axes)["suggested: 0.001"][:, 0], 1e-3)
     assert axes.get_ylim()[1] < 4  # not where it explodes
-    assert axes.get_ylabel() == f"Loss ({2 * (loss > 4).sum()} points beyond)"
+    assert axes.get_ylabel() == f"Loss ({2 * (loss > 4).sum()} points out of view)"
     found.suggestion = None
     said = [t.get_text() for t in fn.plot_learning_rates(found).get_legend().get_texts()]
     assert said[-1] == "no rate is suggested"

@@ -261,7 +261,7 @@ def test_a_sweep_has_its_members_from_the_best_on(tmp_path, monkeypatch):
     assert len(values) == 120
     assert "1 to 50 of 120 members" in said(reader)
     assert "learning rate 75.0 %" in said(reader)
-    assert "108 finished" in said(reader)
+    assert "Finished, 120 members: 12 diverged, 108 finished" in said(reader)
     assert [len(plot["series"]) for plot in reader.data["plots"]] == [10, 10, 10]
     assert sum(name == "tr" for name, _ in reader.tags) < 80
 

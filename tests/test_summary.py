@@ -10,6 +10,7 @@ import pytest
 from command import run
 
 import funcnet as fn
+from funcnet.recipes import build_preprocess
 
 FLOAT = 4  # bytes
 
@@ -251,6 +252,21 @@ def test_the_command_shows_what_train_trains(inside):
     assert found["optimizer_bytes"] == found["params_bytes"] + 4
     assert found["rows"][0]["forward_flop"] == 2 * 64 * 8 + 8
     assert not list(Path().iterdir())
+
+
+def test_the_command_fits_no_preprocessing(inside, monkeypatch):
+    shapes = {"mean": 64, "whiten": 64, "whiten=20": 20}
+    for step, features in shapes.items():
+        fitted = build_preprocess(fn.Config(preprocess=(step,)))(fn.load_digits().x_train[:90])
+        assert fitted(np.zeros((1, 8, 8))).size == features
+    monkeypatch.setattr(np.linalg, "eigh", None)
+    for step, features in shapes.items():
+        code, out, _ = run("summary", "--preprocess", step, "--hidden-dims", "--json")
+        assert code == 0
+        assert json.loads(out)["total"]["parameters"] == features * 10 + 10
+    code, _, err = run("summary", "--preprocess", "whiten=99")
+    assert code == 2
+    assert "--preprocess whiten=99: dim must be at most 64" in err
 
 
 @pytest.mark.slow

@@ -372,7 +372,9 @@ def test_the_label_is_the_only_column_of_words():
 def test_else_the_label_has_to_be_said():
     numbers = {"a": [1, 2, 3], "b": [4, 5, 7], "c": [0, 1, 0]}
     for columns in (numbers, {"x": [1, 2, 5], "y": [1, 2, 1], "kind": ["s", "t", "s"]}):
-        with raises(r"which column is the label\? say it with --label NAME, first or last"):
+        with raises(
+            r"which column is the label\? say it with --label \(target=\): a name, first or last"
+        ):
             whole(columns)
     assert whole(numbers, "last")[2].encoding.labels == ("c",)
     assert whole({**numbers, "a": [1, 1, 2]}, "first")[2].encoding.labels == ("a",)

@@ -20,11 +20,10 @@ def add(commands: Any, base: Config) -> Any:
         run,
         "print a script by which a shell completes what is typed",
         "The shell reads it when it starts, and knows then the commands, options, the names that "
-        "they take, and files. It is of the version that printed it.",
-        (
-            "completion bash > ~/.local/share/bash-completion/completions/funcnet",
-            "completion zsh > ~/.zfunc/_funcnet",
-        ),
+        'they take, and files. To have it, add the line eval "$(funcnet completion bash)" to '
+        '~/.bashrc, or eval "$(funcnet completion zsh)" to ~/.zshrc, after compinit; or keep what '
+        "is printed in a file, which is of the version that printed it.",
+        ("completion bash > funcnet-completion.bash", "completion zsh > ~/.zfunc/_funcnet"),
         arguments="SHELL",
     )
     parser.add_argument(

@@ -97,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
         figure: Any = fn.plot_learning_rates(found).figure
         figure.savefig(picture, format=kind, dpi=120)
         write_atomically(args.plot, picture.getvalue())
+        if not args.json:
+            print(f"drawn in {args.plot}")
     return 0
 
 
@@ -120,7 +122,7 @@ def _in_words(found: fn.RateRange, limits: dict[str, Any]) -> str:
     count = checks.plural(len(found.loss), "step")
     if len(found.loss) == limits["steps"]:
         return f"{found}\nthe loss has not exploded in {count}, at rates to {limits['highest']:g}"
-    return f"{found}\nthe loss exploded after {count}"
+    return f"{found}\nended after {count} of {limits['steps']:,}, where the loss exploded"
 
 
 def _as_json(found: fn.RateRange) -> str:

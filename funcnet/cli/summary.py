@@ -4,8 +4,6 @@ import argparse
 import json
 from typing import Any
 
-import jax
-
 import funcnet as fn
 from funcnet import runs
 from funcnet.again import check_data
@@ -13,7 +11,10 @@ from funcnet.cli.options import add_config_options, add_recipe_option, given_opt
 from funcnet.cli.parser import add_command
 from funcnet.cli.records import load_data, make_config, noted, say_recipe
 from funcnet.config import Config
+from funcnet.datasets.dataset import first
+from funcnet.defaults import complete_config
 from funcnet.option import option
+from funcnet.recipes import build, shape_of_inputs
 
 
 def add(commands: Any, base: Config) -> Any:
@@ -50,9 +51,11 @@ def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     args.quiet = args.json
     config, dataset = _new(args) if args.run_directory is None else _of_run(args)
-    net, optimizer, dataset, options = fn.experiment(config, dataset)
-    inputs = jax.eval_shape(options["preprocess"], dataset.x_train[:1])
-    found = fn.summarize(net, inputs.shape[1:], optimizer=optimizer)
+    dataset = first(dataset, config.num_train, "--num-train")
+    config = complete_config(config, dataset)
+    net, optimizer, _ = build(config, dataset)
+    shape = shape_of_inputs(config, dataset.x_train.shape[1:])
+    found = fn.summarize(net, shape, optimizer=optimizer)
     print(_as_json(found) if args.json else found)
     return 0
 

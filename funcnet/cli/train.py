@@ -48,6 +48,7 @@ from funcnet.processes import is_first
 from funcnet.rules import class_weight, schedule_name
 from funcnet.runs import Record
 from funcnet.targets import MEASURES
+from funcnet.text import six_digits
 
 
 def add(commands: Any, base: Config) -> Any:
@@ -64,7 +65,7 @@ def add(commands: Any, base: Config) -> Any:
             "train --hidden-dims 512 256 --optimizer sgd_momentum --learning-rate 1e-2",
             "train --dataset cifar10 --hidden-dims 100 100 100 100 100 --weight-scale 5e-2 "
             "--batch-size 200 --epochs 30",
-            "train --dataset measurements.csv --label species --weight-scale he",
+            "train --dataset measurements.csv --label species",
             "train --recipe cifar10-cpu --epochs 20",
             "train --resume runs/digits",
         ),
@@ -86,7 +87,8 @@ def add(commands: Any, base: Config) -> Any:
     add(
         "--tensorboard",
         action="store_true",
-        help="write what TensorBoard shows into the run directory, too: tensorboard --logdir runs",
+        help="write what TensorBoard shows into the run directory, too: pip install tensorboard, "
+        "and tensorboard --logdir runs",
     )
     add("--quiet", action="store_true", help="no progress bar and no line per epoch")
     parser.set_defaults(base=base)
@@ -341,6 +343,6 @@ def _epoch_line(epoch: int, epochs: int, metrics: dict[str, Any]) -> str:
     for split, (name, label) in itertools.product(("train", "val"), shown):
         value = metrics.get(f"{split}_{name}", math.nan)
         if math.isfinite(value):
-            form = f"{value:.4f}" if name == "accuracy" else f"{value:.6g}"
+            form = f"{value:.4f}" if name == "accuracy" else six_digits(value)
             parts.append(f"{split} {label}: {form}")
     return f"(Epoch {epoch} / {epochs}) {'; '.join(parts)}".rstrip()

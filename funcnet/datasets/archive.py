@@ -163,7 +163,7 @@ class Archive:
                     )
         return (
             f"no {self.title} in {' or '.join(map(str, tried))} ({self.folder}/ or {self.file}); "
-            f"to get it: {self._command}; to say where it is, set $FUNCNET_DATA"
+            f"to get it: {self._command}; where it is say --data-dir or $FUNCNET_DATA (data_dir=)"
         )
 
     @property

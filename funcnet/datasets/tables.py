@@ -340,8 +340,8 @@ def _label_of(table: Table, target: str | None) -> str:
         return texts[0]
     shown = visible(", ".join(names[:20])) + (", ..." if len(names) > 20 else "")
     raise ValueError(
-        f"{table.source}: which column is the label? say it with --label NAME, first or last "
-        f"(target=); its columns: {shown}"
+        f"{table.source}: which column is the label? say it with --label (target=): a name, "
+        f"first or last; its columns: {shown}"
     )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 from jax import export
 
+from funcnet import checks
 from funcnet.export.graph import BATCH
 from funcnet.export.scoring import Inputs, outputs, traceable
 from funcnet.files import write_atomically
@@ -25,8 +26,10 @@ def write_jax(path: str | os.PathLike[str], model: Model, inputs: Inputs) -> Non
     that wrote them.
 
     Raises:
+      ImportError: flatbuffers, which JAX writes and reads such files with, is not installed.
       OSError: the file cannot be written.
     """
+    checks.installed("flatbuffers", "to write StableHLO, and to read it", "stablehlo")
     ready = traceable(model, inputs)
     with jax.enable_x64(inputs.is_wide or jax.config.read("jax_enable_x64")):
         (batch,) = export.symbolic_shape(BATCH)

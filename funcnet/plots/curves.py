@@ -89,7 +89,7 @@ def plot_history(
     if window == 1:
         losses.lines[0].set_label("training (each step)")
     places, val_loss = _places(run), run.history.val_loss
-    _draw(losses, places, val_loss, "validation (each epoch)", VALIDATION)
+    _draw(losses, places, val_loss, "validation", VALIDATION)
     name, scale, unit = _MEASURES[MEASURES[run.history.task][0]]
     train, val = (scale * values for values in _measured(run.history))
     _draw(measures, run.history.epoch, train, "training", TRAINING)
@@ -332,17 +332,17 @@ def _finite(values: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _limit(axes: "Axes", shown: np.ndarray, span: tuple[float, float], name: str) -> None:
-    """Show this span of the y axis, and say in its name, "... (..." , what lies beyond."""
+    """Show this span of the y axis, and say in its name, "... (..." , what lies outside."""
     low, high = span
     slack = 1e-9 * np.abs(span)  # ends come from logarithms
-    beyond = int(((shown < low - slack[0]) | (shown > high + slack[1])).sum())
+    hidden = int(((shown < low - slack[0]) | (shown > high + slack[1])).sum())
     if high > low:
         is_log = axes.get_yscale() == "log"
         ends = np.log([low, high]) if is_log else np.array([low, high])
         ends += 0.05 * (ends[1] - ends[0]) * np.array([-1, 1])
         axes.set_ylim(*(np.exp(ends) if is_log else ends))
-    if beyond:
-        name += f"{'; ' if '(' in name else ' ('}{checks.plural(beyond, 'point')} beyond"
+    if hidden:
+        name += f"{'; ' if '(' in name else ' ('}{checks.plural(hidden, 'point')} out of view"
     label_axes(axes, y=name + ")" * ("(" in name))
 
 

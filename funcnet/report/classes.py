@@ -5,6 +5,7 @@ from typing import Any
 
 from funcnet.report.examples import QUANTILES, confusions
 from funcnet.report.html import Markup, scrolling, section, table, tag
+from funcnet.text import six_digits
 
 CLASSES = 30  # up to so many have a confusion matrix
 
@@ -133,9 +134,9 @@ def _residuals(found: dict[str, Any]) -> list[Markup]:
     rows = [
         [
             each["name"],
-            *(f"{each[name]:.4g}" for name in ("rmse", "mae", "mean")),
-            *(f"{q:.4g}" for q in each["quantiles"]),
-            f"{each['largest']['residual']:.4g} (example {each['largest']['example']:,})",
+            *(six_digits(each[name]) for name in ("rmse", "mae", "mean")),
+            *(six_digits(q) for q in each["quantiles"]),
+            f"{six_digits(each['largest']['residual'])} (example {each['largest']['example']:,})",
         ]
         for each in residuals
         if each["count"]
@@ -161,8 +162,9 @@ def _bars(residuals: dict[str, Any]) -> Markup:
     )
     middle = tag("line", x1="300", y1="0", x2="300", y2="160")
     label = (
-        f"Histogram of the residuals of {residuals['name']}, from {-end:.4g} to {end:.4g}; half of "
-        f"them lie from {residuals['quantiles'][1]:.4g} to {residuals['quantiles'][3]:.4g}"
+        f"Histogram of the residuals of {residuals['name']}, from {six_digits(-end)} to "
+        f"{six_digits(end)}; half of them lie from {six_digits(residuals['quantiles'][1])} to "
+        f"{six_digits(residuals['quantiles'][3])}"
     )
     drawn = tag(
         "svg",
@@ -176,7 +178,7 @@ def _bars(residuals: dict[str, Any]) -> Markup:
     )
     ends = tag(
         "p",
-        *(tag("span", text) for text in (f"{-end:.4g}", "0", f"{end:.4g}")),
+        *(tag("span", text) for text in (six_digits(-end), "0", six_digits(end))),
         class_="ends small",
     )
     return tag(

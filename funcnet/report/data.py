@@ -262,8 +262,9 @@ def importance_of(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, An
 def _sweep_status(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
     counts = Counter(row["status"] for row in rows)
     said = ", ".join(f"{counts[status]:,} {status}" for status in sorted(counts))
-    how = str(record.facts.get("status") or "finished").capitalize()
-    return f"{how}, {checks.plural(len(rows), 'member')}{': ' if rows else ''}{said}"
+    how = str(record.facts.get("status") or "finished")
+    alone = not rows or set(counts) == {how}  # nothing to add
+    return f"{how.capitalize()}, {checks.plural(len(rows), 'member')}{'' if alone else f': {said}'}"
 
 
 def _sweep_facts(

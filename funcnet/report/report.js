@@ -8,6 +8,7 @@
 
   const PAGE = 50; // rows of members in the page at a time
   const STYLES = 6; // colours of curves, as in report.css
+  const EPOCHS = [1, 2, 5].flatMap((n) => [...Array(9).keys()].map((i) => n * 10 ** i)).sort((a, b) => a - b); // between ticks
   const HEIGHT = 270; // of a plot, as in report.css
   const DASHES = [[], [6, 3], [2, 3], [9, 3, 2, 3]];
   const WAIT = 1000; // milliseconds between questions for what is new
@@ -114,6 +115,7 @@
     const logarithmic = isLogarithmic(spec);
     const values = (u, splits) =>
       splits.map((v) => (v === null ? "" : `${significant(v, 6)}${spec.unit}`));
+    const whole = spec.name === "steps" ? {} : { incrs: EPOCHS };
     return {
       width: plot.box.clientWidth,
       height: HEIGHT,
@@ -123,7 +125,7 @@
         y: { distr: logarithmic ? 3 : 1 },
       },
       axes: [
-        { stroke: soft, grid, ticks, font, label: "epoch", labelSize: 18, labelFont: font, size: 30 },
+        { stroke: soft, grid, ticks, font, ...whole, label: "epoch", labelSize: 18, labelFont: font, size: 30 },
         { stroke: soft, grid, ticks, font, size: 62, values },
       ],
       cursor: {
