@@ -104,7 +104,7 @@ class Graph:
         return self._written["batch"]
 
     def together(self, operands: Sequence[Any]) -> list[str]:
-        """The names of operands of one shape, or scalars, one of which is written out as a whole."""
+        """The names of operands of one shape, or scalars; one of that shape is written out."""
         ranks = [np.ndim(each) if is_array(each) else len(each.shape) for each in operands]
         whole = [is_array(each) or each.name is not None for each in operands]
         full = [i for i, rank in enumerate(ranks) if rank == max(ranks)]

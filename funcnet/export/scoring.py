@@ -116,7 +116,7 @@ def outputs(model: Model, x: jax.Array) -> dict[str, jax.Array]:
         prediction = (found > 0).astype(jnp.int32)
     else:
         prediction = found.argmax(axis=1).astype(jnp.int32)
-        # Before it is divided: a product fused with a difference leaves a remainder of its rounding.
+        # Before it is divided: a product and a difference in one leave a remainder of rounding.
         wide = wide - wide.max(axis=1, keepdims=True)
     given = {"scores": found, "prediction": prediction}
     if targets.gives_probabilities:
