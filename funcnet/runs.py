@@ -285,8 +285,9 @@ def read_config(path: str | os.PathLike[str], kind: str) -> tuple[Path, dict[str
     for known in ("class_names", "target_names"):
         if not all(isinstance(name, str) for name in content.get(known, ())):
             raise ValueError(f"{file} is damaged: its {known} are not all names")
-    if not isinstance(content.get("results", {}).get("epochs", 0), int):
-        raise ValueError(f"{file} is damaged: the epochs in its results are no number")
+    epochs = content.get("results", {}).get("epochs", 0)
+    if type(epochs) is not int or not 0 <= epochs < 2**31:
+        raise ValueError(f"{file} is damaged: the epochs in its results are no number of them")
     return file, content
 
 

@@ -1,5 +1,6 @@
 """Models out of here: what other libraries compute from the files is what we do, to 1e-5."""
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -213,6 +214,54 @@ def test_a_layer_of_ones_own_and_one_that_has_no_operator(tmp_path):
     with pytest.raises(ValueError, match=r"the net computes sort, .* format jax takes everything"):
         fn.export_model(model, tmp_path / "none.onnx", example=x)
     assert not (tmp_path / "none.onnx").exists()
+
+
+def _own(function):
+    return fn.make_layer("own", lambda x: (function(x), x), lambda dout, x: dout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, first, second: jnp.max(x) * first,
+        lambda x, first, second: jax.lax.select_n(jnp.max(x) > 1, second, first),
+    ],
+)
+def test_onnx_of_a_scalar_and_of_what_is_repeated(function, tmp_path):
+    pytest.importorskip("onnx")
+
+    def own(x):
+        first, second = (jnp.broadcast_to(x[:, [i]], x.shape) for i in (0, 1))
+        return function(x, first, second).sum(axis=1, keepdims=True) * x
+
+    check_onnx(*model_of(fn.serial(_own(own), fn.affine(3))), tmp_path / "model.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["calibrated", "labels", "numbers"])
+def test_what_follows_from_scores_in_bfloat16_is_wider(name, tmp_path):
+    pytest.importorskip("onnx")
+    model, x = model_of(fn.mlp([5], 1 if name == "numbers" else 3), targets=TARGETS[name])
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), model.params)
+    model = dataclasses.replace(model, params=params)
+    check_onnx(model, x, tmp_path / "model.onnx")
+    fn.export_model(model, tmp_path / "model", format="jax", example=x[:1])
+    found = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes())).call(x)
+    if name == "numbers":  # float32, which is too coarse for two million
+        assert found["prediction"].dtype == np.float32
+        found["prediction"] = fn.predict(model, x)
+    close(found, model, x)
+
+
+@pytest.mark.slow
+def test_probabilities_of_scores_that_are_huge(tmp_path):
+    model, x = model_of(PLAIN, targets=fn.Targets(temperature=7.25))
+    fn.export_model(model, tmp_path / "model", format="jax", example=x[:1])
+    exported = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes()))
+    huge = x * np.float32(1e20)
+    found = exported.call(huge)["probabilities"]
+    np.testing.assert_allclose(found, fn.predict_proba(model, huge), atol=1e-5)
 
 
 # JAX

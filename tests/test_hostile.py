@@ -703,6 +703,11 @@ FIELDS = {
     "names that are one": ({"class_names": "abc"}, "class_names is 'abc'"),
     "results that are a list": ({"results": [1]}, r"results is \[1\]"),
     "results that are nothing": ({"results": None}, "results is None"),
+    "more epochs than there are": (
+        {"results": {"epochs": 10**400}},
+        "epochs in its results are no number",
+    ),
+    "fewer epochs than none": ({"results": {"epochs": -1}}, "epochs in its results are no number"),
     "epochs that are a word": ({"results": {"epochs": "3"}}, "epochs in its results are no number"),
     "versions": ({"versions": "0.2.0"}, "versions is '0.2.0'"),
     "machine": ({"machine": [1]}, r"machine is \[1\]"),

@@ -527,6 +527,15 @@ def test_files_that_are_damaged_are_named(tmp_path, name, text):
         fn.write_report(path, tmp_path / "report.html")
 
 
+def test_numbers_that_no_float_holds_are_left_out(tmp_path):
+    results = {"val_accuracy": 10**400, "test_recall": [10**400] + [0.5] * 9, "test_loss": 1.5}
+    huge = make_run(tmp_path / "huge", facts={"results": results})
+    for runs_ in (huge, [huge, make_run(tmp_path / "other", facts={"results": results})]):
+        text = fn.write_report(runs_, tmp_path / "report.html").read_text()
+        assert "1.5000" in text
+        assert "0" * 300 not in text
+
+
 def test_without_data_there_is_no_page(tmp_path):
     with pytest.raises(ValueError, match="needs the directory of a run"):
         fn.write_report([], tmp_path / "r.html")

@@ -104,11 +104,12 @@ class Graph:
         return self._written["batch"]
 
     def together(self, operands: Sequence[Any]) -> list[str]:
-        """The names of operands of one shape, of which at least one is written out."""
-        whole = [isinstance(each, Value) and each.name is not None for each in operands]
-        if not any(whole):
-            first = next(i for i, each in enumerate(operands) if isinstance(each, Value))
-            whole[first] = True
+        """The names of operands of one shape, or scalars; one of that shape is written out."""
+        ranks = [np.ndim(each) if is_array(each) else len(each.shape) for each in operands]
+        whole = [is_array(each) or each.name is not None for each in operands]
+        full = [i for i, rank in enumerate(ranks) if rank == max(ranks)]
+        if not any(whole[i] for i in full):
+            whole[full[0]] = True
         names = []
         for operand, is_whole in zip(operands, whole, strict=True):
             stand_in = operand.stand_in if isinstance(operand, Value) else None

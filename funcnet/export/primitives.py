@@ -59,7 +59,7 @@ REDUCTIONS = {
     "reduce_min": "ReduceMin",
 }
 BATCH_SIZE = "dim_as_value"  # what is computed with it, of a layer that looks at all examples
-SAME = ("stop_gradient", "copy", "copy_p")
+SAME = ("stop_gradient", "copy", "copy_p", "optimization_barrier")
 # What moves elements about, and so rounds none.
 MOVES = (
     *("reshape", "broadcast_in_dim", "transpose", "slice", "squeeze", "expand_dims", "rev", "pad"),

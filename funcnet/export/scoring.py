@@ -106,7 +106,9 @@ def outputs(model: Model, x: jax.Array) -> dict[str, jax.Array]:
       scores [N, C]; prediction, what `predict` gives, in the person's units; and probabilities
       [N, C], what `predict_proba` gives, where the scores are such.
     """
-    found, targets = scores(model, x), model.targets
+    # The barrier keeps a compiler from using what scores of bfloat16 were before they were rounded.
+    found, targets = jax.lax.optimization_barrier(scores(model, x)), model.targets
+    wide = found.astype(jnp.promote_types(found.dtype, jnp.float32))
     if targets.task == "regression":
         wide = found.astype(jax.dtypes.canonicalize_dtype(float))
         return {"scores": found, "prediction": targets.in_units(wide)}
@@ -114,8 +116,10 @@ def outputs(model: Model, x: jax.Array) -> dict[str, jax.Array]:
         prediction = (found > 0).astype(jnp.int32)
     else:
         prediction = found.argmax(axis=1).astype(jnp.int32)
+        # Before it is divided: a product and a difference in one leave a remainder of rounding.
+        wide = wide - wide.max(axis=1, keepdims=True)
     given = {"scores": found, "prediction": prediction}
     if targets.gives_probabilities:
         link = jax.nn.sigmoid if targets.task == "multilabel" else jax.nn.softmax
-        given["probabilities"] = link(found / jnp.asarray(targets.temperature, found.dtype))
+        given["probabilities"] = link(wide / jnp.asarray(targets.temperature, wide.dtype))
     return given

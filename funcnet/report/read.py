@@ -13,6 +13,7 @@ from funcnet.runs import LOG, Record, load_record
 from funcnet.targets import task_of_loss
 from funcnet.text import finite, one_line
 
+LARGEST = 1e300  # of what came of a run; an integer above has no float
 Columns = dict[str, list[float | None]]
 
 
@@ -65,7 +66,8 @@ def figures_of(record: Record) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return known and not abs(value) >= LARGEST
 
 
 def _are_numbers(values: list[Any]) -> bool:

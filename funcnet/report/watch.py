@@ -101,8 +101,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
             self._answer(HTTPStatus.FORBIDDEN, "text/plain", f"ask http://{HOST}:{port}/\n")
             return
-        url = urlsplit(self.path)
         try:
+            url = urlsplit(self.path)
             if url.path == "/":
                 self._answer(HTTPStatus.OK, "text/html", page_now(self.run))
             elif url.path == "/rows":
@@ -110,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._answer(HTTPStatus.OK, "application/json", json.dumps(finite(news)))
             else:
                 self._answer(HTTPStatus.NOT_FOUND, "text/plain", "there is no such page\n")
-        except (OSError, ValueError) as error:  # of the run's files
+        except (OSError, ValueError) as error:  # of the run's files, or the URL
             text = str(private(one_line(error)))
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", f"{text}\n")
 
