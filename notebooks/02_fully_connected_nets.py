@@ -295,6 +295,7 @@ fn.plot_histories(histories)
 # validation, which is within the spread of ours but for Adam's training accuracy, 3 points above ours.
 
 # %%
+PARTS = "train", "val"
 by_seed = fn.sweep(
     lambda rule: (six_layers, RULES[rule]),
     first(4000),
@@ -304,11 +305,9 @@ by_seed = fn.sweep(
     preprocess=mean_image,
 )
 for row in fn.mean_over_seeds(by_seed.table()):
-    parts = [
-        f"{part} {100 * row[f'final_{part}_accuracy']:.1f} +- {100 * row[f'final_{part}_accuracy_std']:.1f} %"
-        for part in ("train", "val")
-    ]
-    print(f"{row['rule']:13} {', '.join(parts)}")
+    means = [(row[f"final_{part}_accuracy"], row[f"final_{part}_accuracy_std"]) for part in PARTS]
+    parts = [f"{100 * mean:.1f} +- {100 * std:.1f} %" for mean, std in means]
+    print(f"{row['rule']:13} train {parts[0]}, val {parts[1]}")
 
 # %% [markdown]
 # ### 2.3 Inline question 2

@@ -140,8 +140,8 @@ for name, net in {"gated": gated_net, "ReLU": relu_net}.items():
 fn.plot_histories(histories, title="A layer of one's own")
 
 # %% [markdown]
-# The picture has three panels, from above the training loss of every step, the training accuracy and the
-# validation accuracy of every epoch, with a line for each network. The lines all but coincide: on
+# The picture has four panels, above the losses of training and validation, below the two accuracies, with
+# a line for each network. The lines all but coincide: on
 # the digits the gate is neither better nor worse than ReLU. That is what one would expect of images that
 # any network learns; the point is that nothing else had to be written.
 #
