@@ -22,8 +22,16 @@ NAMES = {module: names.split() for module, names in fn._NAMES.items()}
 # Modules whose examples compile next to nothing; those of the others run with the slow tests.
 QUICK = (
     *("calibration", "config", "datasets", "defaults", "evaluation", "history", "metrics", "model"),
-    *("optimizer", "parallel", "plots.curves", "preprocess", "processes", "recipes", "runs", "schedules"),
-    *("shards", "sweeps.cross", "sweeps.search", "sweeps.sweep", "sweeps.table", "targets"),
+    *("optimizer", "parallel", "plots.curves", "preprocess", "processes", "recipes", "runs"),
+    *(
+        "schedules",
+        "shards",
+        "sweeps.cross",
+        "sweeps.search",
+        "sweeps.sweep",
+        "sweeps.table",
+        "targets",
+    ),
     *("train", "tree", "weights"),
 )
 # Names without an example yet, and those of which not all is explained: both only become shorter.
