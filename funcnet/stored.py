@@ -35,7 +35,9 @@ def lifted(kind: str, content: Mapping[str, Any], where: object) -> dict[str, An
     """
     version = version_of(kind, content)
     if version is None:
-        raise ValueError(f"{where} is not the configuration of a funcnet {kind}")
+        is_sweep = kind == "run" and version_of("sweep", content) is not None
+        found = ": it is that of a sweep, whose best run is in best/ beside it" if is_sweep else ""
+        raise ValueError(f"{where} is not the configuration of a funcnet {kind}{found}")
     return lift(kind, version, content, where)
 
 

@@ -13,6 +13,7 @@ import funcnet as fn
 from funcnet.cli.measures import as_json, class_lines, further_line
 from funcnet.config import Config
 from funcnet.runs import Record, write_record
+from funcnet.text import shown
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 NAMES = ["common", "rare one", "sole"]
@@ -152,3 +153,9 @@ def test_lists_of_numbers_are_a_line_each(tmp_path):
     assert content["results"] == results
     lines = [line.strip() for line in text.splitlines()]
     assert {"[1, 22],", "[3, -4.5e-07]", '"test_recall": [null, 0.25],'} <= set(lines)
+
+
+def test_measures_in_units_of_the_target_have_six_digits_of_any_size():
+    values = [243964.4, 32370.0, 0.5, 1.25e9, -3.0]
+    found = [shown("val_rmse", value) for value in values]
+    assert found == ["243964", "32370.0", "0.500000", "1.25000e+09", "-3.00000"]

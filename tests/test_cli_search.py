@@ -38,7 +38,7 @@ def test_a_search_is_kept_as_sweeps_are(searched):
     assert len(rows) == 18
     assert {row["status"] for row in rows} == {"finished"}
     assert "18 members: 18 finished" in printed
-    assert "what val accuracy went by: " in printed
+    assert "what val accuracy depended on: " in printed
     config = json.loads((path / "config.json").read_text())
     assert config["search"]["samples"] == 18
     assert [str(each["learning_rate"]) for each in config["settings"]] == [
@@ -144,7 +144,7 @@ def test_importances_of_any_finished_sweep(tmp_path):
     assert not (tmp_path / "grid" / "importance.csv").exists()
     code, out, error = run("sweep", "show", tmp_path / "grid", "--importance")
     assert (code, error) == (0, "")
-    assert "what val accuracy went by: learning rate" in out
+    assert "what val accuracy depended on: learning rate" in out
     assert "importance.csv" in out.splitlines()[-1]
     assert "seed" in (tmp_path / "grid" / "importance.csv").read_text()
     code, _, error = run(*SMALL, "--learning-rate", 1e-3, 1e-2, "--out", tmp_path / "few")

@@ -377,7 +377,12 @@ def test_inputs_are_in_the_order_of_their_names(tmp_path):
     (tmp_path / "more").mkdir()
     with says("2 left out, .*: 'more', 'notes.txt'"):
         read_inputs(tmp_path)
-    with raises("more has no images to predict from, and the folders in it: none"):
+    with raises("more has no images to predict from, and no folders"):
+        read_inputs(tmp_path / "more")
+    (tmp_path / "more" / "cats").mkdir()
+    with raises(
+        "more has no images to predict from: the folders in it are 'cats'; name one of them"
+    ):
         read_inputs(tmp_path / "more")
     with raises("label='a' is for tables, but .* holds arrays"):
         read_inputs(tmp_path / "a.bmp", label="a")

@@ -251,6 +251,14 @@ def test_a_field_that_is_not_known_is_said(copy):
     assert err == f"warning: {path}/config.json has 'to_come', which this funcnet does not know\n"
 
 
+@pytest.mark.parametrize("command", ["evaluate", "summary"])
+def test_the_directory_of_a_sweep_in_place_of_a_run(command, copy):
+    code, _, err = run(command, copy("sweep-2"))
+    assert code == 2
+    assert "it is that of a sweep, whose best run is in best/ beside it" in err
+    assert len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_format_and_a_version_that_disagree(number, copy):
     path = copy("run-1")

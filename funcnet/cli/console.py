@@ -187,5 +187,7 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
         return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
     if isinstance(value, float):
         spread = row.get(f"{name}_std")
+        if 1e4 <= abs(value) < 1e6:  # an RMSE in large units, which no one writes with an exponent
+            return f"{value:.0f}" + (f" ± {spread:.0f}" if spread is not None else "")
         return f"{value:.4g}" + (f" ± {spread:.2g}" if spread is not None else "")
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

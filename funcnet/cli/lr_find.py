@@ -122,7 +122,8 @@ def _in_words(found: fn.RateRange, limits: dict[str, Any]) -> str:
     count = checks.plural(len(found.loss), "step")
     if len(found.loss) == limits["steps"]:
         return f"{found}\nthe loss has not exploded in {count}, at rates to {limits['highest']:g}"
-    return f"{found}\nended after {count} of {limits['steps']:,}, where the loss exploded"
+    done = f"{len(found.loss):,} of {checks.plural(limits['steps'], 'step')}"
+    return f"{found}\nended after {done}, where the loss exploded"
 
 
 def _as_json(found: fn.RateRange) -> str:

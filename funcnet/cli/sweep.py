@@ -61,7 +61,7 @@ from funcnet.sweeps.importance import value_of
 from funcnet.sweeps.objectives import check_objectives
 from funcnet.sweeps.table import OVER, STATUSES, best_member
 from funcnet.targets import MEASURES, MONITORS, outputs_of
-from funcnet.text import LABELS, shown
+from funcnet.text import LABELS, shown, six_digits
 
 
 class Sweep(NamedTuple):
@@ -360,14 +360,14 @@ def _summary(
                 both = {f"val_{first}": val, f"test_{first}": getattr(test, first)}
                 results["seeds"].append({"settings": member.settings, **both})
         share = first == "accuracy"
-        form, unit = ("{:.2f}", " %") if share else ("{:.6g}", "")
+        form, unit = ("{:.2f}".format, " %") if share else (six_digits, "")
         for split, label in (("val", "validation"), ("test", "test")):
             found = [each[f"{split}_{first}"] for each in results["seeds"]]
             values = [100 * value if share else value for value in found]
             if math.isnan(values[0]):  # there is no validation set
                 continue
-            spread = f" ± {form.format(np.std(values, ddof=1))}" if len(values) > 1 else ""
-            mean, low, high = (form.format(f(values)) for f in (np.mean, min, max))
+            spread = f" ± {form(np.std(values, ddof=1))}" if len(values) > 1 else ""
+            mean, low, high = (form(f(values)) for f in (np.mean, min, max))
             lines.append(
                 f"best member of each seed, {label} {LABELS[first]}: {mean}{spread}{unit} "
                 f"(mean of {len(values)}; {low} to {high})"
@@ -419,7 +419,7 @@ def _importance_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str
         shares = fn.importance(rows, value)
     directory.save_importance(path, shares, value)
     said = ", ".join(f"{n.replace('_', ' ')} {100 * each:.0f} %" for n, each in shares.items())
-    return [f"what {value.replace('_', ' ')} went by: {said}"]
+    return [f"what {value.replace('_', ' ')} depended on: {said}"]
 
 
 def _save_best(path: Path, record: Record, result: fn.SweepResult, dataset: fn.Dataset) -> None:

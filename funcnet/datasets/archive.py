@@ -163,7 +163,8 @@ class Archive:
                     )
         return (
             f"no {self.title} in {' or '.join(map(str, tried))} ({self.folder}/ or {self.file}); "
-            f"to get it: {self._command}; where it is say --data-dir or $FUNCNET_DATA (data_dir=)"
+            f"to get it: {self._command}; if it is elsewhere: --data-dir (data_dir=) or "
+            "$FUNCNET_DATA"
         )
 
     @property

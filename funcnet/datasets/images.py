@@ -112,7 +112,10 @@ def read_folder(path: Path, size: Sequence[int] | None = None) -> np.ndarray:
     folders = [folder.name for folder in found.folders]
     if not found.images:
         raise ValueError(
-            f"{path} has no images to predict from, and the folders in it: {listed(folders)}"
+            f"{path} has no images to predict from: the folders in it are {listed(folders)}; name "
+            "one of them"
+            if folders
+            else f"{path} has no images to predict from, and no folders"
         )
     found.warn(path, folders)
     return read_images(path, found.images, shape)

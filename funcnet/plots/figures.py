@@ -235,4 +235,6 @@ def number_text(value: float) -> str:
     """A measured number, short."""
     if not math.isfinite(value):
         return str(value)
+    if 1000 <= abs(value) < 1e6:
+        return f"{value:.0f}"
     return f"{value:.1f}" if 10 <= abs(value) < 1000 else f"{value:.3g}"

@@ -76,7 +76,7 @@ def plot_importance(importances: Mapping[str, float], *, axes: "Axes | None" = N
         axes.annotate(text, (width, place), va="center", ha=align, fontsize=8, **offset)
     axes.margins(x=0.12)
     axes.set_ylim(-0.6, len(order) - 0.4)
-    write_ticks(axes, "y", range(len(order)), order)
+    write_ticks(axes, "y", range(len(order)), [name.replace("_", " ") for name in order])
     label_axes(axes, "Importance")
     return axes
 
