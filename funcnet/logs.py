@@ -257,6 +257,8 @@ class _Log:
         self._path, self._form, self._resume = Path(path), form, resume
         self._began: float | None = None  # when it would have, had it not been cut off
         self._each, self._is_new = False, True
+        self._head = b""  # the line of names that is there, if any
+        self._lacking: set[str] = set()  # names that are not in it, as was said
         check_writable(self._path)
         if not resume and self._path.is_file() and self._path.stat().st_size:
             raise self._refused()
@@ -271,13 +273,26 @@ class _Log:
         assert self._began is not None
         passed = round(time.perf_counter() - self._began, 3)
         row = {"epoch": own.pop("epoch"), "step": own.pop("step"), "seconds": passed, **own}
-        text = (self._form.head(row) if self._is_new else b"") + self._form.line(row)
+        text = self._form.head(row) if self._is_new else b""
+        text += self._form.line(self._fitted(row))
         try:
             _append(self._path, text)
         except OSError as error:
             warnings.warn(f"{error}; it lacks the row of epoch {epoch}", stacklevel=2)
         else:
             self._is_new = False
+
+    def _fitted(self, row: Row) -> Row:
+        """The row, with the columns that the file has; a warning says once which it has not."""
+        if self._is_new or self._head in (b"", self._form.head(row)):
+            return row
+        (names,) = csv.reader([self._head.decode()])
+        others = [name for name in row if name not in {*names, *OWN, *self._lacking}]
+        if others:
+            self._lacking.update(others)
+            text = f"{self._path} goes on with its own columns, and lacks {', '.join(others)}"
+            warnings.warn(text, stacklevel=3)
+        return {name: row.get(name, math.nan) for name in names}
 
     def _begin(self, epoch: int, measured: bool) -> bool:
         """Begin, or go on, after an epoch: whether this one has its row already."""
@@ -293,6 +308,7 @@ class _Log:
         if not there or self._path.stat().st_size != len(data):
             write_atomically(self._path, data)
         self._is_new = not rows
+        self._head = kept[0][1] if kept and kept[0][0] is None else b""
         self._each = not measured and not any(_measured(row).keys() > {"epoch"} for row in rows)
         before = rows[-1].get("seconds") if rows else None
         self._began = time.perf_counter() - (before or 0.0)

@@ -4,12 +4,14 @@ Operations are counted in what JAX would compute, traced for shapes alone (a jax
 nobody needs is left out, such as the gradient with respect to the input of the first layer:
 
     a product of matrices [N, D] x [D, M]      2 N D M
+    a convolution                               2 for each number it gives and weight behind it
     a sum, a maximum, ... of n numbers to m     n - m
     anything else that gives floating point     1 for each number that it gives: +, *, exp, a choice
     what only moves or converts numbers         0, and so is drawing random ones
 
 So `affine` from D to M is 2 D M + M forward, and relu 1 for each unit. Layers of one's own are
-counted by the same rules; where they are made of layers, those inside are not told apart.
+counted by the same rules; where they are made of layers, those inside are not told apart. A loop
+that ends by what it computes counts once, and of branches all do.
 """
 
 import math
@@ -42,6 +44,7 @@ _MOVES = """
 """
 MOVES = frozenset(_MOVES.split())
 CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call")
+FOLDS = ("scatter", "reduce")
 SCOPE = re.compile(r"<layer (\d+)>")
 
 
@@ -344,7 +347,9 @@ def _count(
         scopes = SCOPE.findall(str(eqn.source_info.name_stack))
         within = int(scopes[-1]) if scopes else layer
         used = [True] * len(eqn.invars)
-        inner = [getattr(each, "jaxpr", each) for each in _jaxprs(eqn.params)]
+        each_number = eqn.primitive.name.startswith(FOLDS)  # what is within is of one of them
+        found_in = [] if each_number else _jaxprs(eqn.params)
+        inner = [getattr(each, "jaxpr", each) for each in found_in]
         for part in inner:
             again = times * eqn.params.get("length", 1)
             is_call = len(inner) == 1 and eqn.primitive.name in CALLS
@@ -375,9 +380,12 @@ def _operations(eqn: Any) -> int:
         (contracted, _), _ = eqn.params["dimension_numbers"]
         shape = eqn.invars[0].aval.shape
         return int(2 * size * math.prod(shape[axis] for axis in contracted))
+    if name == "conv_general_dilated":
+        weights, out_features = eqn.invars[1].aval, eqn.params["dimension_numbers"].rhs_spec[0]
+        return int(2 * size * weights.size // weights.shape[out_features])
     if name in MOVES:
         return 0
-    if name.startswith(("reduce_", "arg")):
+    if name.startswith(("reduce", "arg")):
         return int(eqn.invars[0].aval.size - size) if size else 0
     if name.startswith("scatter"):  # what is added
         return 0 if name == "scatter" else int(eqn.invars[2].aval.size)

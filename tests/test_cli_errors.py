@@ -120,6 +120,8 @@ WRONG = {
     "train --seed 100000000000000000000": "--seed must be at most",
     "train --seed -1": "--seed must be at least 0",
     "train --out ''": "--out is empty",
+    "export runs/none --out ''": "--out is empty",
+    "watch ''": "RUN is empty",
     "train --overwrite": "--overwrite is for",
     "train --seed x": "--seed",
     "train --label y": "--label is for files",

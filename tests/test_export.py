@@ -238,6 +238,46 @@ def test_onnx_of_a_scalar_and_of_what_is_repeated(function, tmp_path):
     check_onnx(*model_of(fn.serial(_own(own), fn.affine(3))), tmp_path / "model.onnx")
 
 
+def _primitives(x):
+    """[N, 3] each of what layers of one's own may compute, of x [N, 6] above 0."""
+    x, y = x[:, :3], x[:, 3:] - 1
+    choices = [
+        *(jnp.argmin(x, 1), x.argmax(1), x.prod(1), x.min(1), x.max(1)),
+        *(x == y, x != y, x <= x[:, :1], x >= x[:, :1], x < y, x > y),
+        *(jnp.logical_xor(x > 1, y > 1), jnp.logical_or(x > 1, y > 1)),
+        *(jnp.isfinite(x / (x - x[:, :1])), jnp.isfinite(jnp.log(y))),
+        *(jnp.cumsum(x, 1), jax.lax.cumsum(x, 1, reverse=True), x[:, ::-1], x[:, [2, 0, 0]]),
+        *(jax.lax.erf(y), jax.lax.erfc(y), jnp.exp(y), jnp.expm1(y), jnp.log1p(x), jnp.exp2(y)),
+        *(x**3, y**-2, jax.lax.rsqrt(x), x**0.3, jnp.round(y), jnp.floor(y), jnp.ceil(y)),
+        *(jnp.sign(y), jnp.abs(y), jnp.clip(y, -0.2, 0.3), jnp.trunc(y), jnp.log(x + 1)),
+        *(jnp.sin(y), jnp.cos(y), jnp.tan(y / 4), jnp.arctan(y), jnp.arcsin(y / 4)),
+        *(jnp.arccos(y / 4), jnp.sinh(y), jnp.cosh(y), jnp.arcsinh(y), jnp.arccosh(x + 1)),
+        *(jnp.arctanh(y / 4), jax.nn.sigmoid(y), -y, jnp.minimum(x, y), jnp.maximum(x, y)),
+        *(x.astype(jnp.int32), jax.lax.div((9 * y).astype(jnp.int32), jnp.int32(4))),
+        *(
+            jnp.einsum("ni,nj->n", x, y),
+            jnp.einsum("ni,nj->nij", x, y)[:, 1],
+            jnp.repeat(x, 2, 1)[:, 1:4],
+        ),
+    ]
+    shape = (x.shape[0], 3)
+    return jnp.concatenate(
+        [jnp.broadcast_to(e if e.ndim == 2 else e[:, None], shape).astype(float) for e in choices],
+        axis=1,
+    )
+
+
+@pytest.mark.slow
+def test_onnx_of_what_layers_of_ones_own_compute(tmp_path):
+    pytest.importorskip("onnx")
+    x = 0.1 + 1.9 * RNG.uniform(size=(16, 6)).astype(np.float32)
+    net = fn.serial(_own(_primitives))
+    model = fn.Model(net, {}, {}, fn.no_preprocess(x))
+    fn.export_model(model, tmp_path / "model.onnx", example=x)
+    found = by_onnx(tmp_path / "model.onnx", x)["scores"]
+    np.testing.assert_allclose(found, fn.predict_scores(model, x), rtol=2e-5, atol=2e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["calibrated", "labels", "numbers"])
 def test_what_follows_from_scores_in_bfloat16_is_wider(name, tmp_path):

@@ -72,6 +72,22 @@ def test_without_a_fall_there_is_no_suggestion(shape):
     assert str(found).splitlines()[-1].startswith("no suggestion")
 
 
+def test_a_fall_counts_against_the_noise_of_smoothed_losses():
+    noise = np.where(np.arange(100) % 2, 0.1, -0.1)
+    rate, slope = np.geomspace(1e-6, 10, 100), np.linspace(0, 1, 100)
+    assert rate_range(rate, 5 + noise - 0.7 * slope, 0.9).suggestion is not None
+    assert rate_range(rate, 5 + noise - 0.1 * slope, 0.9).suggestion is None
+
+
+@pytest.mark.slow
+def test_a_loss_below_zero_has_not_exploded():
+    def lower(scores, y, **options):
+        loss, dscores = fn.softmax_loss(scores, y, **options)
+        return loss - 10, dscores
+
+    assert len(find(loss_fn=lower, steps=30, highest=1e-3).loss) == 30
+
+
 @pytest.mark.slow
 def test_it_ends_where_the_loss_explodes():
     found = find(fn.sgd, highest=1e6)

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 import funcnet as fn
+from funcnet.history import as_history, columns
+from funcnet.sweeps.objectives import front_of, values_of
 from funcnet.sweeps.samplers import SAMPLERS, Batch, Tried, propose
 from funcnet.sweeps.search import check_space
+from funcnet.sweeps.table import Member
 
 pytest.importorskip("optuna")
 pytestmark = pytest.mark.usefixtures("unoptimized")
@@ -207,6 +210,40 @@ def test_several_objectives_find_small_nets_too(small):
     sizes = [row["parameters"] for row in front]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 64 * 2 + 2 + 2 * 10 + 10
+
+
+GIVEN = [(1.0, 0, 0.9), (1.0, 1, 0.1), (2.0, 0, 0.4), (2.0, 1, 0.2), (3.0, 0, 0.6), (3.0, 1, 0.5)]
+
+
+def _member(seed, accuracies, best, status="finished", rate=1.0, loss=0.1):
+    """A member of these validation accuracies, of which one was the best model's."""
+    usual = dict.fromkeys(columns("classification"), 0.1) | {"val_loss": loss}
+    rows = [
+        usual | {"epoch": i, "val_accuracy": each, "train_loss": 1 - loss}
+        for i, each in enumerate(accuracies)
+    ]
+    history = as_history([np.zeros(2)], rows, (), "classification")
+    model = fn.BestModel(None, {}, {}, None, epoch=best, accuracy=0.0, loss=0.0)
+    return Member({"rate": rate, "seed": seed}, status, 2, None, model, history, None)
+
+
+def test_settings_are_told_the_means_of_the_best_models_of_their_seeds():
+    first, second = _member(0, [0.1, 0.8, 0.2], 1), _member(1, [0.4, 0.3, 0.1], 0)
+    assert values_of([first, second], ["val_accuracy"]) == (pytest.approx(0.6),)
+    assert values_of([first, second], ["final_val_accuracy"]) == (pytest.approx(0.15),)
+    assert values_of([first, _member(1, [0.4], 0, "diverged")], ["val_accuracy"]) is None
+    assert values_of([_member(0, [np.nan], 0)], ["val_accuracy"]) is None
+
+
+def test_the_front_is_by_the_means_of_whatever_was_measured():
+    a = [_member(seed, [0.5], 0, "finished", rate, loss) for rate, seed, loss in GIVEN]
+    front = front_of(a, ["val_loss", "train_loss"])
+    assert [(row["rate"], row["seeds"]) for row in front] == [(2.0, 2), (1.0, 2), (3.0, 2)]
+    assert [row["val_loss"] for row in front] == pytest.approx([0.3, 0.5, 0.55])
+    assert [row["train_loss"] for row in front] == pytest.approx([0.7, 0.5, 0.45])
+    assert [row["rate"] for row in front_of(a, ["val_loss", "val_accuracy"])] == [2.0]
+    alone = front_of(a[:1], ["train_loss"])
+    assert [row["train_loss"] for row in alone] == [pytest.approx(0.1)]
 
 
 def test_the_front_is_what_nothing_beats():

@@ -1,5 +1,6 @@
 """Logs of runs: rows while a run goes on, that of one that was cut off, and events."""
 
+import csv
 import json
 import math
 import sys
@@ -128,6 +129,21 @@ def test_rows_of_epochs_that_are_trained_again_are_replaced():
     assert rows[3]["seconds"] >= before[2]["seconds"]
     lines = Path("log.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2", "3", "4"]
+
+
+def test_a_table_keeps_its_columns_whatever_else_is_measured():
+    first = fn.log_csv("log.csv", resume=True)
+    for epoch in (0, 1):
+        first(*told(epoch, val_loss=1.0))
+    other = fn.log_csv("log.csv", resume=True)
+    other(1, SimpleNamespace(step=4), {"losses": np.zeros(0)})  # where it goes on
+    with pytest.warns(UserWarning, match="its own columns, and lacks train_loss"):
+        other(*told(2, train_loss=2.0, val_loss=0.5))
+    other(*told(3, train_loss=2.0, val_loss=0.25))
+    other(*told(4, train_loss=2.0))
+    rows = list(csv.DictReader(Path("log.csv").read_text().splitlines()))
+    assert [row["val_loss"] for row in rows] == ["1.0", "1.0", "0.5", "0.25", "nan"]
+    assert {len(row) for row in rows} == {5}
 
 
 def test_a_log_of_another_run_is_not_lost():

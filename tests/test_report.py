@@ -527,6 +527,16 @@ def test_files_that_are_damaged_are_named(tmp_path, name, text):
         fn.write_report(path, tmp_path / "report.html")
 
 
+def test_the_median_of_two_members_is_between_them(tmp_path):
+    path = make_sweep(tmp_path / "sweep", 2)
+    rows = json.loads((path / "table.json").read_text())
+    for row, value in zip(rows, (0.25, 0.5), strict=True):
+        row["val_accuracy"] = value
+    (path / "table.json").write_text(json.dumps(rows))
+    text = fn.write_report(path, tmp_path / "report.html").read_text()
+    assert "median validation accuracy</dt><dd>37.50 %" in text
+
+
 def test_numbers_that_no_float_holds_are_left_out(tmp_path):
     results = {"val_accuracy": 10**400, "test_recall": [10**400] + [0.5] * 9, "test_loss": 1.5}
     huge = make_run(tmp_path / "huge", facts={"results": results})

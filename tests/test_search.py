@@ -129,6 +129,11 @@ def test_a_seed_is_an_integer_whatever_the_others_are():
         check_settings([{"seed": 0}, {"seed": 1.5}])
 
 
+def test_a_range_wider_than_a_float_is_refused():
+    with pytest.raises(ValueError, match=r"uniform from -1e\+308 to 1e\+308 is wider"):
+        fn.uniform(-1e308, 1e308)
+
+
 def test_a_log_uniform_range_may_be_a_point():
     low = 5.7  # exp(log(low)) is another number
     assert math.exp(math.log(low)) != low

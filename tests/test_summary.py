@@ -191,6 +191,28 @@ def test_layers_of_ones_own_and_loops_in_them():
     assert rows["double1"].step_flop == 3 * 6 + 6
 
 
+SUM = jnp.ones((3, 4, 5))
+KERNEL = jnp.ones((2, 3, 3))  # [out, in, width]
+ONES = {  # of x [N, 3, 4], with operations of an example
+    "a product over two axes": (lambda x: jnp.tensordot(x, SUM, 2), 2 * 3 * 4 * 5),
+    "a result that is left": (lambda x: jax.jit(lambda x: (2 * x, jnp.sin(x)))(x)[0], 3 * 4),
+    "what is added to some": (lambda x: x.at[:, 0].add(x[:, 1]), 4),
+    "a reduction of one's own": (
+        lambda x: jax.lax.reduce(x, jnp.float32(1), lambda a, b: a * b + 1, (1, 2)),
+        3 * 4 - 1,
+    ),
+    "a convolution": (lambda x: jax.lax.conv(x, KERNEL, (1,), "VALID"), 2 * (2 * 2) * (3 * 3)),
+    "branches": (lambda x: jax.lax.cond(x[0, 0, 0] > 0, jnp.sin, lambda x: 2 * x, x), 2 * 3 * 4),
+}
+
+
+@pytest.mark.parametrize("name", ONES)
+def test_operations_by_hand(name):
+    function, count = ONES[name]
+    own = fn.make_layer("own", lambda x: (function(x), x), lambda dout, x: x)
+    assert fn.summarize(own, (3, 4)).total.forward_flop == count
+
+
 def test_nothing_is_computed():
     net = fn.mlp([10**6], 10**6)  # 4 TB of parameters
     found = fn.summarize(net, (10**5,), optimizer=fn.adam(1e-3))

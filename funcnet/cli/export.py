@@ -71,6 +71,8 @@ def add(commands: Any, base: Config) -> Any:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
+    if args.out == "":
+        raise ValueError("--out is empty")
     directory, which = _run_of(args)
     record, model, which = load_run(directory, which)
     path = Path(args.out) if args.out else Path(directory) / FORMATS[args.format].name

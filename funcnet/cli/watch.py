@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     """Run it; returns the exit code."""
     path = Path(args.run_directory)
     port = PORT.check("--port", args.port)
+    if not args.run_directory:
+        raise ValueError("RUN is empty: give a directory, such as runs/digits")
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is no run directory: it is not there")
     if (path / "config.json").is_file():

@@ -276,7 +276,7 @@ def _sweep_facts(
     known = sorted(row[value] for row in rows if row[value] is not None)
     found = [
         [f"best {words(value)}", shown(value, best[value])],
-        [f"median {words(value)}", shown(value, known[len(known) // 2])],
+        [f"median {words(value)}", shown(value, float(np.median(known)))],
         ["best member", f"{order[0]:,}"],
         ["members", f"{len(rows):,}"],
     ]

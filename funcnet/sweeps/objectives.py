@@ -16,7 +16,9 @@ import numpy as np
 from funcnet import checks
 from funcnet.datasets import Dataset
 from funcnet.history import columns
+from funcnet.sweeps.search import identity
 from funcnet.sweeps.table import (
+    OVER,
     Member,
     front_of_costs,
     less_is_better,
@@ -27,6 +29,7 @@ from funcnet.sweeps.table import (
 
 __all__ = ["pareto_front"]
 
+_Row = dict[str, Any]
 _COUNTS = ("best_epoch", "epochs", "status")  # columns that are no objectives
 
 
@@ -110,7 +113,7 @@ def values_of(members: Sequence[Member], names: Sequence[str]) -> tuple[float, .
     return tuple(values.mean(axis=0).tolist()) if np.isfinite(values).all() else None
 
 
-def _measured(member: Member) -> dict[str, Any]:
+def _measured(member: Member) -> _Row:
     """The row of a member in a table, with all that was measured of its best model."""
     best, history = member.best, member.history
     at = (
@@ -122,8 +125,30 @@ def _measured(member: Member) -> dict[str, Any]:
 
 
 def front_of(members: Sequence[Member], objectives: Sequence[str]) -> list[Mapping[str, Any]]:
-    """The front of members; of several seeds it is that of the means over them."""
-    rows: Sequence[Mapping[str, Any]] = sweep_table(members)
+    """The front of members; of several seeds it is that of the means over them.
+
+    Objectives that the table does not have, such as train_loss, are columns at its end.
+    """
+    rows, measured = sweep_table(members), [_measured(member) for member in members]
     if len({member.settings.get("seed") for member in members}) > 1:
         rows = mean_over_seeds(rows)
-    return pareto_front(rows, objectives)
+        measured = [_means(same, objectives) for same in _over_seeds(members, measured)]
+    both = zip(rows, measured, strict=True)
+    wide = [{**row, **{n: own.get(n) for n in objectives if n not in row}} for row, own in both]
+    return pareto_front(wide, objectives)
+
+
+def _over_seeds(members: Sequence[Member], rows: Sequence[_Row]) -> list[list[_Row]]:
+    """Rows of members that differ in nothing but the seed, in the order of `mean_over_seeds`."""
+    alike: dict[Any, list[_Row]] = {}
+    for member, row in zip(members, rows, strict=True):
+        settings = {name: value for name, value in member.settings.items() if name not in OVER}
+        alike.setdefault(identity(settings), []).append(row)
+    return list(alike.values())
+
+
+def _means(rows: Sequence[_Row], names: Sequence[str]) -> _Row:
+    """The means over rows that finished, by name; None where none has a number."""
+    done = [row for row in rows if row["status"] == "finished"]
+    known = {name: [row[name] for row in done if row.get(name) is not None] for name in names}
+    return {name: float(np.mean(values)) if values else None for name, values in known.items()}

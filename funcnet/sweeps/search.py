@@ -351,6 +351,8 @@ def _plain(name: str, value: Any) -> Any:
 def _check_range(name: str, low: Any, high: Any) -> None:
     checks.FINITE.check(f"low of {name}", low)
     checks.Range(at_least=float(low)).check(f"high of {name}", high)
+    if not math.isfinite(float(high) - float(low)):
+        raise ValueError(f"{name} from {low:g} to {high:g} is wider than a float can be")
 
 
 def _key_data(key: jax.Array) -> jax.Array:
