@@ -112,10 +112,19 @@ def short(name: Any, width: int = NAME) -> str:
 
 
 def label_axes(axes: "Axes", x: str | None = None, y: str | None = None) -> None:
-    """Name the axes of a panel; None leaves one as it is."""
-    for text, write in ((x, axes.set_xlabel), (y, axes.set_ylabel)):
+    """Name the axes of a panel, in lines that fit; None leaves one as it is."""
+    width, height = inches_of(axes)
+    for text, write, room in ((x, axes.set_xlabel, width), (y, axes.set_ylabel, height)):
         if text is not None:
-            write("\n".join(lines_of(visible(text), 60)), parse_math=False)
+            letters = int(np.clip(13 * room, 20, 60))
+            write("\n".join(lines_of(visible(text), letters)), parse_math=False)
+
+
+def inches_of(axes: "Axes") -> tuple[float, float]:
+    """About how wide and how high a panel is, before it makes room for what is around it."""
+    figure: Any = axes.figure
+    box, (width, height) = axes.get_position(), figure.get_size_inches()
+    return box.width * width, box.height * height
 
 
 def write_ticks(

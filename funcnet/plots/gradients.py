@@ -11,6 +11,7 @@ from funcnet.plots.figures import (
     ORANGE,
     VERMILLION,
     axes_for,
+    inches_of,
     label_axes,
     named,
     write_ticks,
@@ -84,5 +85,6 @@ def plot_gradient_check(check: GradientCheck, *, axes: "Axes | None" = None) -> 
     said = "log scale" + "; 0 at the left end" * bool((errors < FLOOR).any())
     said += "; NaN at the right" * bool(np.isnan(errors).any())
     label_axes(axes, f"Error by the gradient's size ({said})", "Parameter")
-    named(axes, loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, fontsize=9)
+    small = 9 * min(1.0, inches_of(axes)[0] / 5)  # letters of what stands above it
+    named(axes, loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, fontsize=small)
     return axes
