@@ -550,3 +550,10 @@ def test_without_data_there_is_no_page(tmp_path):
     with pytest.raises(ValueError, match="needs the directory of a run"):
         fn.write_report([], tmp_path / "r.html")
     assert "waiting" in page({"kind": "run", "title": "waiting", "status": "", "facts": []})
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.1])
+def test_losses_of_steps_say_that_the_penalty_is_in_them(tmp_path, reg):
+    path = make_run(tmp_path / "run", reg=reg)
+    text = fn.write_report(path, tmp_path / "report.html").read_text("utf-8")
+    assert ("The L2 penalty is in it" in text) == bool(reg)

@@ -142,6 +142,8 @@ def _steps_plot(runs: Sequence[Run]) -> Plot | None:
     if plot is None:
         return None
     notes = []
+    if any(run.record.config.reg for run in runs):
+        notes.append("The L2 penalty is in it, and not in the losses per epoch")
     if max(widths) > 1:
         several = f"{max(widths):,}" if len({*widths}) == 1 else f"up to {max(widths):,}"
         notes.append(
