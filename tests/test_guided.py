@@ -128,8 +128,18 @@ def test_a_search_that_was_cut_off_goes_on_to_the_same_bits(small, tmp_path, aft
         search(small, checkpoint=tmp_path / "s", **options)
     again = search(small, checkpoint=tmp_path / "s", resume=True, **options)
     equal(again, whole)
-    more = search(small, checkpoint=tmp_path / "s", resume=True, **{**options, "samples": 24})
-    assert settings_of(more) == settings_of(whole)[:24]
+    less = search(small, checkpoint=tmp_path / "s", resume=True, **{**options, "samples": 24})
+    assert settings_of(less) == settings_of(whole)[:24]
+    with pytest.raises(ValueError, match="is of another sweep: its settings"):
+        search(small, checkpoint=tmp_path / "s", resume=True, **{**options, "samples": 29})
+
+
+@pytest.mark.slow
+def test_a_search_is_asked_for_more(small, tmp_path):
+    options = {"batch": 3, "epochs": 1, "checkpoint": tmp_path / "s"}
+    search(small, samples=6, **options)
+    more = search(small, samples=8, resume=True, **options)
+    equal(more, search(small, samples=8, batch=3, epochs=1))
 
 
 @pytest.mark.slow
