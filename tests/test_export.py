@@ -23,6 +23,7 @@ from funcnet.embeddings import EMBEDDINGS
 from funcnet.export.exported import FORMATS
 from funcnet.export.plain import EXAMPLES
 from funcnet.export.to_jax import PLATFORMS
+from funcnet.export.to_onnx import facts
 from funcnet.net import NORMALIZATIONS
 from funcnet.preprocess import KINDS
 
@@ -184,11 +185,17 @@ def test_a_committee_and_its_metadata(tmp_path):
     assert fn.export_model(committee, path, example=x[:1]) is None
     close(by_onnx(path, x), committee, x)
     running = session(path)
-    facts = running.get_modelmeta().custom_metadata_map
-    assert json.loads(facts["class_names"]) == ["a", "b", "ü"]
-    assert (facts["task"], facts["funcnet_version"]) == ("classification", fn.__version__)
+    told = running.get_modelmeta().custom_metadata_map
+    assert json.loads(told["class_names"]) == ["a", "b", "ü"]
+    assert (told["task"], told["funcnet_version"]) == ("classification", fn.__version__)
     (given,) = running.get_inputs()
     assert (given.name, given.type, given.shape) == ("x", "tensor(uint8)", ["n", 2, 4])
+
+
+def test_metadata_say_the_units():
+    model, _ = model_of(PLAIN, targets=TARGETS["quantiles"])
+    found = {name: json.loads(facts(model)[name]) for name in ("mean", "scale", "quantiles")}
+    assert found == {"mean": [1e6, 2.0], "scale": [3.0, 20.0], "quantiles": [0.1, 0.5, 0.9]}
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 
 import funcnet as fn
 from funcnet.history import as_history, columns
+from funcnet.sweeps.guided import Search
 from funcnet.sweeps.objectives import front_of, values_of
 from funcnet.sweeps.samplers import SAMPLERS, Batch, Tried, propose
 from funcnet.sweeps.search import check_space
@@ -128,8 +129,18 @@ def test_a_search_that_was_cut_off_goes_on_to_the_same_bits(small, tmp_path, aft
         search(small, checkpoint=tmp_path / "s", **options)
     again = search(small, checkpoint=tmp_path / "s", resume=True, **options)
     equal(again, whole)
-    more = search(small, checkpoint=tmp_path / "s", resume=True, **{**options, "samples": 24})
-    assert settings_of(more) == settings_of(whole)[:24]
+    less = search(small, checkpoint=tmp_path / "s", resume=True, **{**options, "samples": 24})
+    assert settings_of(less) == settings_of(whole)[:24]
+    with pytest.raises(ValueError, match="is of another sweep: its settings"):
+        search(small, checkpoint=tmp_path / "s", resume=True, **{**options, "samples": 29})
+
+
+@pytest.mark.slow
+def test_a_search_is_asked_for_more(small, tmp_path):
+    options = {"batch": 3, "epochs": 1, "checkpoint": tmp_path / "s"}
+    search(small, samples=6, **options)
+    more = search(small, samples=8, resume=True, **options)
+    equal(more, search(small, samples=8, batch=3, epochs=1))
 
 
 @pytest.mark.slow
@@ -339,6 +350,29 @@ def test_what_diverged_or_was_stopped_is_avoided():
     assert np.mean([each["x"] < 0.7 for each in propose("tpe", batch, halved)]) > 0.7
 
 
+def test_each_objective_has_its_own_direction():
+    found = [t._replace(values=(t.values[0], -t.values[0])) for t in tried(60)]
+    batch = Batch(AXES, wanted=16, seed=0, less=(False, True))
+    assert np.mean([abs(each["x"] - 0.8) < 0.25 for each in propose("tpe", batch, found)]) > 0.6
+
+
+def test_what_was_stopped_later_is_better():
+    batch = Batch(AXES, wanted=16, seed=0, less=(False,))
+    found = [
+        Tried(t.settings, (0.5,), 4 if abs(t.settings["x"] - 0.2) < 0.1 else 1) for t in tried(60)
+    ]
+    assert np.mean([abs(each["x"] - 0.2) < 0.2 for each in propose("tpe", batch, found)]) > 0.6
+
+
+def test_settings_are_stopped_where_the_first_of_their_seeds_was():
+    searched = Search(AXES, 2, 1, "tpe", 0, (0, 1), ("val_accuracy",))
+    first, second = (_member(seed, [0.5], 0) for seed in (0, 1))
+    stopped = [first._replace(status="stopped"), second._replace(status="stopped", epochs=1)]
+    found = searched.tried([*stopped, first, second])
+    assert [each.stopped_after for each in found] == [1, None]
+    assert found[0].settings == {"rate": 1.0}
+
+
 # What mattered
 
 
@@ -379,6 +413,15 @@ def test_members_that_diverged_are_left_out_and_that_is_said():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_members_that_are_not_done_are_left_out_and_that_is_said():
+    rows = table_of(20)
+    rows[3] |= {"status": "unfinished", "val_accuracy": 1e3}
+    with pytest.warns(UserWarning, match="1 member of 20"):
+        found = fn.importance(rows)
+    assert found == fn.importance([row for i, row in enumerate(rows) if i != 3])
+
+
 def test_seeds_are_a_setting_of_their_own(small):
     settings = fn.grid(learning_rate=[1e-4, 1e-2], weight_scale=[0.01, 0.1], seed=range(3))
     sweep = fn.sweep(two_numbers, small, settings, epochs=2, batch_size=50)

@@ -1,5 +1,7 @@
 """What goes on inside a network: statistics of its layers, and that looking changes nothing."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,3 +118,22 @@ def test_a_recorder_looks_after_every_epoch_and_changes_nothing():
 def test_a_recorder_wants_a_label_for_each_example():
     with pytest.raises(ValueError, match="x has 3 examples, y 2"):
         fn.LayerRecorder(fn.mlp([2], 2), np.zeros((3, 4)), [0, 1])
+
+
+def test_a_derivative_below_zero_is_not_flat():
+    net = fn.serial(fn.gelu())
+    x = np.array([[-1.0, -9.0, 9.0, 0.0]], np.float32)  # derivatives -0.08, 0, 1, 0.5
+    found = fn.layer_statistics(net, {}, {}, x, np.array([0]), train=False)
+    assert found.saturated[0] == 0.25
+
+
+def test_a_change_is_by_what_was_before():
+    net = fn.serial(fn.affine(3))
+    params, state, _ = net.init(jax.random.key(0), (2,))
+    x, y = np.ones((4, 2), np.float32), np.zeros(4, int)
+    record = fn.LayerRecorder(net, x, y, preprocess=None)
+    for epoch, factor in enumerate((1.0, 3.0)):
+        moved = jax.tree.map(lambda leaf, factor=factor: factor * (leaf + 1), params)
+        record(epoch, SimpleNamespace(params=moved, state=state), {})
+    assert np.isnan(record.changes[0]).all()
+    np.testing.assert_allclose(record.changes[1], 2.0, rtol=1e-6)

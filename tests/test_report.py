@@ -22,6 +22,7 @@ from reported import HOSTILE, begin, history_of, make_run, make_sweep
 
 import funcnet as fn
 from funcnet.report.curves import thin
+from funcnet.report.data import collected, ranked
 from funcnet.report.html import data_block, tag
 from funcnet.report.page import page
 from funcnet.report.png import encoded
@@ -525,6 +526,19 @@ def test_files_that_are_damaged_are_named(tmp_path, name, text):
     (path / name).write_text(text)
     with pytest.raises(ValueError, match=name):
         fn.write_report(path, tmp_path / "report.html")
+
+
+def test_what_is_less_is_better_where_it_is_a_loss(tmp_path):
+    rows = [{"v": 1.0}, {"v": None}, {"v": 0.5}]
+    assert ranked(rows, "v", True) == [2, 0, 1]
+    assert ranked(rows, "v", False) == [0, 2, 1]
+    made = [
+        make_run(tmp_path / name, facts={"results": {"test_loss": loss, "test_accuracy": loss}})
+        for name, loss in (("a", 1.0), ("b", 0.5))
+    ]
+    found = {name: cells for name, *cells in collected(made)["results"]["rows"]}
+    assert [is_best for _, is_best in found["test loss"]] == [False, True]
+    assert [is_best for _, is_best in found["test accuracy"]] == [True, False]
 
 
 def test_the_median_of_two_members_is_between_them(tmp_path):

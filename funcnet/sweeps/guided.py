@@ -118,7 +118,8 @@ def search(
     """Train one experiment with settings that are proposed by what earlier ones came to.
 
     The same seed proposes the same settings and comes to the same bits, and so does a search that
-    was cut off and goes on, or is asked for more samples: proposals are a function of the seed, the
+    was cut off and goes on, or is asked for more samples after its last batch was a whole one (else
+    that batch is another one, which is refused): proposals are a function of the seed, the
     batches and what was found. Those of which a member diverges count as worse than all others.
     Every setting of the space is part of all proposals: none is there on a condition.
 
