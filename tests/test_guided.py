@@ -447,3 +447,16 @@ def test_seeds_are_a_setting_of_their_own(small):
 def test_importances_that_cannot_be_told(rows, value, error):
     with pytest.raises(ValueError, match=error):
         fn.importance(rows, value)
+
+
+def test_importances_of_settings_as_large_as_floats_are():
+    rows = [
+        {"huge": (-1) ** i * 1.7e308, "small": 5e-324 * i, "val_accuracy": float(i % 2)}
+        for i in range(12)
+    ]
+    rows = [row | {"status": "finished"} for row in rows]
+    assert next(iter(fn.importance(rows))) == "huge"
+    values = [row | {"val_accuracy": row["huge"]} for row in rows]
+    assert next(iter(fn.importance(values))) == "huge"
+    with pytest.raises(ValueError, match="huge has an integer that no float holds"):
+        fn.importance([row | {"huge": 10**400 + i} for i, row in enumerate(rows)])

@@ -65,9 +65,9 @@ def importance(result: Any, value: str | None = None) -> dict[str, float]:
     if len(set(columns) - {*OVER}) < 2:
         there = ", ".join(columns) or "none"
         raise ValueError(f"importances compare several settings, and what varies is {there}")
-    values = np.array([row[value] for row in known], float)
+    values = _scaled(value, [row[value] for row in known])
     if not np.ptp(values):
-        raise ValueError(f"{value} is {values[0]:g} for all members: nothing mattered")
+        raise ValueError(f"{value} is {known[0][value]:g} for all members: nothing mattered")
     if len(known) < len(rows):
         left_out = checks.plural(len(rows) - len(known), "member")
         text = f"{left_out} of {len(rows):,} that diverged or have no {value} are left out"
@@ -88,8 +88,8 @@ def value_of(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _is_known(row: Mapping[str, Any], value: str) -> bool:
     found = row[value]
-    finite = isinstance(found, int | float) and np.isfinite(found)
-    return bool(finite) and row.get("status") not in ("diverged", "unfinished")
+    finite = isinstance(found, int) or (isinstance(found, float) and np.isfinite(found))
+    return finite and row.get("status") not in ("diverged", "unfinished")
 
 
 def _shares(columns: Mapping[str, Sequence[Any]], values: np.ndarray) -> dict[str, float]:
@@ -97,7 +97,7 @@ def _shares(columns: Mapping[str, Sequence[Any]], values: np.ndarray) -> dict[st
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
     from optuna.trial import create_trial
 
-    axes = {name: _axis(own) for name, own in columns.items()}
+    axes = {name: _axis(name, own) for name, own in columns.items()}
     with quiet():
         study = optuna.create_study(direction="maximize")
         for i, each in enumerate(values.tolist()):
@@ -108,7 +108,16 @@ def _shares(columns: Mapping[str, Sequence[Any]], values: np.ndarray) -> dict[st
     return {name: float(share) for name, share in found.items()}
 
 
-def _axis(values: Sequence[Any]) -> tuple[list[Any], Any]:
+def _scaled(name: str, values: Sequence[Any]) -> np.ndarray:
+    """Numbers by the size of the largest, so that no difference of them is beyond a float."""
+    try:
+        numbers = np.array([float(value) for value in values])
+    except OverflowError:
+        raise ValueError(f"{name} has an integer that no float holds") from None
+    return numbers / (np.abs(numbers).max() or 1.0)
+
+
+def _axis(name: str, values: Sequence[Any]) -> tuple[list[Any], Any]:
     """A column as numbers for Optuna, and their distribution.
 
     Numbers keep their order, and those above 0 over more than a factor of ten have it by their
@@ -118,7 +127,7 @@ def _axis(values: Sequence[Any]) -> tuple[list[Any], Any]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if all(type(value) in (int, float) for value in values):
-        numbers = np.array(values, float)
+        numbers = _scaled(name, values)
         if numbers.min() > 0 and numbers.max() > 10 * numbers.min():
             numbers = np.log(numbers)
         return numbers.tolist(), FloatDistribution(float(numbers.min()), float(numbers.max()))
