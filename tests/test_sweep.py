@@ -427,6 +427,7 @@ def test_the_table(small):
             "final_val_accuracy": history.val_accuracy[-1],
             "epochs": 4,
             "status": "finished",
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(member.model.params)),
         }
         assert list(history.epoch) == [0, 2, 4]
         model = fn.evaluate(member.model, small.x_val, small.y_val)
