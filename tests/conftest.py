@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+import funcnet as fn
+
 jax.config.update("jax_num_cpu_devices", 8)  # for tests of several; all others run on the first
 
 # Tests that run with the slow ones, an identifier a line: those that take more than about a second,
@@ -90,6 +92,15 @@ def strict():
 @pytest.fixture
 def rng():
     return np.random.default_rng(231)
+
+
+@pytest.fixture(scope="session")
+def small():
+    """200 digits to train on, 60 to validate and 40 to test."""
+    digits = fn.load_digits()
+    splits = (("train", 200), ("val", 60), ("test", 40))
+    names = [(f"{array}_{split}", count) for split, count in splits for array in "xy"]
+    return digits._replace(**{name: getattr(digits, name)[:count] for name, count in names})
 
 
 @pytest.fixture

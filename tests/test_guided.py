@@ -22,20 +22,6 @@ SPACE = {
 }
 
 
-@pytest.fixture(scope="module")
-def small():
-    """200 digits to train on, 60 to validate and 40 to test."""
-    digits = fn.load_digits()
-    return digits._replace(
-        x_train=digits.x_train[:200],
-        y_train=digits.y_train[:200],
-        x_val=digits.x_val[:60],
-        y_val=digits.y_val[:60],
-        x_test=digits.x_test[:40],
-        y_test=digits.y_test[:40],
-    )
-
-
 def two_numbers(learning_rate, weight_scale):
     return fn.mlp([7], 10, weight_scale=weight_scale), fn.adam(learning_rate)
 

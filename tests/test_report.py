@@ -22,12 +22,13 @@ from reported import HOSTILE, begin, history_of, make_run, make_sweep
 
 import funcnet as fn
 from funcnet.report.curves import thin
-from funcnet.report.data import collected, ranked
+from funcnet.report.data import collected
 from funcnet.report.html import data_block, tag
 from funcnet.report.page import page
 from funcnet.report.png import encoded
 from funcnet.report.private import private
 from funcnet.report.watch import server_of
+from funcnet.sweeps.table import ranked
 
 
 class Reader(html.parser.HTMLParser):
@@ -290,21 +291,11 @@ def test_importances_of_many_members_are_told_from_some(tmp_path, monkeypatch):
     assert "told from 400 of 401 members" in said(reader)
 
 
-@pytest.mark.parametrize(
-    "error", [None, ImportError('optuna is needed: pip install "funcnet[search]"')]
-)
-def test_without_what_measures_importance_the_report_says_what_to_install(
-    tmp_path, monkeypatch, error
-):
-    if error is None:
-        monkeypatch.delattr(fn, "importance", raising=False)
-        monkeypatch.setattr(fn, "_WHERE", {k: v for k, v in fn._WHERE.items() if k != "importance"})
-    else:
+def test_without_what_measures_importance_the_report_says_what_to_install(tmp_path, monkeypatch):
+    def importance(rows, value):
+        raise ImportError('optuna is needed: pip install "funcnet[search]"')
 
-        def importance(rows, value):
-            raise error
-
-        monkeypatch.setattr(fn, "importance", importance, raising=False)
+    monkeypatch.setattr(fn, "importance", importance, raising=False)
     reader, _ = written(tmp_path, make_sweep(tmp_path / "s", 8))
     assert 'pip install "funcnet[search]"' in said(reader)
 

@@ -20,15 +20,6 @@ SETTINGS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def small():
-    """200 digits to train on, 60 to validate and 40 to test."""
-    digits = fn.load_digits()
-    splits = (("train", 200), ("val", 60), ("test", 40))
-    names = [(f"{array}_{split}", count) for split, count in splits for array in "xy"]
-    return digits._replace(**{name: getattr(digits, name)[:count] for name, count in names})
-
-
 def experiment(learning_rate):
     net = fn.mlp([7], 10, normalization="batchnorm", keep_prob=0.9)
     return net, fn.adam(learning_rate), {"average_decay": 0.9}

@@ -14,8 +14,8 @@ import numpy as np
 
 import funcnet as fn
 from funcnet.config import Config
-from funcnet.sweeps.table import OVER, RESULTS, results_of, task_of
-from funcnet.targets import LESS, MEASURES
+from funcnet.sweeps.table import OVER, less_is_better, ranked, results_of, task_of, varying
+from funcnet.targets import MEASURES
 from funcnet.text import LABELS, aligned, shown
 
 ROWS = 10  # of a table that are printed
@@ -124,20 +124,11 @@ def print_sweep(
         columns = [*names, value, "best_epoch", f"final_train_{first}", "status"]
     if ranks not in columns:
         columns.insert(columns.index(value) + 1, ranks)
-    sign = -1 if ranks.removeprefix("final_").removeprefix("val_") in LESS else 1
-    ranked = sorted(
-        rows, key=lambda row: -math.inf if row[ranks] is None else sign * row[ranks], reverse=True
-    )
-    for line in table_lines(ranked[:count], columns):
+    best = ranked(rows, ranks, less_is_better(ranks))[:count]
+    for line in table_lines([rows[i] for i in best], columns):
         say(line)
-    if len(ranked) > count:
-        say(f"... and {len(ranked) - count:,} more, in table.csv")
-
-
-def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The settings that vary in a table."""
-    names = [name for name in rows[0] if name not in RESULTS]
-    return [name for name in names if len({str(row[name]) for row in rows}) > 1]
+    if len(rows) > count:
+        say(f"... and {len(rows) - count:,} more, in table.csv")
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:

@@ -26,7 +26,6 @@ from funcnet.cli.console import (
     say,
     table_lines,
     validated,
-    varying,
 )
 from funcnet.cli.measures import first_measure
 from funcnet.cli.options import (
@@ -59,7 +58,7 @@ from funcnet.sweeps.folds import part_of
 from funcnet.sweeps.guided import search_of, stored_search
 from funcnet.sweeps.importance import value_of
 from funcnet.sweeps.objectives import check_objectives
-from funcnet.sweeps.table import OVER, STATUSES, best_member
+from funcnet.sweeps.table import OVER, STATUSES, best_member, varying
 from funcnet.targets import MEASURES, MONITORS, outputs_of
 from funcnet.text import LABELS, shown, six_digits
 

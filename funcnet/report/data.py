@@ -3,7 +3,6 @@
 Whatever it says of where something lies is taken out of it, see `funcnet.report.private`.
 """
 
-import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,15 @@ from funcnet.report.private import private
 from funcnet.report.read import Run, as_columns, figures_of, read_rows, read_run, task_of
 from funcnet.runs import Record, read_config
 from funcnet.sweeps.directory import load_sweep_record, load_table
-from funcnet.sweeps.table import RESULTS, new_member, results_of, sweep_table
+from funcnet.sweeps.table import (
+    RESULTS,
+    less_is_better,
+    new_member,
+    ranked,
+    results_of,
+    sweep_table,
+    varying,
+)
 from funcnet.targets import LESS, MEASURES
 from funcnet.text import LABELS, one_line, shown
 from funcnet.versions import version_of
@@ -187,7 +194,7 @@ def _of_members(
 ) -> dict[str, Any]:
     """What the report of a sweep says of its members; a search may have none yet."""
     value = ("final_" if "fold" in rows[0] else "") + results_of(task)[0]
-    less = results_of(task)[0].removeprefix("val_") in LESS
+    less = less_is_better(value)
     order = ranked(rows, value, less)
     return {
         "facts": _sweep_facts(record, rows, order, value),
@@ -195,19 +202,6 @@ def _of_members(
         "members": members_of(rows, order, value, less),
         "importance": importance_of(rows, value),
     }
-
-
-def varying_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The settings that are not the same in all rows."""
-    names = [name for name in rows[0] if name not in RESULTS] if rows else []
-    return [name for name in names if len({str(row[name]) for row in rows}) > 1]
-
-
-def ranked(rows: Sequence[Mapping[str, Any]], value: str, less: bool) -> list[int]:
-    """The numbers of rows, the best first, those without a value last."""
-    sign = 1 if less else -1
-    keys = [math.inf if row[value] is None else sign * row[value] for row in rows]
-    return sorted(range(len(rows)), key=keys.__getitem__)
 
 
 def members_of(
@@ -219,14 +213,14 @@ def members_of(
     """The table of the members of a sweep: columns, and rows from the best on."""
     results = [n for n in rows[0] if n in RESULTS and any(row[n] is not None for row in rows)]
     results.sort(key=lambda name: name != value)
-    varying = varying_of(rows)
-    names = ["member", *varying, *results]
+    settings = varying(rows)
+    names = ["member", *settings, *results]
     cells = [[i, *(setting(rows[i][name]) for name in names[1:])] for i in order]
     percent = [name.endswith("accuracy") for name in names]
     return {
         "columns": [words(name) for name in names],
         "percent": percent,
-        "settings": len(varying),
+        "settings": len(settings),
         "rows": cells,
         "sorted": names.index(value) if value in names else 0,
         "descending": not less,
@@ -236,12 +230,6 @@ def members_of(
 
 def importance_of(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, Any]:
     """How much each setting mattered, or why that is not known."""
-    measure = getattr(funcnet, "importance", None)
-    if measure is None:
-        return {
-            "missing": "This funcnet cannot tell which settings mattered: a newer one can, "
-            'with pip install "funcnet[search]".'
-        }
     some = list(rows)
     if len(rows) > IMPORTANCE:
         chosen = np.random.default_rng(0).choice(len(rows), IMPORTANCE, replace=False)
@@ -249,7 +237,7 @@ def importance_of(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, An
     try:
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
-            shares = measure(some, value=value)
+            shares = funcnet.importance(some, value=value)
     except (ImportError, TypeError, ValueError) as error:
         return {"missing": f"{one_line(error)[:1].upper()}{one_line(error)[1:]}."}
     ordered = sorted(shares.items(), key=lambda item: -item[1])
@@ -285,9 +273,9 @@ def _sweep_facts(
 
 
 def _sweep_settings(record: Record, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    varying = varying_of(rows)
-    differ = [[words(name), _range(row[name] for row in rows)] for name in varying]
-    own, others = _options([record.config], leave_out=varying)
+    settings = varying(rows)
+    differ = [[words(name), _range(row[name] for row in rows)] for name in settings]
+    own, others = _options([record.config], leave_out=settings)
     return {"names": ["value"], "differ": differ, "own": own, "others": others}
 
 

@@ -40,6 +40,19 @@ def less_is_better(name: str) -> bool:
     return measure not in _MORE
 
 
+def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that are not the same in all rows."""
+    names = [name for name in rows[0] if name not in RESULTS] if rows else []
+    return [name for name in names if len({str(row[name]) for row in rows}) > 1]
+
+
+def ranked(rows: Sequence[Mapping[str, Any]], value: str, less: bool) -> list[int]:
+    """The numbers of rows, the best first, those without a value last."""
+    sign = 1 if less else -1
+    keys = [math.inf if row[value] is None else sign * row[value] for row in rows]
+    return sorted(range(len(rows)), key=keys.__getitem__)
+
+
 def front_of_costs(costs: np.ndarray) -> list[int]:
     """The rows of costs [N, K] than which no other is as little in all and less in one.
 
